@@ -1,0 +1,39 @@
+# Two commands: `make demo` (install, build, find tickets on real data) and `make test` (install, build, every test).
+# Each works first, on a machine with Python ≥ 3.10 and a C++ compiler.
+
+PYTHON ?= python3
+DATA ?= digits
+BIN := .venv/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+DEMO_digits :=
+DEMO_fashion_mnist := --config.steps=3000 --config.replicates=1
+
+.PHONY: demo test lint clean results bench
+
+# Reinstalled when what it is built from changes.
+.venv/installed: pyproject.toml setup.py $(wildcard cc/*/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel pybind11
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test]"
+	touch $@
+
+demo: .venv/installed data-$(DATA)
+	$(BIN)/python -m keras_lth.bin.lottery --config=configs/demo.py --config.data=$(DATA) $(DEMO_$(DATA)) \
+	  --workdir=runs/demo_$(DATA)
+
+test: .venv/installed data-fashion_mnist
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist loadfile
+
+# Fashion-MNIST comes from Debian's package where there is one; elsewhere from TFDS at run time.
+data-fashion_mnist:
+	@test -e /usr/share/datasets/fashion-mnist || { command -v apt-get >/dev/null && \
+	  { apt-get install -y -qq dataset-fashion-mnist || { apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist; }; } \
+	  >/dev/null 2>&1; } || echo "Fashion-MNIST is not installed (Debian: apt-get install dataset-fashion-mnist): TFDS will be asked for it."
+data-%: ;
+
+clean:
+	rm -rf .venv build *.egg-info keras_lth/*.so runs

@@ -1,0 +1,121 @@
+"""What masking costs a training step: LeNet-300-100 at batch 60 with Adam, plain and masked side by side in one run.
+
+Plain and masked take turns in short blocks on the same data; the ratio of a pair of neighbouring blocks cancels what the
+machine does meanwhile, and the median over pairs is reported.
+
+    python benchmarks/masking.py --out masking.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lth import surgery
+
+MODES: dict[str, dict[str, Any]] = {
+    "as compiled by default": {},
+    "jit_compile, 50 steps per execution": {"jit_compile": True, "steps_per_execution": 50},
+}
+
+
+def lenet(masked: bool, density: float, options: dict[str, Any]) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((784,)),
+            keras.layers.Dense(300, activation="relu"),
+            keras.layers.Dense(100, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(1.2e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        **options,
+    )
+    if masked:
+        random = np.random.default_rng(1)
+        weights = surgery.prunable(model)
+        surgery.mask(model, {path: random.random(tuple(v.shape)) < density for path, v in weights.items()})
+    return model
+
+
+def seconds_per_step(model: keras.Model, data: tf.data.Dataset, steps: int) -> float:
+    begin = time.perf_counter()
+    model.fit(data, epochs=1, steps_per_epoch=steps, verbose=0)
+    return (time.perf_counter() - begin) / steps
+
+
+def compare(options: dict[str, Any], *, steps: int, pairs: int, batch: int, density: float) -> dict[str, float]:
+    random = np.random.default_rng(0)
+    x = random.random((batch * 100, 784), np.float32)
+    y = random.integers(0, 10, batch * 100).astype(np.int32)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch, drop_remainder=True).cache().repeat()
+    models = {masked: lenet(masked, density, options) for masked in (False, True)}
+    for model in models.values():
+        seconds_per_step(model, data, steps)
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for pair in range(pairs):
+        for masked in (False, True) if pair % 2 == 0 else (True, False):
+            times[masked].append(seconds_per_step(models[masked], data, steps))
+    ratios = [b / a for a, b in zip(times[False], times[True], strict=True)]
+    return {
+        "plain_steps_per_second": 1 / statistics.median(times[False]),
+        "masked_steps_per_second": 1 / statistics.median(times[True]),
+        "ratio": statistics.median(ratios),
+        "ratio_quartile_1": statistics.quantiles(ratios, n=4)[0],
+        "ratio_quartile_3": statistics.quantiles(ratios, n=4)[2],
+        "ratio_of_fastest_blocks": min(times[True]) / min(times[False]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=500, help="steps in a block")
+    parser.add_argument("--pairs", type=int, default=20, help="pairs of blocks in a mode")
+    parser.add_argument("--batch", type=int, default=60)
+    parser.add_argument("--density", type=float, default=0.2)
+    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
+    args = parser.parse_args()
+
+    results = {}
+    print(f"{'mode':38}{'plain steps/s':>15}{'masked steps/s':>16}{'masked/plain time':>19}{'quartiles':>16}")
+    for mode, options in MODES.items():
+        row = compare(options, steps=args.steps, pairs=args.pairs, batch=args.batch, density=args.density)
+        results[mode] = row
+        quartiles = f"{row['ratio_quartile_1']:.3f} – {row['ratio_quartile_3']:.3f}"
+        print(
+            f"{mode:38}{row['plain_steps_per_second']:>15.0f}{row['masked_steps_per_second']:>16.0f}"
+            f"{row['ratio']:>19.3f}{quartiles:>16}",
+            flush=True,
+        )
+    if args.out:
+        about = {
+            "model": "LeNet-300-100",
+            "optimizer": "Adam",
+            "batch": args.batch,
+            "density": args.density,
+            "steps_per_block": args.steps,
+            "pairs": args.pairs,
+            "cores": os.cpu_count(),
+            "machine": platform.machine(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        }
+        args.out.write_text(json.dumps({"about": about, "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+// AVX2, POPCNT, BMI and BMI2; compiled with these flags on x86-64, empty elsewhere.
+#if defined(__AVX2__)
+#include <immintrin.h>
+
+#include <limits>
+
+#include "cc/select/kernels.h"
+
+namespace keras_lth::select::avx2 {
+
+namespace {
+
+inline __m256i Set1(std::int16_t v) { return _mm256_set1_epi16(v); }
+inline __m256i Set1(std::int32_t v) { return _mm256_set1_epi32(v); }
+inline __m256i Set1(std::int64_t v) { return _mm256_set1_epi64x(v); }
+
+inline __m256i Load(const void* x) { return _mm256_loadu_si256(static_cast<const __m256i*>(x)); }
+
+template <class T>
+inline __m256i Greater(__m256i a, __m256i b) {
+  if constexpr (sizeof(T) == 2) return _mm256_cmpgt_epi16(a, b);
+  if constexpr (sizeof(T) == 4) return _mm256_cmpgt_epi32(a, b);
+  if constexpr (sizeof(T) == 8) return _mm256_cmpgt_epi64(a, b);
+}
+
+inline std::uint64_t Bits(__m256i bytes) {
+  return static_cast<std::uint64_t>(static_cast<std::uint32_t>(_mm256_movemask_epi8(bytes)));
+}
+
+inline std::uint64_t Collapse(const std::uint8_t* bytes) {
+  const __m256i zero = _mm256_setzero_si256();
+  return ~(Bits(_mm256_cmpeq_epi8(Load(bytes), zero)) | Bits(_mm256_cmpeq_epi8(Load(bytes + 32), zero)) << 32);
+}
+
+inline void Expand32(std::uint64_t bits, std::uint8_t* bytes) {
+  const __m256i byte_of = _mm256_setr_epi64x(0x0000000000000000, 0x0101010101010101, 0x0202020202020202,
+                                             0x0303030303030303);
+  const __m256i bit_of = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201U));
+  const __m256i spread =
+      _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(bits & 0xFFFFFFFFU)), byte_of), bit_of);
+  const __m256i flags = _mm256_and_si256(_mm256_cmpeq_epi8(spread, bit_of), _mm256_set1_epi8(1));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(bytes), flags);
+}
+
+inline void Expand(std::uint64_t bits, std::uint8_t* bytes) {
+  Expand32(bits, bytes);
+  Expand32(bits >> 32, bytes + 32);
+}
+
+template <class T>
+class Comparer {
+ public:
+  Comparer(T lo, T hi, T infinity)
+      : below_(Set1(static_cast<T>(lo - 1))), hi_(Set1(hi)), infinity_(Set1(infinity)), nan_(_mm256_setzero_si256()) {}
+
+  void operator()(const T* x, std::uint64_t* above, std::uint64_t* at_least) {
+    std::uint64_t high = 0, low = 0;
+    if constexpr (sizeof(T) == 2) {
+      for (int i = 0; i < 64; i += 32) {
+        const __m256i a = Magnitude(x + i), b = Magnitude(x + i + 16);
+        high |= Narrow(Greater<T>(a, hi_), Greater<T>(b, hi_)) << i;
+        low |= Narrow(Greater<T>(a, below_), Greater<T>(b, below_)) << i;
+      }
+    } else {
+      constexpr int kLanes = 32 / sizeof(T);
+      for (int i = 0; i < 64; i += kLanes) {
+        const __m256i v = Magnitude(x + i);
+        high |= LaneBits(Greater<T>(v, hi_)) << i;
+        low |= LaneBits(Greater<T>(v, below_)) << i;
+      }
+    }
+    *above = high;
+    *at_least = low;
+  }
+
+  bool nan() const { return _mm256_testz_si256(nan_, nan_) == 0; }
+
+ private:
+  __m256i Magnitude(const T* x) {
+    const __m256i v = _mm256_and_si256(Load(x), Set1(std::numeric_limits<T>::max()));
+    nan_ = _mm256_or_si256(nan_, Greater<T>(v, infinity_));
+    return v;
+  }
+
+  static std::uint64_t Narrow(__m256i a, __m256i b) {
+    // packs works within halves of 128 bits; the permutation puts the quarters back into order.
+    return Bits(_mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xD8));
+  }
+
+  static std::uint64_t LaneBits(__m256i v) {
+    if constexpr (sizeof(T) == 4) {
+      return static_cast<std::uint64_t>(_mm256_movemask_ps(_mm256_castsi256_ps(v)));
+    } else {
+      return static_cast<std::uint64_t>(_mm256_movemask_pd(_mm256_castsi256_pd(v)));
+    }
+  }
+
+  __m256i below_, hi_, infinity_, nan_;
+};
+
+#define KERAS_LTH_KERNELS_NAME "avx2"
+#include "cc/select/kernels_body.inc"
+
+}  // namespace
+
+const Kernels& Table() { return kKernels; }
+
+}  // namespace keras_lth::select::avx2
+#endif  // __AVX2__

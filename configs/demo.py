@@ -1,0 +1,22 @@
+"""The demo: a few minutes of iterative magnitude pruning with rewinding, beside two of its ablations.
+
+Nine levels down to 13 % of LeNet-300-100 on the digits that scikit-learn ships (97 to 98 % dense accuracy), three
+replicates of 960 steps. ``--config.data=fashion_mnist --config.steps=3000 --config.replicates=1`` for 70 000 images.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs.lenet_300_100 import thesis
+
+
+def get_config() -> ConfigDict:
+    """The setting."""
+    config = thesis("digits")
+    config.steps = 960
+    config.levels = 9
+    config.replicates = 3
+    config.rewind_to = "5%"
+    config.arms = ("imp", "reinit", "random_layerwise")
+    return config

@@ -1,0 +1,15 @@
+"""LeNet-300-100 on MNIST, the thesis' own data: dense test accuracy 98.3 ± 0.1 %, 98.2 % at a density of 3.5 %.
+
+MNIST comes through TFDS, which needs the network the first time. Hours as on Fashion-MNIST.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs.lenet_300_100 import thesis
+
+
+def get_config() -> ConfigDict:
+    """The setting."""
+    return thesis("mnist")

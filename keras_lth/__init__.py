@@ -1,0 +1,60 @@
+"""Lottery tickets and sparse training for Keras 3.
+
+The public names are loaded on first use (PEP 562), so that ``import keras_lth.masks`` loads no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name → module that defines it.
+_NAMES = {
+    "Masks": "keras_lth.masks",
+    "select": "keras_lth.selection",
+    "prune": "keras_lth.selection",
+    "Snapshot": "keras_lth.tickets",
+    "Ticket": "keras_lth.tickets",
+    "prunable": "keras_lth.surgery",
+    "mask": "keras_lth.surgery",
+    "unmask": "keras_lth.surgery",
+    "masks_of": "keras_lth.surgery",
+    "snapshot": "keras_lth.surgery",
+    "rewind": "keras_lth.surgery",
+    "sparsity": "keras_lth.surgery",
+    "IMPCallback": "keras_lth.callbacks.imp",
+    "InstabilityCallback": "keras_lth.callbacks.instability",
+}
+_MODULES = (
+    "analysis",
+    "callbacks",
+    "criteria",
+    "datasets",
+    "experiments",
+    "files",
+    "layers",
+    "models",
+    "ops",
+    "report",
+    "rounds",
+    "schedules",
+)
+
+__all__ = [*sorted(_NAMES), *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"keras_lth.{name}")
+    else:
+        raise AttributeError(f"module 'keras_lth' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

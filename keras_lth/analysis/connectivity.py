@@ -1,0 +1,203 @@
+"""Error along the line between two networks (thesis 4.1.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_lth.analysis.distances import both, is_floating, is_statistic
+from keras_lth.tickets import Snapshot
+
+Weights = Mapping[str, np.ndarray]
+
+TREATMENTS = {
+    "interpolate": "interpolated as the weights",
+    "first": "those of the first network",
+    "second": "those of the second network",
+    "reestimate": "re-estimated on training data at every point",
+}
+
+
+def interpolate(
+    a: Snapshot | Mapping[str, Any],
+    b: Snapshot | Mapping[str, Any],
+    alpha: float,
+    statistics: str = "interpolate",
+) -> dict[str, np.ndarray]:
+    """``alpha · a + (1 − alpha) · b``, a mapping from path to array of the dtype it had.
+
+    Floating weights are mixed in double precision and rounded once. ``alpha=1`` is ``a`` bit for bit, ``alpha=0`` is
+    ``b``, and a value that both have is kept exactly, so a weight pruned in both stays exactly 0. Variables that are
+    not floating are those of ``a``, but those of ``b`` at ``alpha=0``. Batch-norm statistics, the variables named
+    moving_mean and moving_variance, are treated by ``statistics``: ``"interpolate"``, or ``"first"`` (those of ``a``)
+    or ``"second"`` (those of ``b``) at every ``alpha``, the ends too.
+
+    Raises ``ValueError`` for an alpha outside [0, 1], an unknown treatment, or networks that differ in shape.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha lies in [0, 1], not {alpha!r}.")
+    if statistics not in ("interpolate", "first", "second"):
+        raise ValueError(f'statistics is "interpolate", "first" or "second" here, not {statistics!r}.')
+    first, second = both(a, b)
+    mixed = {}
+    for path, x in first.items():
+        y = second[path]
+        if is_statistic(path) and statistics != "interpolate":
+            mixed[path] = np.array(x if statistics == "first" else y)
+        else:
+            mixed[path] = _mix(x, y, alpha)
+    return mixed
+
+
+def _mix(x: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
+    if alpha == 0:
+        return np.array(y)
+    if alpha == 1 or not is_floating(x.dtype):
+        return np.array(x)
+    line = alpha * x.astype(np.float64) + (1 - alpha) * y.astype(np.float64)
+    return np.where(x == y, x, line.astype(x.dtype))
+
+
+@dataclass(frozen=True)
+class Path:
+    """The error at evenly spaced points of a line between two networks; ``alphas[0] = 0`` is the second network.
+
+    Attributes:
+        alphas: share of the first network, 0 … 1, both included.
+        errors: the error at each of them.
+        statistics: treatment of batch-norm statistics: "interpolate", "first", "second" or "reestimate".
+        measure: what the error is, such as "1 − accuracy".
+
+    Raises ``ValueError`` unless there are at least 2 points, the ends 0 and 1 included, with errors that are numbers.
+    """
+
+    alphas: tuple[float, ...]
+    errors: tuple[float, ...]
+    statistics: str = "interpolate"
+    measure: str = "error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alphas", tuple(float(alpha) for alpha in self.alphas))
+        object.__setattr__(self, "errors", tuple(float(error) for error in self.errors))
+        if self.statistics not in TREATMENTS:
+            raise ValueError(f"statistics is one of {', '.join(TREATMENTS)}, not {self.statistics!r}.")
+        if len(self.alphas) != len(self.errors) or self.alphas[:1] != (0.0,) or self.alphas[-1:] != (1.0,):
+            raise ValueError(
+                f"A path has one error for each alpha from 0 to 1, not {len(self.errors)} errors at {self.alphas}."
+            )
+        error_barrier(self.errors)
+
+    @property
+    def endpoints(self) -> tuple[float, float]:
+        """The errors at the ends: of the second network (alpha 0), of the first (alpha 1)."""
+        return self.errors[0], self.errors[-1]
+
+    @property
+    def highest(self) -> tuple[float, float]:
+        """(alpha, error) of the highest point, the first one if there are several."""
+        at = max(range(len(self.errors)), key=self.errors.__getitem__)
+        return self.alphas[at], self.errors[at]
+
+    @property
+    def barrier(self) -> float:
+        """The error barrier height; see ``error_barrier``."""
+        return error_barrier(self.errors)
+
+    def stable(self, threshold: float = 0.02) -> bool:
+        """Whether the barrier is below ``threshold``; the thesis takes 2 points (4.1.1)."""
+        return self.barrier < threshold
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; ``barrier`` and ``endpoints`` are in it for a reader."""
+        return {
+            "alphas": list(self.alphas),
+            "errors": list(self.errors),
+            "statistics": self.statistics,
+            "measure": self.measure,
+            "endpoints": list(self.endpoints),
+            "barrier": self.barrier,
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Path:
+        """From ``as_dict``; what follows from the errors is computed again."""
+        return cls(tuple(row["alphas"]), tuple(row["errors"]), row["statistics"], row["measure"])
+
+    def __str__(self) -> str:
+        alpha, error = self.highest
+        return (
+            f"barrier {self.barrier:.4f} ({self.measure} {self.endpoints[1]:.4f} and {self.endpoints[0]:.4f} at the ends, "
+            f"highest {error:.4f} at alpha {alpha:.2f}; {len(self.alphas)} points; batch-norm statistics "
+            f"{TREATMENTS[self.statistics]})"
+        )
+
+
+def error_barrier(path: Path | Sequence[float]) -> float:
+    """Error barrier height: the highest error along a path minus the mean of its two ends (thesis 4.1.1); ≥ 0.
+
+    ``path`` is a ``Path`` or errors in their order along it. Raises ``ValueError`` for fewer than 2 errors, NaN, or
+    an infinite error at an end.
+    """
+    errors = [float(error) for error in (path.errors if isinstance(path, Path) else path)]
+    if len(errors) < 2:
+        raise ValueError(f"A path has at least its two ends, not {len(errors)} errors.")
+    for number, error in enumerate(errors):
+        if math.isnan(error) or (math.isinf(error) and number in (0, len(errors) - 1)):
+            raise ValueError(f"The error at point {number} of {len(errors)} is {error}: a barrier needs numbers.")
+    # Half of each, so that two equal ends give their own value exactly.
+    return max(errors) - (errors[0] / 2 + errors[-1] / 2)
+
+
+def linear_path(
+    a: Snapshot | Mapping[str, Any],
+    b: Snapshot | Mapping[str, Any],
+    evaluate: Callable[[Weights], float] | None = None,
+    *,
+    model: Any = None,
+    data: Any = None,
+    points: int = 30,
+    statistics: str = "interpolate",
+    metric: str | None = None,
+    batch_size: int = 1000,
+    train_data: Any = None,
+) -> Path:
+    """The error at ``points`` evenly spaced points of the line from ``b`` (alpha 0) to ``a`` (alpha 1).
+
+    Either ``evaluate``, a function from weights (path → array) to an error, or a built and compiled Keras ``model``
+    with ``data``; see ``evaluation.Evaluator`` for ``data``, ``metric``, ``batch_size`` and ``train_data``. The model's
+    own weights come back bit for bit. ``statistics`` is the treatment of batch-norm statistics, which the thesis does
+    not state: ``"interpolate"``, ``"first"``, ``"second"``, or ``"reestimate"`` on ``train_data`` at every point.
+
+    Raises ``ValueError`` for fewer than 2 points, an unknown treatment, networks that differ in shape, or an error
+    that is NaN.
+    """
+    if isinstance(points, bool) or not isinstance(points, int) or points < 2:
+        raise ValueError(f"points is a whole number ≥ 2 (the two ends), not {points!r}.")
+    if statistics not in TREATMENTS:
+        raise ValueError(f"statistics is one of {', '.join(map(repr, TREATMENTS))}, not {statistics!r}.")
+    if evaluate is None:
+        if model is None or data is None:
+            raise ValueError("Give evaluate, a function from weights to an error, or both model and data.")
+        if statistics == "reestimate" and train_data is None:
+            raise ValueError('statistics="reestimate" needs train_data, the training examples.')
+        from keras_lth.analysis.evaluation import Evaluator
+
+        again = train_data if statistics == "reestimate" else None
+        with Evaluator(model, data, metric=metric, batch_size=batch_size, train_data=again) as evaluator:
+            return linear_path(a, b, evaluator, points=points, statistics=statistics)
+    if model is not None or data is not None:
+        raise ValueError("Give either evaluate or model and data, not both.")
+    if statistics == "reestimate" and not getattr(evaluate, "reestimates", False):
+        raise ValueError('statistics="reestimate" needs a model, data and train_data: this evaluate re-estimates nothing.')
+    check = getattr(evaluate, "check", None)
+    if check is not None:
+        for name, end in zip(("first", "second"), both(a, b), strict=True):
+            check(end, name)
+    mixing = "interpolate" if statistics == "reestimate" else statistics
+    alphas = [float(alpha) for alpha in np.linspace(0, 1, points)]
+    errors = [float(evaluate(interpolate(a, b, alpha, mixing))) for alpha in alphas]
+    return Path(tuple(alphas), tuple(errors), statistics, getattr(evaluate, "measure", "error"))

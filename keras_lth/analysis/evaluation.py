@@ -1,0 +1,192 @@
+"""The error of a Keras model as a function of weights that are given from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lth import surgery
+from keras_lth.analysis.distances import is_statistic
+from keras_lth.analysis.statistics import Reestimation
+from keras_lth.masks import align
+
+# Names of metrics of which less is better; of any other, more is better and 1 is best.
+_SMALLER = ("loss", "error", "mse", "mae", "mape", "msle", "entropy", "perplexity")
+
+
+class Evaluator:
+    """``evaluator(weights) -> error``, within ``with Evaluator(…) as evaluator:``.
+
+    The error is 1 − the accuracy among the model's compiled metrics, or of the metric named ``metric`` (``"loss"``
+    too): the value itself where less is better, else 1 − it. Evaluation is ``model.evaluate``, traced once for all
+    weights. At the end of the ``with`` block the model has its own weights, statistics and seeds again bit for bit, its
+    masks throughout, and its metrics are reset.
+
+    Args:
+        model: built and compiled. If it wears masks, weights that are not 0 where it is pruned are refused.
+        data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays, or a finite ``tf.data.Dataset`` of batches.
+        metric: name of the compiled metric.
+        batch_size: examples a batch, for arrays.
+        train_data: if given, batch-norm statistics are re-estimated on it for each weights; see ``Reestimation``.
+
+    Raises ``ValueError`` for a model that is not built or compiled, data of another kind, or an unknown metric.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Any,
+        *,
+        metric: str | None = None,
+        batch_size: int = 1000,
+        train_data: Any = None,
+    ) -> None:
+        if not model.built:
+            raise ValueError("The model is not built: call model.build(input_shape), or it on a batch, first.")
+        if not getattr(model, "compiled", False):
+            raise ValueError('The model is not compiled: model.compile(loss=…, metrics=["accuracy"]) first.')
+        self.model, self.metric = model, metric
+        self.measure = "error"
+        self._data = Batches(data, batch_size, "data")
+        self._train = None if train_data is None else Batches(train_data, batch_size, "train_data")
+        self._own: dict[str, np.ndarray] = {}
+        self._reestimation: Reestimation | None = None
+
+    @property
+    def reestimates(self) -> bool:
+        """Whether batch-norm statistics are re-estimated."""
+        return self._train is not None
+
+    def __enter__(self) -> Evaluator:
+        # Values of the model itself, in its own dtypes: what __exit__ puts back.
+        self._own = {path: np.array(v._value.numpy()) for path, v in surgery.variables(self.model).items()}
+        if self._train is not None:
+            self._reestimation = Reestimation(self.model)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._reestimation = None
+        self._assign(self._own)
+        self.model.reset_metrics()
+
+    def __call__(self, weights: Mapping[str, np.ndarray]) -> float:
+        """The error of the network with these weights (every variable of the model but seeds)."""
+        weights = self._fitting(weights)
+        self._assign(weights)
+        if self._reestimation is not None and self._train is not None:
+            # The same dropout noise at every point, and no trace of the pass but its statistics.
+            self._assign({path: value for path, value in self._own.items() if path not in weights})
+            with self._train as batches:
+                weights = weights | self._reestimation(batches)
+            self._assign(weights)
+        with self._data as batches:
+            logs = self.model.evaluate(batches, verbose=0, return_dict=True)
+        return self._error(logs)
+
+    def check(self, weights: Mapping[str, np.ndarray], name: str) -> None:
+        """Refuse weights that this model's masks would change. Raises ``ValueError`` naming the path."""
+        weights = self._fitting(weights)
+        for path, mask in surgery.masks_of(self.model).items():
+            lost = int(np.count_nonzero(np.asarray(weights[path])[~mask]))
+            if lost:
+                raise ValueError(
+                    f"The {name} network has {lost} non-zero weights in {path} where the model's mask is off, and would "
+                    f"lose them: evaluate on a model without masks (keras_lth.unmask), or with masks that fit."
+                )
+
+    def _fitting(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        shapes = {p: tuple(v.shape) for p, v in surgery.variables(self.model).items() if not p.endswith(_SEED)}
+        aligned = align(weights, shapes, what="weights")
+        missing = [path for path in shapes if path not in aligned]
+        if missing:
+            raise ValueError(f"The weights lack {', '.join(missing)}.")
+        return aligned
+
+    def _assign(self, values: Mapping[str, np.ndarray]) -> None:
+        variables = surgery.variables(self.model)
+        for path, value in values.items():
+            variables[path].assign(value)
+
+    def _error(self, logs: Mapping[str, float]) -> float:
+        name = self.metric or next((n for n in logs if "acc" in n), None)
+        if name is None or name not in logs:
+            wanted = "no accuracy" if name is None else f"no metric {name!r}"
+            raise ValueError(
+                f"The model reports {wanted}, only {', '.join(logs)}: compile it with "
+                f'metrics=["accuracy"], or give metric="loss" or another of these.'
+            )
+        less = name.endswith(_SMALLER)
+        self.measure = name if less else f"1 − {name}"
+        # Metrics are float32: 1 − 0.95 is 0.05, not 0.05000001192.
+        return float(logs[name]) if less else 1 - float(np.format_float_positional(np.float32(logs[name]), unique=True))
+
+
+_SEED = "seed_generator_state"
+
+
+class Batches:
+    """Finite data as a ``tf.data.Dataset``, the same one each time, from its beginning: ``with Batches(…) as dataset``."""
+
+    def __init__(self, data: Any, batch_size: int, name: str) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size is a whole number ≥ 1, not {batch_size!r}.")
+        if isinstance(data, tf.data.Dataset):
+            if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
+                raise ValueError(f"{name} is an endless dataset: bound it, as with dataset.take(steps).")
+            self._dataset = data
+        else:
+            check_arrays(data, name)
+            self._dataset = _batched(tuple(data), batch_size)
+        self._position: tuple[int, int] | None = None
+
+    def __enter__(self) -> Any:
+        # An ordered dataset goes on where it is: look at a whole epoch, and leave it where it was.
+        if hasattr(self._dataset, "seek") and hasattr(self._dataset, "position"):
+            self._position = self._dataset.position
+            self._dataset.seek(0)
+        return self._dataset
+
+    def __exit__(self, *exception: object) -> None:
+        if self._position is not None:
+            seed, step = self._position
+            self._dataset.seek(step, seed=seed)
+
+
+def check_arrays(data: Any, name: str) -> None:
+    """Raise ``ValueError`` unless ``data`` is ``(x, y)`` or ``(x, y, sample_weight)`` arrays of one length."""
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        raise ValueError(
+            f"{name} is (x, y) or (x, y, sample_weight) arrays, or a finite tf.data.Dataset of batches, not "
+            f"{type(data).__name__}{f' of length {len(data)}' if isinstance(data, (tuple, list)) else ''}."
+        )
+    shapes = [tuple(np.shape(leaf)) for leaf in keras.tree.flatten(tuple(data)) if leaf is not None]
+    if any(not shape for shape in shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
+        raise ValueError(f"The arrays of {name} need one and the same length on their first axis, not shapes {shapes}.")
+
+
+def _batched(data: tuple[Any, ...], batch_size: int) -> Any:
+    """Slices of whole arrays: one copy of the data, no work an example."""
+    data = data if len(data) == 2 or data[2] is not None else data[:2]
+    with tf.init_scope(), tf.device("CPU:0"):
+        tensors = keras.tree.map_structure(_tensor, data)
+    n = int(keras.tree.flatten(tensors)[0].shape[0])
+
+    def take(start: Any) -> Any:
+        stop = tf.minimum(start + batch_size, n)
+        return keras.tree.map_structure(lambda array: array[start:stop], tensors)
+
+    return tf.data.Dataset.range(0, n, batch_size).map(take).prefetch(2)
+
+
+def _tensor(value: Any) -> Any:
+    tensor = value if tf.is_tensor(value) else tf.convert_to_tensor(np.asarray(value))
+    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
+
+
+def statistics_of(model: keras.Model) -> list[str]:
+    """Paths of a model's batch-norm statistics."""
+    return [path for path in surgery.variables(model) if is_statistic(path)]

@@ -1,0 +1,1 @@
+"""Command-line programs: flags in, an experiment or a report out."""

@@ -1,0 +1,1 @@
+"""Keras callbacks: iterative magnitude pruning (``imp``), instability analysis (``instability``)."""

@@ -1,0 +1,26 @@
+"""What a running ``fit`` holds and hands to no callback: its data, and the callbacks beside us.
+
+Keras gives a callback the model and the counts, never the training data. To seek an ``ordered`` dataset at a rewind
+we look up the one frame of ``fit`` that runs this model; where a user's own loop hides it, the callbacks take the
+dataset as an argument.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def fit_argument(model: Any, name: str, default: Any = None) -> Any:
+    """The value of argument ``name`` in the running ``model.fit`` call, or ``default`` outside one."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and name in frame.f_locals and frame.f_locals.get("self") is model:
+            return frame.f_locals[name]
+        frame = frame.f_back  # type: ignore[assignment]  # the outermost frame has none
+    return default
+
+
+def seekable(data: Any) -> Any | None:
+    """``data`` when its order can be sought (it has ``seek``, ``seed`` and ``steps_per_epoch``), else None."""
+    return data if all(hasattr(data, name) for name in ("seek", "seed", "steps_per_epoch")) else None

@@ -1,0 +1,353 @@
+"""Iterative magnitude pruning with rewinding inside one ``fit`` (thesis 3.1.3, Algorithms 1, 2 and 4)."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lth import surgery
+from keras_lth.callbacks.imp_plan import IMPPlan
+from keras_lth.callbacks.journal import Journal
+from keras_lth.callbacks.levels import Level, Monitor, summary
+from keras_lth.callbacks.rounds import UNKNOWN, RoundsCallback
+from keras_lth.criteria import Magnitude
+from keras_lth.masks import Masks
+from keras_lth.rounds import Position, Rounds, Span
+from keras_lth.schedules import Duration
+from keras_lth.selection import select
+from keras_lth.tickets import Snapshot, Ticket
+
+Pattern = str | Iterable[str] | Callable[..., bool] | None
+
+
+class IMPCallback(RoundsCallback):
+    """Finds lottery tickets while ``fit`` runs: train, prune the lowest magnitudes, rewind, train again.
+
+    ``fit``'s ``epochs`` is an upper bound: one dense training and ``rounds`` trainings from step k, each of at most
+    ``epochs_per_round`` epochs. Any one of ``rounds``, ``epochs_per_round`` and ``target_density`` fixes the others;
+    without any, about as many rounds as epochs in each. After ``fit`` the model holds the last round's trained,
+    masked weights. Masks that the model already wears are where IMP begins.
+
+    Args:
+        rounds: prunings after the dense training.
+        epochs_per_round: epochs of the dense training; T is this many times the batches of an epoch.
+        target_density: share of the prunable weights that remain at the end; the last cut is shortened to hit it.
+        fraction: share of the remaining weights pruned each round; or, with ``scope="layer"``, a mapping from regex
+            to fraction, first match wins (half the rate at the output: ``{"output": 0.1, ".*": 0.2}``).
+        rewind_to: step k of the dense training: ``0``, ``"500 steps"``, ``"2 epochs"``, ``"1%"``. Steps are batches.
+        span: ``"remaining"`` trains a round from k to T (thesis 4.2.2), ``"restart"`` T steps from the weights of
+            step k with the schedule from 0.
+        scope: ``"global"`` compares magnitudes over the whole network, ``"layer"`` within each weight.
+        include, exclude: which prunable weights to prune: a regex, several, or a function of (path, variable).
+        one_shot: prune once, by ``fraction`` or down to ``target_density`` (thesis 3.1.3).
+        keep: ``"rewind"`` sets weights back to step k; ``"trained"`` keeps them and rewinds only the schedule:
+            learning-rate rewinding (Algorithm 2; Renda et al. 2020).
+        restore_optimizer: take the optimiser's slots from step k too. Otherwise they are those of a new optimiser,
+            and a bias correction (Adam) restarts with them while the learning-rate schedule goes on from k.
+        monitor, mode: the log that a round is judged by, such as ``"val_accuracy"``, and whether ``"max"`` or
+            ``"min"`` is better; by default the first ``val_`` metric, else the loss.
+        callbacks: callbacks that count epochs or remember (LearningRateScheduler, ReduceLROnPlateau, EarlyStopping,
+            ModelCheckpoint): begun and ended with each round, with the round's own epochs.
+        directory: the run's folder. A killed run, started again, goes on at the round it was in; a finished one loads.
+        resume: False begins anew in a used directory.
+        data: the ``ordered`` dataset that ``fit`` trains on, where ``fit``'s own argument cannot be seen.
+        verbose: 0 silent, 1 a line a pruning, 2 a table per layer too.
+
+    Raises ``ValueError`` at the begin of ``fit`` for what cannot work, with what would; ``RuntimeError`` when a
+    training diverges.
+    """
+
+    name = "IMP"
+
+    def __init__(
+        self,
+        rounds: int | None = None,
+        epochs_per_round: int | None = None,
+        target_density: float | None = None,
+        fraction: float | Mapping[str, float] = 0.2,
+        rewind_to: str | int | Duration = 0,
+        span: Span = "remaining",
+        scope: str = "global",
+        include: Pattern = None,
+        exclude: Pattern = None,
+        one_shot: bool = False,
+        keep: str = "rewind",
+        restore_optimizer: bool = False,
+        monitor: str | None = None,
+        mode: str = "auto",
+        callbacks: Iterable[keras.callbacks.Callback] = (),
+        directory: str | os.PathLike[str] | None = None,
+        resume: bool = True,
+        data: Any = None,
+        verbose: int = 1,
+    ) -> None:
+        if keep not in ("rewind", "trained"):
+            raise ValueError(f'keep is "rewind" or "trained", not {keep!r}.')
+        if span not in ("remaining", "restart"):
+            raise ValueError(f'span is "remaining" or "restart", not {span!r}.')
+        if restore_optimizer and span == "restart":
+            raise ValueError('restore_optimizer takes slots from step k, but span="restart" counts from step 0 again.')
+        if restore_optimizer and keep == "trained":
+            raise ValueError('restore_optimizer takes slots from step k, which do not belong to keep="trained" weights.')
+        self.plan = IMPPlan(
+            rounds, epochs_per_round, target_density, fraction, Duration.parse(rewind_to), span, scope, one_shot
+        )
+        self.include, self.exclude = include, exclude
+        self.keep, self.restore_optimizer = keep, restore_optimizer
+        self.monitor = Monitor(monitor, mode)
+        self.directory, self.resume = directory, resume
+        super().__init__(callbacks=callbacks, data=data, verbose=verbose)
+
+    def _forget(self) -> None:
+        super()._forget()
+        journal = getattr(self, "_journal", None)
+        if journal is not None:
+            journal.close()
+        self._journal: Journal | None = None if self.directory is None else Journal(self.directory)
+        self.history: list[Level] = []
+        self._masks: list[Masks] = []
+        self._kept: dict[int, Snapshot] = {}
+        self._counts: list[dict[str, int]] = []
+        self._began = time.perf_counter()
+
+    # What RoundsCallback asks.
+    def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
+        model = self.model
+        weights = surgery.prunable(model, self.include, self.exclude)
+        if not self._masks:
+            worn = surgery.masks_of(model)
+            first = {p: worn[p] if p in worn else np.ones(tuple(v.shape), bool) for p, v in weights.items()}
+            self._masks = [Masks(first)]
+        first_masks = self._masks[0]
+        remaining = {path: int(mask.sum()) for path, mask in first_masks.items()}
+        machine = self.plan.choose(epochs, steps_per_epoch or UNKNOWN, remaining, first_masks.size)
+        self._counts = self.plan.counts(remaining, first_masks.size, machine.rounds)
+        return machine
+
+    def _begin(self) -> None:
+        model, machine = self.model, self._machine()
+        surgery.mask(model, self._masks[0])
+        if self._journal is not None:
+            self._resume(self._journal.open(self._config(), resume=self.resume))
+        self._say(self._introduction())
+        if machine.action(self.position).name == "DONE":
+            self._say(f"{self.name}: this run is finished; loaded from {self.directory}.")
+
+    def _went(self, epoch: int, logs: dict[str, Any]) -> None:
+        if self._journal is not None:
+            row = {"round": self.position.round, "epoch": epoch, "step": self._step}
+            self._journal.epoch({**row, **{name: float(value) for name, value in logs.items()}})
+
+    def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
+        machine, model = self._machine(), self.model
+        self._check_finite(round)
+        now = self._masks[round]
+        score = self.monitor.score(logs)
+        dense = self.history[0].score if self.history else score
+        seconds = time.perf_counter() - self._began
+        level = Level(
+            round=round,
+            density=now.density,
+            remaining=now.remaining,
+            steps=self._step - machine.start(round),
+            seconds=seconds,
+            monitor=self.monitor.name,
+            score=score,
+            matching=self.monitor.at_least(score, dense),
+            logs={name: float(value) for name, value in logs.items()},
+        )
+        self.history.append(level)
+        if not last:
+            self._masks.append(self._prune(round))
+            if self.keep == "trained":
+                self._kept[round + 1] = surgery.snapshot(model)
+            self._say(self._line(level, self._masks[-1]))
+        self._write(last)
+        self._began = time.perf_counter()
+
+    def _go_back(self, round: int) -> None:
+        masks = self._masks[round]
+        surgery.mask(self.model, masks)
+        start = self._start(self._kept.get(round))
+        surgery.rewind(self.model, start, masks, restore_optimizer=self.restore_optimizer)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Let go of the folder."""
+        super().on_train_end(logs)
+        if self._journal is not None:
+            self._journal.close()
+        if self.history:
+            last = self.history[-1]
+            self._say(
+                f"{self.name}: {len(self.history) - 1} rounds; density {last.density:.1%}, {last.monitor} {last.score:.4f} "
+                f"(dense {self.history[0].score:.4f})."
+            )
+
+    # What a user asks.
+    def summary(self) -> str:
+        """A table with a row a round: density, the monitored metric, matching or not, steps, seconds."""
+        return summary(self.history)
+
+    def masks(self, round: int) -> Masks:
+        """The masks of level ``round``; level 0 is the network that IMP began with."""
+        if not 0 <= round < len(self._masks):
+            raise ValueError(f"There is no level {round}: this run has levels 0 … {len(self._masks) - 1}.")
+        return self._masks[round]
+
+    def ticket(self, round: int | None = None, *, density: float | None = None) -> Ticket:
+        """The ticket of a level, by its round or its density; the last trained level without either.
+
+        A density means the nearest level within half a cut. Raises ``ValueError`` that lists the levels when there is
+        none, ``RuntimeError`` before the first pruning.
+        """
+        if not self.history:
+            raise RuntimeError("IMP has finished no training yet: there is no ticket.")
+        if density is not None:
+            if round is not None:
+                raise ValueError("Ask for a ticket by round or by density, not both.")
+            round = self._nearest(density)
+        round = len(self.history) - 1 if round is None else round
+        masks = self.masks(round)
+        if self.captured is None:
+            raise RuntimeError("IMP has not reached its rewinding step yet: there is no ticket.")
+        start = self._start(self._kept.get(round))
+        if not self.restore_optimizer:
+            start = Snapshot(start.weights, {}, start.step, start.seeds)
+        return Ticket(masks, start, self._provenance(round))
+
+    # Its parts.
+    def _nearest(self, density: float) -> int:
+        densities = [masks.density for masks in self._masks]
+        if not 0 < density <= 1:
+            raise ValueError(f"A density lies in (0, 1], not {density!r}.")
+        round = min(range(len(densities)), key=lambda r: abs(math.log(densities[r] / density)))
+        around = [abs(math.log(densities[round] / densities[r])) for r in (round - 1, round + 1) if 0 <= r < len(densities)]
+        if abs(math.log(densities[round] / density)) > max(around, default=0.0) / 2 + 1e-9:
+            listed = ", ".join(f"{r}: {d:.2%}" for r, d in enumerate(densities))
+            raise ValueError(f"No level has a density near {density:.2%}. The levels are {listed}.")
+        return round
+
+    def _check_finite(self, round: int) -> None:
+        for path, variable in surgery.prunable(self.model, self.include, self.exclude).items():
+            if np.isnan(np.asarray(variable).astype(np.float32)).any():
+                kept = f" Levels 0 … {round - 1} are in {self.directory}." if self.directory and round else ""
+                raise RuntimeError(f"Round {round} diverged: {path} holds NaN. Try a lower learning rate.{kept}")
+
+    def _prune(self, round: int) -> Masks:
+        now, counts = self._masks[round], self._counts[round + 1]
+        scores = Magnitude(self.include, self.exclude)(self.model)
+        if self.plan.scope == "global":
+            return select(scores, k=counts[""], within=now)
+        kept = [select({path: scores[path]}, k=counts[path], within=Masks({path: now[path]})) for path in now]
+        return Masks({path: masks[path] for masks in kept for path in masks})
+
+    def _write(self, last: bool) -> None:
+        if self._journal is None:
+            return
+        level = self.history[-1].round
+        if level == 0:
+            if self.captured is None or self.origin is None:
+                raise RuntimeError("IMP has kept no state to rewind to.")
+            self._journal.save("rewind", self.captured)
+            self._journal.save("origin", Snapshot({}, self.origin.optimizer, self.origin.step, self.origin.seeds))
+        if last or self.keep == "trained":
+            self._journal.save("trained", surgery.snapshot(self.model))
+        for round in (level, level + 1):
+            if round < len(self._masks):
+                self.ticket(round).save(self._journal.ticket_path(round))
+        self._journal.levels([{**row.as_dict(), "rate": self._rate, "spent": self._spent} for row in self.history])
+
+    def _resume(self, rows: list[dict[str, Any]]) -> None:
+        if not rows or self._journal is None:
+            return
+        machine = self._machine()
+        rows = rows[: machine.rounds + 1]
+        self._rate, self._spent = rows[-1]["rate"], rows[-1]["spent"]
+        self.history = [Level.from_dict(row) for row in rows]
+        self.captured, self.origin = self._journal.load("rewind"), self._journal.load("origin")
+        done = len(rows) - 1
+        last = done == machine.rounds
+        self._masks = [self._journal.ticket(r).masks for r in range(done + (1 if last else 2))]
+        for level, (masks, count) in enumerate(zip(self._masks, self._counts, strict=False)):
+            if masks.remaining != sum(count.values()):
+                raise ValueError(
+                    f"{self.directory} holds another run: its level {level} has {masks.remaining} weights, this one "
+                    f"would have {sum(count.values())}. Use another directory, or resume=False to overwrite it."
+                )
+        if self.keep == "trained" and not last:
+            self._kept = {r: self._journal.ticket(r).snapshot for r in range(1, done + 1)}
+            self._kept[done + 1] = self._journal.load("trained")
+        self.position = Position(done, machine.total_steps, captured=True, ended=True, pruned=not last)
+        self._first_epoch = self.params["epochs"] if last else self._spent
+        self.model._initial_epoch = self._first_epoch
+        if last:
+            surgery.mask(self.model, self._masks[-1])
+            surgery.rewind(self.model, self._journal.load("trained"), self._masks[-1], restore_optimizer=True)
+        else:
+            self._say(f"{self.name}: going on with round {done + 1} from {self.directory}.")
+
+    def _config(self) -> dict[str, Any]:
+        """What must agree for a run to be gone on with."""
+        machine = self._machine()
+        fraction = self.plan.fraction
+        return {
+            "method": "IMP",
+            "epochs_per_round": machine.epochs,
+            "steps_per_epoch": None if machine.steps_per_epoch == UNKNOWN else machine.steps_per_epoch,
+            "rewind_step": machine.rewind_step,
+            "fraction": dict(fraction) if isinstance(fraction, Mapping) else fraction,
+            "span": machine.span,
+            "scope": self.plan.scope,
+            "one_shot": self.plan.one_shot,
+            "keep": self.keep,
+            "restore_optimizer": self.restore_optimizer,
+            "weights": {path: list(mask.shape) for path, mask in self._masks[0].items()},
+            "order_seed": self._order_seed if self._order is not None else None,
+        }
+
+    def _provenance(self, round: int) -> dict[str, Any]:
+        machine = self._machine()
+        level = self.history[round] if round < len(self.history) else None
+        return {
+            "criterion": "magnitude",
+            "method": "IMP" if self.keep == "rewind" else "LRR",
+            "round": round,
+            "rewind_step": machine.rewind_step,
+            "total_steps": machine.total_steps,
+            "span": machine.span,
+            "monitor": self.monitor.name,
+            "score": level.score if level else None,
+            "dense_score": self.history[0].score,
+        }
+
+    def _introduction(self) -> str:
+        machine, first, last = self._machine(), self._masks[0], sum(self._counts[-1].values())
+        steps = machine.steps_per_epoch
+        back = "initialisation" if machine.rewind_step == 0 else f"step {machine.rewind_step}"
+        if 0 < machine.rewind_step and steps != UNKNOWN:
+            back += f" (epoch {machine.rewind_step / steps:.3g})"
+        verb = "rewinding to" if self.keep == "rewind" else "keeping trained weights, the schedule back to"
+        return (
+            f"{self.name}: {machine.epochs} dense epochs, then {machine.rounds} rounds, {self.plan.scope} magnitude, "
+            f"{verb} {back}: {first.remaining:,} ⇒ {last:,} weights (density {last / first.size:.1%}); "
+            f"{machine.total_epochs} of fit's {self.params['epochs']} epochs."
+        )
+
+    def _line(self, level: Level, after: Masks) -> str:
+        text = (
+            f"{self.name} round {level.round + 1}: {level.remaining:,} ⇒ {after.remaining:,} of {after.size:,} weights "
+            f"(density {after.density:.1%}); {level.monitor} was {level.score:.4f}"
+        )
+        if level.round:
+            text += f" (dense {self.history[0].score:.4f}{', matching' if level.matching else ''})"
+        return text + (f"\n{after.summary()}" if self.verbose > 1 else "")
+
+    def _say(self, text: str) -> None:
+        if self.verbose:
+            keras.utils.io_utils.print_msg(text) if hasattr(keras.utils, "io_utils") else print(text, flush=True)

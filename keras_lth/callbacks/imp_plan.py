@@ -1,0 +1,115 @@
+"""What IMP will do, fixed before it begins: rounds, epochs a round, and the weights that remain at each level."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from keras_lth.rounds import Rounds, Span
+from keras_lth.schedules import Duration, levels
+
+# The default goes no lower than this many trainings: 20 cuts of 20 % leave 1.2 % of the weights.
+_MOST_TRAININGS = 21
+
+
+@dataclass(frozen=True)
+class IMPPlan:
+    """The arguments of ``IMPCallback`` that fix its course, still without the epochs of a ``fit``."""
+
+    rounds: int | None = None
+    epochs_per_round: int | None = None
+    target_density: float | None = None
+    fraction: float | Mapping[str, float] = 0.2
+    rewind_to: Duration = Duration(0, "steps")
+    span: Span = "remaining"
+    scope: str = "global"
+    one_shot: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "epochs_per_round"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"{name} is a whole number of at least 1, not {value!r}.")
+        if self.target_density is not None and not 0 < self.target_density < 1:
+            raise ValueError(f"target_density lies between 0 and 1 (0.05 keeps 5 %), not {self.target_density!r}.")
+        fractions = self.fraction.values() if isinstance(self.fraction, Mapping) else [self.fraction]
+        if any(not 0 <= f < 1 for f in fractions) or not any(f > 0 for f in fractions):
+            raise ValueError(f"fraction lies between 0 and 1 (0.2 prunes a fifth of what remains), not {self.fraction!r}.")
+        if self.scope not in ("global", "layer"):
+            raise ValueError(f'scope is "global" or "layer", not {self.scope!r}.')
+        if isinstance(self.fraction, Mapping) and self.scope != "layer":
+            raise ValueError('Fractions per layer need scope="layer": one global threshold has one fraction.')
+        if self.one_shot and self.rounds not in (None, 1):
+            raise ValueError(f"one_shot prunes once: rounds={self.rounds} contradicts it.")
+
+    def counts(self, remaining: Mapping[str, int], total: int, rounds: int | None = None) -> list[dict[str, int]]:
+        """Weights that remain at each level, a list of {path: count}, or of {"": count} for the global scope.
+
+        ``remaining``: the weights at level 0, a number per path; ``total``: all prunable weights, of which densities
+        are shares.
+        """
+        groups = dict(remaining) if self.scope == "layer" else {"": sum(remaining.values())}
+        fraction = self._per_group(groups)
+        if self.one_shot and self.target_density is not None:
+            fraction = dict.fromkeys(groups, 1.0)
+        return levels(groups, fraction, rounds=rounds, target_density=self.target_density, total=total)
+
+    def _per_group(self, groups: Mapping[str, int]) -> dict[str, float]:
+        if not isinstance(self.fraction, Mapping):
+            return dict.fromkeys(groups, self.fraction)
+        out = {}
+        for path in groups:
+            found = next((f for pattern, f in self.fraction.items() if re.search(pattern, path)), None)
+            if found is None:
+                raise ValueError(f'No pattern of fraction matches {path!r}: add one, such as ".*" at the end.')
+            out[path] = found
+        return out
+
+    def choose(self, epochs: int, steps_per_epoch: int, remaining: Mapping[str, int], total: int) -> Rounds:
+        """The rounds that ``fit(epochs=epochs)`` holds.
+
+        Any one of rounds, epochs per round and target density fixes the others; none of them: about as many rounds as
+        epochs in each. Raises ``ValueError`` when the epochs cannot hold what was asked, with numbers that would work.
+        """
+        if epochs < 2:
+            raise ValueError(f"IMP needs at least 2 epochs, one dense and one in a round; fit has {epochs}.")
+        rounds, per_round = (1 if self.one_shot else self.rounds), self.epochs_per_round
+        if self.target_density is not None:
+            rounds = len(self.counts(remaining, total, rounds)) - 1
+            if rounds == 0:
+                raise ValueError(f"The network is at target_density={self.target_density} already: nothing to prune.")
+        if rounds is None:
+            fits = epochs // per_round if per_round else min(math.isqrt(epochs), _MOST_TRAININGS)
+            rounds = max(fits, 1 if per_round else 2) - 1
+            if rounds < 1:
+                raise ValueError(
+                    f"epochs_per_round={per_round} and fit(epochs={epochs}) leave no room for a round after the dense "
+                    f"training: fit(epochs={2 * (per_round or 1)}), or epochs_per_round={epochs // 2}."
+                )
+        if per_round is None:
+            per_round = epochs // (rounds + 1)
+            if per_round < 1:
+                raise ValueError(
+                    f"{rounds} rounds and the dense training need at least {rounds + 1} epochs, fit has {epochs}: "
+                    f"fit(epochs={rounds + 1}) or more, or rounds={epochs - 1}."
+                )
+        step = self.rewind_to.steps(None if steps_per_epoch >= 1 << 40 else steps_per_epoch, per_round)
+        out = Rounds(rounds, per_round, steps_per_epoch, step, self.span)
+        if out.total_epochs > epochs:
+            fewer = [f"rounds={r}" for r in range(rounds - 1, 0, -1) if _needs(out, r, per_round) <= epochs][:1]
+            shorter = [
+                f"epochs_per_round={e}"
+                for e in range(per_round - 1, 0, -1)
+                if e * steps_per_epoch > step and _needs(out, rounds, e) <= epochs
+            ][:1]
+            raise ValueError(
+                f"{rounds} rounds of {per_round} epochs after the dense training need {out.total_epochs} epochs, fit has "
+                f"{epochs}: " + ", or ".join([f"fit(epochs={out.total_epochs})", *fewer, *shorter]) + "."
+            )
+        return out
+
+
+def _needs(like: Rounds, rounds: int, epochs: int) -> int:
+    return Rounds(rounds, epochs, like.steps_per_epoch, like.rewind_step, like.span).total_epochs

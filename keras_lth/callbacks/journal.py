@@ -1,0 +1,106 @@
+"""The folder of a run: what a person reads, and what a killed run goes on from.
+
+``config.json`` what was asked · ``metrics.jsonl`` a line an epoch · ``levels.json`` a row a finished level, written
+last of all that belongs to it · ``tickets/level_NN.ticket`` · ``rewind.state`` the state of step k · ``trained.state``
+the last finished training's weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_lth import files
+from keras_lth.tickets import Snapshot, Ticket
+
+
+class Journal:
+    """One run's folder, locked while a ``fit`` writes to it.
+
+    Raises ``RuntimeError`` when another process holds the folder, ``ValueError`` when it holds another run.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._lock: files.DirectoryLock | None = None
+
+    def open(self, config: Mapping[str, Any], *, resume: bool) -> list[dict[str, Any]]:
+        """Lock the folder; the finished levels of an earlier run with this config, oldest first."""
+        self.close()
+        lock = files.DirectoryLock(self.folder)
+        lock.__enter__()
+        self._lock = lock
+        try:
+            return self._read(json.loads(json.dumps(config)), resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, config: dict[str, Any], resume: bool) -> list[dict[str, Any]]:
+        known = self.folder / "config.json"
+        rows: list[dict[str, Any]] = []
+        if resume and known.exists():
+            earlier = json.loads(known.read_text())
+            differs = [k for k in sorted({*earlier, *config}) if earlier.get(k) != config.get(k)]
+            if differs:
+                listed = "; ".join(f"{k}: {_brief(earlier.get(k))} there, {_brief(config.get(k))} here" for k in differs)
+                raise ValueError(
+                    f"{self.folder} holds another run ({listed}). Use another directory, or resume=False to overwrite it."
+                )
+            if (self.folder / "levels.json").exists():
+                rows = json.loads((self.folder / "levels.json").read_text())
+        else:
+            for name in ("levels.json", "metrics.jsonl", "rewind.state", "origin.state", "trained.state"):
+                (self.folder / name).unlink(missing_ok=True)
+            for ticket in (self.folder / "tickets").glob("level_*.ticket"):
+                ticket.unlink()
+        files.write_atomic(known, (json.dumps(config, indent=1) + "\n").encode())
+        # Lines of the round that was cut off are written again.
+        metrics = self.folder / "metrics.jsonl"
+        if metrics.exists():
+            kept = [line for line in files.read_lines(metrics) if json.loads(line)["round"] < len(rows)]
+            files.write_atomic(metrics, "".join(line + "\n" for line in kept).encode())
+        return rows
+
+    def close(self) -> None:
+        """Let go of the folder; safe to call twice."""
+        if self._lock is not None:
+            self._lock.__exit__(None, None, None)
+            self._lock = None
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """A line of ``metrics.jsonl``."""
+        files.append_line(self.folder / "metrics.jsonl", json.dumps(row))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``."""
+        path = self.folder / "metrics.jsonl"
+        return [json.loads(line) for line in files.read_lines(path)] if path.exists() else []
+
+    def levels(self, rows: list[dict[str, Any]]) -> None:
+        """The finished levels; written after all that they lean on."""
+        files.write_atomic(self.folder / "levels.json", (json.dumps(rows, indent=1) + "\n").encode())
+
+    def save(self, name: str, snapshot: Snapshot) -> None:
+        """A snapshot, as ``<name>.state``."""
+        snapshot.save(self.folder / f"{name}.state")
+
+    def load(self, name: str) -> Snapshot:
+        """The snapshot ``<name>.state``."""
+        return Snapshot.load(self.folder / f"{name}.state")
+
+    def ticket_path(self, level: int) -> Path:
+        """Where the ticket of a level lies."""
+        return self.folder / "tickets" / f"level_{level:02d}.ticket"
+
+    def ticket(self, level: int) -> Ticket:
+        """The ticket of a level."""
+        return Ticket.load(self.ticket_path(level))
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"

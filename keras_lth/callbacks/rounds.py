@@ -1,0 +1,327 @@
+"""The driver of ``Rounds`` inside one ``fit``: what IMP and instability analysis share."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lth import surgery
+from keras_lth.callbacks.fit_call import fit_argument, seekable
+from keras_lth.rounds import Action, Position, Rounds, nearest_visible, noise_seed
+from keras_lth.tickets import Snapshot
+
+# Stands for "the number of batches is not known yet"; learnt at the end of the first epoch.
+UNKNOWN = 1 << 40
+_REMEMBERS = ("LearningRateScheduler", "ReduceLROnPlateau", "EarlyStopping", "ModelCheckpoint", "BackupAndRestore")
+
+
+class RoundsCallback(keras.callbacks.Callback):
+    """Trains, goes back to the state of step k, trains again, within one ``fit``.
+
+    A subclass says how many rounds (``_plan``), what happens when a training is over (``_trained``) and how to go
+    back (``_go_back``). Callbacks that count epochs or remember are passed as ``callbacks``: they are begun and ended
+    with each training and see its own epochs.
+    """
+
+    name = "Rounds"
+
+    def __init__(
+        self,
+        *,
+        callbacks: Iterable[keras.callbacks.Callback] = (),
+        data: Any = None,
+        verbose: int = 1,
+    ) -> None:
+        super().__init__()
+        self.callbacks = list(callbacks)
+        self.verbose = verbose
+        self._data = data
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing of an earlier fit stays (fit_twice)."""
+        self.machine: Rounds | None = None
+        self.position = Position()
+        self._step = 0
+        self._spent = 0
+        self._order: Any = None
+        self._order_seed = 0
+        self._rate: float | None = None
+        self._check_rate = False
+        self._cut = False
+        self._running = False
+        self._first_epoch: int | None = 0
+        self._inner = keras.callbacks.CallbackList([])
+        self.captured: Snapshot | None = None
+        self.origin: Snapshot | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RoundsCallback:
+        # keras-tuner copies callbacks before each fit: the copy starts afresh, with no locks and no state.
+        other = copy.copy(self)
+        memo[id(self)] = other
+        other.callbacks = copy.deepcopy(self.callbacks, memo)
+        other._forget()
+        return other
+
+    # What a subclass decides.
+    def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
+        """The rounds of this fit; called again once an unknown number of batches is learnt."""
+        raise TypeError(f"{type(self).__name__} has no plan.")
+
+    def _begin(self) -> None:
+        """At the begin of ``fit``, after planning: masks, resuming."""
+
+    def _went(self, epoch: int, logs: dict[str, Any]) -> None:
+        """After each epoch, before what the machine says is next."""
+
+    def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
+        """Training ``round`` is over; the model still holds its weights."""
+
+    def _go_back(self, round: int) -> None:
+        """Put the model at the begin of training ``round``."""
+
+    # The walk.
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Plan, build the optimiser, resume."""
+        self._forget()
+        model = self.model
+        if not model.built:
+            raise ValueError(f"{self.name} needs a built model: call model.build(input_shape), or on a batch, first.")
+        if not isinstance(model.optimizer, keras.optimizers.Optimizer):
+            raise ValueError(f"{self.name} needs a model compiled with a Keras optimizer.")
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        data = self._data if self._data is not None else fit_argument(model, "x")
+        self._order = seekable(data)
+        if self._data is not None and self._order is None:
+            raise ValueError("data must be a dataset made by keras_lth.datasets.ordered.")
+        self._order_seed = self._order.seed if self._order is not None else 0
+        self.machine = self._plan(self.params["epochs"], self._steps_per_epoch())
+        self._see_rewind_step()
+        self._mind_the_neighbours()
+        self._running = True
+        self._begin()
+        self.machine = self._machine()
+        self._inner = keras.callbacks.CallbackList(
+            self.callbacks,
+            model=model,
+            epochs=self.machine.epochs,
+            steps=self.params.get("steps"),
+            verbose=self.params.get("verbose", 0),
+        )
+        if self.machine.action(self.position) not in (Action.REWIND, Action.DONE):
+            self._inner.on_train_begin()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Rewind if a training is over; seek the data."""
+        machine = self._machine()
+        if self._first_epoch is not None:
+            if epoch != self._first_epoch:
+                raise ValueError(
+                    f"{self.name} counts its epochs from the begin of fit: fit began at epoch {epoch}, not "
+                    f"{self._first_epoch}. Leave initial_epoch out, and set model._initial_epoch = 0 if an earlier "
+                    f"BackupAndRestore left it behind."
+                )
+            self._first_epoch = None
+            self.model._initial_epoch = None
+        if machine.action(self.position) is Action.REWIND:
+            round = self.position.round + 1
+            self._go_back(round)
+            self.position = machine.after(self.position)
+            self._fresh_noise(round)
+            self._check_rate = True
+            self._inner.on_train_begin()
+        self._step = self.position.step
+        if self._step == 0 and self.position.round == 0:
+            self.origin = surgery.snapshot(self.model)
+        self._capture_if_due()
+        if self._order is not None:
+            self._order.seek(self._step, seed=noise_seed(self._order_seed, self.position.round))
+        self._epoch_start = self._step
+        self._epoch_iterations = self._iterations()
+        self._spent += 1
+        self._inner.on_epoch_begin(self._step // machine.steps_per_epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """See that a round begins at the rewound learning rate."""
+        self._inner.on_train_batch_begin(batch, logs)
+        machine = self._machine()
+        if self._check_rate:
+            self._check_rate = False
+            self._compare_rate()
+        elif self._rate is None and self.position.round == 0 and self._step == machine.start(1):
+            self._rate = self._learning_rate()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keep the state of step k; end an epoch that began in its middle."""
+        self._inner.on_train_batch_end(batch, logs)
+        machine = self._machine()
+        stop = machine.stop(self.position) if machine.action(self.position) is Action.TRAIN else self._step
+        self._step = min(self._epoch_start + batch + 1, max(stop, self._step))
+        if self._step < stop:
+            return
+        self.position = machine.after(self.position)
+        self._capture_if_due()
+        ends = machine.action(self.position) is Action.END_EPOCH
+        # The rest of an epoch: no more batches are wanted, though the data has some. Not StopIteration, of which
+        # Keras warns as of data that ran out.
+        if ends and batch + 1 < machine.steps_per_epoch and not self.model.stop_training:
+            self._cut = self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """What the machine says comes after an epoch: train on, prune, or be done."""
+        logs = dict(logs or {})
+        if self._cut:
+            self._cut = self.model.stop_training = False
+        stopped = self.model.stop_training  # by a callback of fit's own list: it ends the whole fit
+        self._learn_steps_per_epoch()
+        machine = self._machine()
+        local = self._local_epoch()
+        if machine.action(self.position) is not Action.END_EPOCH:
+            if stopped:
+                self._inner.on_epoch_end(local, logs)
+                return
+            raise RuntimeError(
+                f"The epoch ended at step {self._step} of a training, where {machine.stop(self.position)} was expected: "
+                f"the data gave fewer batches than it announced."
+            )
+        self._inner.on_epoch_end(local, logs)
+        self._went(local, logs)
+        self.position = machine.after(self.position)
+        if self.model.stop_training and not stopped:
+            # A callback of ours ended this training; the next one begins.
+            self.model.stop_training = False
+            self.position = machine.cut_short(self.position)
+        action = machine.action(self.position)
+        if action in (Action.PRUNE, Action.DONE):
+            self._inner.on_train_end(logs)
+            self._trained(self.position.round, logs, action is Action.DONE)
+            if action is Action.DONE:
+                self.model.stop_training = True
+            else:
+                self.position = machine.after(self.position)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """End what a stopped fit left running."""
+        machine = self._machine()
+        self.model._initial_epoch = None
+        if machine.action(self.position) not in (Action.REWIND, Action.DONE):
+            self._inner.on_train_end(logs)
+        self._running = False
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Passed on."""
+        self._inner.on_test_begin(logs)
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Passed on."""
+        self._inner.on_test_end(logs)
+
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Passed on."""
+        self._inner.on_test_batch_begin(batch, logs)
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Passed on."""
+        self._inner.on_test_batch_end(batch, logs)
+
+    # Its parts.
+    def _machine(self) -> Rounds:
+        if self.machine is None:
+            raise RuntimeError(f"{self.name} has not been in a fit yet.")
+        return self.machine
+
+    def _steps_per_epoch(self) -> int | None:
+        steps = self.params.get("steps")
+        return int(steps) if steps else None
+
+    def _see_rewind_step(self) -> None:
+        """Refuse a step k at which no batch hook comes, or an epoch's rest that none ends."""
+        machine, every = self._machine(), int(self.model.steps_per_execution)
+        per_epoch = machine.steps_per_epoch
+        if every == 1 or per_epoch == UNKNOWN:
+            if every > 1 and machine.rewind_step % every:
+                raise ValueError(f"rewind_to step {machine.rewind_step} is no multiple of steps_per_execution={every}.")
+            return
+        below, above = nearest_visible(machine.rewind_step, per_epoch, every)
+        if below != above:
+            raise ValueError(
+                f"steps_per_execution={every} hides step {machine.rewind_step}: the nearest steps that a callback "
+                f'sees are {below} and {above}. Use rewind_to="{below} steps" or "{above} steps".'
+            )
+        rest = per_epoch - machine.rewind_step % per_epoch
+        if self._order is None and machine.start(1) and rest % every and rest != per_epoch:
+            raise ValueError(
+                f"A round would begin with the last {rest} of an epoch's {per_epoch} steps, and "
+                f"steps_per_execution={every} hides where they end: rewind to the begin of an epoch (step "
+                f"{machine.rewind_step - machine.rewind_step % per_epoch}), or train on keras_lth.datasets.ordered."
+            )
+
+    def _mind_the_neighbours(self) -> None:
+        outside = fit_argument(self.model, "callbacks") or ()
+        outside = getattr(outside, "callbacks", outside)
+        outside = outside if isinstance(outside, (list, tuple)) else (outside,)
+        named = [type(c).__name__ for c in outside if type(c).__name__ in _REMEMBERS[:3]]
+        if named:
+            warnings.warn(
+                f"{', '.join(named)} beside {self.name} in fit's own list counts the epochs of all rounds as one "
+                f"training: pass it as {type(self).__name__}(callbacks=[…]) to have it begin anew each round.",
+                stacklevel=2,
+            )
+
+    def _capture_if_due(self) -> None:
+        machine = self._machine()
+        if machine.action(self.position) is Action.CAPTURE:
+            self.captured = surgery.snapshot(self.model)
+            self.position = machine.after(self.position)
+
+    def _fresh_noise(self, round: int) -> None:
+        """Another sample of SGD noise: dropout's seeds move with the round, as the data order does."""
+        for path, variable in surgery.variables(self.model).items():
+            if path.endswith("seed_generator_state"):
+                seed = np.array(variable)
+                seed[0] = noise_seed(int(seed[0]), round)
+                variable.assign(seed)
+
+    def _start(self, weights: Snapshot | None = None) -> Snapshot:
+        """What a later training begins with: the weights of step k (or others), the schedule of its first step."""
+        machine = self._machine()
+        if self.captured is None or self.origin is None:
+            raise RuntimeError(f"{self.name} has kept no state of step {machine.rewind_step} yet.")
+        at = self.captured if machine.span == "remaining" else self.origin
+        source = weights or self.captured
+        return replace(source, optimizer=at.optimizer, step=at.step, seeds=self.captured.seeds)
+
+    def _learn_steps_per_epoch(self) -> None:
+        machine = self._machine()
+        if machine.steps_per_epoch != UNKNOWN:
+            return
+        seen = self._iterations() - self._epoch_iterations
+        self.machine = self._plan(self.params["epochs"], seen)
+        self._see_rewind_step()
+        self._step = self._epoch_start + seen
+        self.position = replace(self.position, step=self._step, ended=False)
+
+    def _iterations(self) -> int:
+        return int(np.array(self.model.optimizer._iterations))
+
+    def _local_epoch(self) -> int:
+        return max(self._step - 1, 0) // self._machine().steps_per_epoch
+
+    def _learning_rate(self) -> float:
+        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def _compare_rate(self) -> None:
+        rate = self._learning_rate()
+        if self._rate is not None and not np.isclose(rate, self._rate, rtol=1e-5, atol=0):
+            raise RuntimeError(
+                f"Round {self.position.round} begins at a learning rate of {rate:g}, but the rewound one is "
+                f"{self._rate:g}: a callback in fit's own list sets it from the epochs of all rounds. Pass it as "
+                f"{type(self).__name__}(callbacks=[…]), where it sees the epochs of each round."
+            )

@@ -1,0 +1,29 @@
+"""Random pruning: the score of a weight is drawn from U(0, 1) (Frankle's thesis, 3.1.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_lth.selection import uniform
+
+
+class Random:
+    """Scores from U(0, 1), a function of (seed, path, position) alone: the same on every host.
+
+    Args:
+        seed: an int.
+        include: regex, list of regex or callable(path, variable) → bool: only these weights; None for all prunable.
+        exclude: the same, weights to leave out.
+    """
+
+    def __init__(self, seed: int, include: Any = None, exclude: Any = None) -> None:
+        self.seed, self.include, self.exclude = seed, include, exclude
+
+    def __call__(self, model: Any) -> dict[str, np.ndarray]:
+        """Scores of a built model, {weight path: float64 array of the weight's shape}."""
+        from keras_lth.surgery import prunable
+
+        weights = prunable(model, include=self.include, exclude=self.exclude)
+        return {path: uniform(self.seed, path, tuple(variable.shape)) for path, variable in weights.items()}

@@ -1,0 +1,192 @@
+"""Image classification data sets as arrays in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_lth.datasets.idx import read_idx
+
+FOLDER_VARIABLE = "KERAS_LTH_DATA"
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+_DIGITS_TRAINED_PER_CLASS = 144
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+class Splits(NamedTuple):
+    """Training and test examples: x float32 in [0, 1] of shape (n, height, width, channels), y int32 of shape (n,)."""
+
+    train: Pair
+    test: Pair
+    classes: int
+
+
+def digits() -> Splits:
+    """The UCI digits that scikit-learn ships: 1 797 images of 8×8 with 17 grey levels, 10 classes, no download.
+
+    The split is fixed: 144 examples of each class train (1 440, which batches of 60 divide) and the other 357 test. The
+    test examples of a class are spread evenly over the file, which runs from writer to writer: of c examples in file
+    order and t = c − 144, example i is one if ⌊(i + 1)t/c⌋ > ⌊it/c⌋.
+
+    Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998
+    (its test part).
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    labels = np.asarray(bunch.target)
+    held_out = np.zeros(len(labels), bool)
+    for label in range(10):
+        (places,) = np.nonzero(labels == label)
+        count = len(places)
+        reached = np.arange(count + 1) * (count - _DIGITS_TRAINED_PER_CLASS) // count
+        held_out[places] = np.diff(reached) > 0
+    x = (np.asarray(bunch.images) / 16).astype(np.float32)[..., np.newaxis]
+    y = labels.astype(np.int32)
+    return Splits((x[~held_out], y[~held_out]), (x[held_out], y[held_out]), 10)
+
+
+def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> Splits:
+    """Fashion-MNIST: 60 000 training and 10 000 test images of 28×28, 10 classes.
+
+    The four IDX files (.gz or not) are looked for in `folder`; without it in $KERAS_LTH_DATA/fashion_mnist (or
+    …/fashion-mnist), then where Debian's package dataset-fashion-mnist puts them, then TFDS is asked.
+
+    Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
+    algorithms", 2017.
+
+    Raises:
+        FileNotFoundError: if the data is in none of these places; the message says how to get it.
+        ValueError: naming the file, if a file is not what it should be.
+    """
+    return _mnist_like(
+        "fashion_mnist", folder, [DEBIAN_FASHION_MNIST], "install Debian's package dataset-fashion-mnist, or "
+    )
+
+
+def mnist(folder: str | os.PathLike[str] | None = None) -> Splits:
+    """MNIST: 60 000 training and 10 000 test images of 28×28, 10 classes.
+
+    The four IDX files (.gz or not) are looked for in `folder`; without it in $KERAS_LTH_DATA/mnist, then TFDS is asked.
+
+    Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition", 1998.
+
+    Raises:
+        FileNotFoundError: if the data is in none of these places; the message says how to get it.
+        ValueError: naming the file, if a file is not what it should be.
+    """
+    return _mnist_like("mnist", folder, [], "")
+
+
+def tfds(
+    name: str,
+    *,
+    train: str = "train",
+    test: str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+) -> Splits:
+    """Any image classification data set of TensorFlow Datasets, whole, in the order of its files.
+
+    Args:
+        name: as TFDS writes it: "mnist", "cifar10", "fashion_mnist:3.0.1", …
+        train: the split to train on; TFDS' slices work: "train[:90%]" trains on 90 %.
+        test: the split to test on; without it "test", or "validation" where there is no "test".
+        folder: where TFDS keeps its data; without it TFDS' own default.
+
+    The first use of a name needs a network, later ones do not.
+
+    Raises:
+        ModuleNotFoundError: if tensorflow-datasets is not installed.
+        ValueError: if TFDS knows no such name or split, or it is not a classification of images of one size.
+    """
+    try:
+        import tensorflow_datasets
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{name!r} comes from TFDS: pip install 'keras_lth[tfds]'") from error
+    try:
+        builder = tensorflow_datasets.builder(name, data_dir=None if folder is None else os.fspath(folder))
+    except tensorflow_datasets.core.DatasetNotFoundError as error:
+        known = "neither here (digits, fashion_mnist, mnist) nor in TFDS"
+        raise ValueError(f"no data set is called {name!r}, {known}") from error
+    features = builder.info.features
+    named = dict(features.items()) if isinstance(features, tensorflow_datasets.features.FeaturesDict) else {}
+    image, label = named.get("image"), named.get("label")
+    kinds = tensorflow_datasets.features
+    if not isinstance(image, kinds.Image) or not isinstance(label, kinds.ClassLabel):
+        raise ValueError(f"TFDS' {name!r} is no image classification: its features are {features}, not image and label")
+    if None in image.shape or image.np_dtype != np.uint8:
+        raise ValueError(
+            f"TFDS' {name!r} needs images of one size in 8 bits, got {image.shape} {image.np_dtype.__name__}"
+        )
+    builder.download_and_prepare()
+    splits = builder.info.splits
+    if test is None:
+        test = "validation" if "validation" in splits and "test" not in splits else "test"
+    for split in (train, test):
+        if splits and split.split("[")[0] not in splits:
+            raise ValueError(f"TFDS' {name!r} has no split {split!r}; it has {', '.join(splits)}")
+    pairs = [_tfds_arrays(tensorflow_datasets, builder, split) for split in (train, test)]
+    return Splits(pairs[0], pairs[1], int(label.num_classes))
+
+
+def _tfds_arrays(tensorflow_datasets: Any, builder: Any, split: str) -> Pair:
+    options = tensorflow_datasets.ReadConfig(interleave_cycle_length=1, add_tfds_id=False)
+    data = builder.as_dataset(split=split, batch_size=1024, shuffle_files=False, read_config=options)
+    batches = [(batch["image"], batch["label"]) for batch in tensorflow_datasets.as_numpy(data)]
+    if not batches:
+        raise ValueError(f"TFDS' {builder.name!r} has no example in split {split!r}")
+    images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
+    return _scaled(images), labels.astype(np.int32)
+
+
+def _scaled(image: np.ndarray) -> np.ndarray:
+    return np.divide(image, 255, dtype=np.float32)
+
+
+def _mnist_like(name: str, folder: str | os.PathLike[str] | None, places: Sequence[Path], package: str) -> Splits:
+    if folder is not None:
+        return _read_folder(Path(folder))
+    base = os.environ.get(FOLDER_VARIABLE)
+    named = [Path(base, name), Path(base, name.replace("_", "-"))] if base else []
+    for place in [*named, *places]:
+        if _file(place, "train-images-idx3-ubyte") is not None:
+            return _read_folder(place)
+    try:
+        return tfds(name)
+    except Exception as error:  # TFDS passes on whatever its downloader raises
+        looked = ", ".join(str(place) for place in [*named, *places]) or f"${FOLDER_VARIABLE} (not set)"
+        raise FileNotFoundError(
+            f"{name} is not in {looked}, and TFDS failed ({type(error).__name__}: {error}). To get it: {package}"
+            f"put the four IDX files into ${FOLDER_VARIABLE}/{name} or a folder given as folder=…; or pip install "
+            "'keras_lth[tfds]' and run once with a network"
+        ) from error
+
+
+def _read_folder(folder: Path) -> Splits:
+    train, test = (_read_pair(folder, prefix) for prefix in ("train", "t10k"))
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise ValueError(f"{folder}: training images are {train[0].shape[1:]}, test images {test[0].shape[1:]}")
+    return Splits(train, test, 10)
+
+
+def _read_pair(folder: Path, prefix: str) -> Pair:
+    names = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
+    files = [_file(folder, name) for name in names]
+    for name, file in zip(names, files, strict=True):
+        if file is None:
+            raise FileNotFoundError(f"{folder} has no {name}.gz or {name}")
+    images, labels = (read_idx(file, axes=axes) for file, axes in zip(files, (3, 1), strict=True) if file is not None)
+    if len(images) != len(labels):
+        raise ValueError(f"{folder}: {names[0]} has {len(images)} images, {names[1]} {len(labels)} labels")
+    if labels.size and labels.max() > 9:
+        raise ValueError(f"{folder}: {names[1]} holds the label {labels.max()}; the classes are 0 to 9")
+    return _scaled(images)[..., np.newaxis], labels.astype(np.int32)
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)

@@ -1,0 +1,1 @@
+"""Experiments of the papers, each a page of its own over the package's verbs."""

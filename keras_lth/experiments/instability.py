@@ -1,0 +1,62 @@
+"""Instability of a dense network and of a ticket, from several steps of their training (thesis 4.1.1, 4.2.2).
+
+The ticket is the sparsest matching one of a replicate's IMP; it is trained from its own rewound weights, and forked
+at each step asked for, like the dense network.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from keras_lth import files
+from keras_lth.callbacks.instability import InstabilityCallback
+from keras_lth.callbacks.journal import Journal
+from keras_lth.experiments.lottery import Config, Setting, folder, seed_of
+from keras_lth.tickets import Ticket
+
+
+def sparsest_matching(imp_folder: Path) -> int:
+    """The sparsest level that IMP itself found to be matching; 0, the dense network, when none is."""
+    rows = json.loads((imp_folder / "levels.json").read_text())
+    return max(row["round"] for row in rows if row["matching"])
+
+
+def run_instability(config: Config, workdir: Path, network: str, fork: str, replicate: int = 0) -> None:
+    """One network ("dense" or "ticket"), one fork: a training and its copies under other data orders."""
+    path = workdir / "instability" / f"{network}_{fork.replace(' ', '_').replace('%', 'pc')}.json"
+    if path.exists():
+        return
+    imp_folder = folder(workdir, replicate, "imp")
+    level = 0 if network == "dense" else sparsest_matching(imp_folder)
+    ticket: Ticket = Journal(imp_folder).ticket(level)
+    setting = Setting(config)
+    model = setting.model(seed_of(config, "init", replicate))
+    ticket.apply_to(model)
+    runs = config["instability"]["runs"]
+    callback = InstabilityCallback(
+        fork_at=fork, runs=runs, data={"train": setting.splits.train, "test": setting.splits.test}
+    )
+    setting.fit(model, seed_of(config, "instability", replicate), runs * setting.epochs, [callback])
+    rows: list[dict[str, Any]] = [
+        {
+            "network": network,
+            "level": level,
+            "density": ticket.density,
+            "replicate": replicate,
+            "fork_step": callback.fork_step,
+            **result.as_dict(),
+        }
+        for result in callback.results
+    ]
+    files.write_atomic(path, (json.dumps(rows) + "\n").encode())
+    print(f"instability of {network} (level {level}) from {fork}:\n{callback.summary()}", flush=True)
+
+
+def gather(workdir: Path) -> None:
+    """All forks in one ``instability.json``."""
+    rows = [row for path in sorted((workdir / "instability").glob("*.json")) for row in json.loads(path.read_text())]
+    if rows:
+        rows.sort(key=lambda row: (row["network"], row["fork_step"], row["data"], row["pair"]))
+        files.write_atomic(workdir / "instability.json", (json.dumps(rows, indent=1) + "\n").encode())

@@ -1,0 +1,155 @@
+"""Masked: a wrapper for people who build a masked model by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lth.masks import Masks, align
+from keras_lth.surgery.roles import prunable
+from keras_lth.surgery.variable_mask import VariableMask, attach, heal, mask_of
+
+__all__ = ["Masked"]
+
+
+@keras.saving.register_keras_serializable(package="keras_lth")
+class Masked(keras.layers.Wrapper):
+    """Runs ``layer`` with some of its weights pruned, in any model and under any training loop.
+
+    The mask belongs to the weight, as with `keras_lth.mask`, which reaches it too. The wrapper also masks the weight as
+    ``layer`` reads it, so gradients of pruned entries are 0 before any clipping even where nobody called
+    `keras_lth.mask` on the model. The mask is saved in ``.keras`` and ``.weights.h5`` files; ``get_config`` does not hold
+    it, so ``clone_model`` gives a dense layer.
+
+    Args:
+        layer: a layer called on one input, with at least one prunable weight (see `keras_lth.prunable`).
+        mask: None (dense until `keras_lth.mask` or a file brings a mask), a boolean array of the shape of the layer's only
+            prunable weight, or a mapping from path within the layer (``"kernel"``, ``"cell/recurrent_kernel"``) to arrays.
+
+    Raises:
+        ValueError: when it is built: an unknown path, a wrong shape, an array for a layer with several prunable weights.
+    """
+
+    # Adds no place of its own to structural paths.
+    _lth_transparent = True
+
+    def __init__(self, layer: keras.layers.Layer, mask: Any = None, **kwargs: Any) -> None:
+        super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
+        self._given = Masks(mask) if isinstance(mask, Mapping) else None if mask is None else np.asarray(mask)
+        self.supports_masking = layer.supports_masking
+
+    def build(self, input_shape: Any = None) -> None:
+        """Build the wrapped layer and put the mask on."""
+        # Outside any function that is being traced, so that the pruned weights can be set to 0 here and now.
+        with tf.init_scope():
+            super().build(input_shape)
+            if self._given is not None:
+                self._put(self._given)
+
+    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped layer on its masked weights."""
+        held = [(variable, mask) for variable in self.layer.weights if (mask := mask_of(variable)) is not None]
+        if not held:
+            return self.layer(inputs, *args, **kwargs)
+        with _Reading(held) as scope:
+            outputs = self.layer(inputs, *args, **kwargs)
+        scope.settle(self)
+        return outputs
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """The wrapped layer's."""
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    @property
+    def mask(self) -> Masks:
+        """The current masks by path within the layer; empty while it is dense."""
+        held = {path: mask_of(variable) for path, variable in prunable(self.layer).items()} if self.built else {}
+        return Masks({path: mask.numpy() for path, mask in held.items() if mask is not None})
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the masks, packed to bits, beside the layer's weights."""
+        for number, variable in enumerate(prunable(self.layer).values()):
+            mask = mask_of(variable)
+            if mask is not None:
+                store[f"mask_{number}"] = np.packbits(mask.numpy().reshape(-1))
+
+    def load_own_variables(self, store: Any) -> None:
+        """Read the masks; a file without any leaves the current ones."""
+        arrays = {}
+        for number, (path, variable) in enumerate(prunable(self.layer).items()):
+            if f"mask_{number}" in store:
+                packed = np.asarray(store[f"mask_{number}"], np.uint8)
+                shape = tuple(variable.shape)
+                size = int(np.prod(shape))
+                if packed.shape != ((size + 7) // 8,):
+                    raise ValueError(f"the saved mask of {path!r} holds {packed.size} bytes, not {(size + 7) // 8}")
+                arrays[path] = np.unpackbits(packed, count=size).astype(bool).reshape(shape)
+        if arrays:
+            self._put(Masks(arrays))
+
+    def _put(self, given: Masks | np.ndarray) -> None:
+        weights = prunable(self.layer)
+        shapes = {path: tuple(variable.shape) for path, variable in weights.items()}
+        if isinstance(given, np.ndarray):
+            if len(weights) != 1:
+                raise ValueError(
+                    f"layer {self.layer.name!r} has {len(weights)} prunable weights: give mask= as a mapping from "
+                    f"{list(weights)} to arrays"
+                )
+            given = Masks({next(iter(weights)): given})
+        for path, array in align(given, shapes, what=f"masks of layer {self.layer.name!r}").items():
+            variable = weights[path]
+            mask = mask_of(variable) or attach(variable, tf.distribute.get_strategy())
+            mask.assign(array)
+            if variable._value is None:
+                # Built symbolically: the value comes later, from this initializer.
+                variable._initializer = _MaskedInitializer(variable._initializer, mask)
+            else:
+                heal(variable)
+
+
+class _MaskedInitializer:
+    def __init__(self, initializer: Any, mask: VariableMask) -> None:
+        self.initializer = initializer
+        self.mask = mask
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.mask.keep(self.initializer(*args, **kwargs))
+
+
+class _Reading(keras.StatelessScope):
+    """Lets a layer read masked values; what it assigns and adds as a loss meanwhile takes effect by `settle`."""
+
+    def __init__(self, held: list[tuple[keras.Variable, VariableMask]]) -> None:
+        super().__init__(collect_losses=True)
+        self.held = held
+        self.updates: dict[int, tuple[keras.Variable, Any]] = {}
+
+    def __enter__(self) -> _Reading:
+        super().__enter__()
+        outer = self.original_scope
+        if outer is not None:
+            self.state_mapping = dict(outer.state_mapping)
+            self.collect_losses, self.losses = outer.collect_losses, outer.losses
+            self.initialize_variables = outer.initialize_variables
+        for variable, mask in self.held:
+            value = self.state_mapping.get(id(variable), variable._value)
+            # Straight into the mapping, at full precision: the layer casts where it reads.
+            self.state_mapping[id(variable)] = mask.keep(variable.value if value is None else value)
+        return self
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        super().add_update(update)
+        self.updates[id(update[0])] = update
+
+    def settle(self, layer: keras.layers.Layer) -> None:
+        """After the scope: assign statistics and seeds, pass losses on; an outer scope takes them if there is one."""
+        for variable, value in self.updates.values():
+            variable.assign(value)
+        if self.original_scope is None:
+            for loss in self.losses:
+                layer.add_loss(loss)

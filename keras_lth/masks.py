@@ -1,0 +1,271 @@
+"""Masks: which weights of a network remain.
+
+An immutable mapping from weight path to boolean array (True = the weight remains). No Keras and no TensorFlow here.
+Terms of Frankle's thesis: *density* is the share of prunable weights that remain, *sparsity* is 1 - density.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_lth import files
+
+Shape = tuple[int, ...]
+
+
+class Row(NamedTuple):
+    """One layer of `Masks.table()`."""
+
+    path: str
+    shape: Shape
+    size: int
+    remaining: int
+    density: float
+
+
+class Masks(Mapping[str, np.ndarray]):
+    """An immutable, ordered mapping from weight path to a read-only boolean array.
+
+    Args:
+        arrays: path → array of bool, or of numbers that are all 0 or 1. Copied.
+
+    Equality and hash go by content (paths, shapes, bits), whatever the order of the paths.
+
+    Raises:
+        TypeError: a path that is no string.
+        ValueError: naming the path whose array holds anything but 0 and 1.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self._arrays = MappingProxyType({path: _boolean(path, array) for path, array in arrays.items()})
+
+    @classmethod
+    def ones(cls, shapes: Mapping[str, Any]) -> Masks:
+        """Masks that keep everything; each value is a shape (a tuple or list of int) or anything with a `.shape`."""
+        return cls({path: np.ones(_shape_of(value), np.bool_) for path, value in shapes.items()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Masks:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file is truncated, edited, of another kind or of a newer version.
+        """
+        arrays, _ = files.read_arrays(path, kind="masks")
+        return cls(arrays)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one file, atomically: a bit a weight."""
+        files.write_arrays(path, self, kind="masks", meta={})
+
+    def __getitem__(self, path: str) -> np.ndarray:
+        return self._arrays[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    @property
+    def size(self) -> int:
+        """Number of weights, remaining or not."""
+        return sum(array.size for array in self.values())
+
+    @functools.cached_property
+    def remaining(self) -> int:
+        """Number of weights that remain."""
+        return sum(int(np.count_nonzero(array)) for array in self.values())
+
+    @property
+    def density(self) -> float:
+        """remaining / size; 1.0 where there is nothing to prune (size 0)."""
+        return self.remaining / self.size if self.size else 1.0
+
+    @property
+    def sparsity(self) -> float:
+        """1 - density."""
+        return 1.0 - self.density
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256, in hex, over the paths (sorted), their shapes and bits: the same on every host."""
+        digest = hashlib.sha256()
+        for path in sorted(self):
+            name = path.encode()
+            digest.update(f"{len(name)}:".encode() + name + f"{self[path].shape}".encode())
+            digest.update(np.packbits(self[path].reshape(-1)).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Paths of which no weight remains."""
+        return tuple(path for path, array in self.items() if not array.any())
+
+    def table(self) -> list[Row]:
+        """A row a layer: path, shape, size, remaining, density."""
+        rows = []
+        for path, array in self.items():
+            remaining = int(np.count_nonzero(array))
+            rows.append(Row(path, array.shape, array.size, remaining, remaining / array.size if array.size else 1.0))
+        return rows
+
+    def summary(self) -> str:
+        """A text table: a row a layer and the total; below it the layers without any weight, if there are such."""
+        cells = [("layer", "shape", "weights", "remain", "density")]
+        for row in self.table():
+            shape = " × ".join(map(str, row.shape)) or "scalar"
+            cells.append((row.path, shape, f"{row.size:,}", f"{row.remaining:,}", _percent(row.density)))
+        cells.append(("total", "", f"{self.size:,}", f"{self.remaining:,}", _percent(self.density)))
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = []
+        for path, *rest in cells:
+            columns = [path.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
+            lines.append("  ".join(columns).rstrip())
+        if self.empty:
+            lines.append(f"no weight remains in: {', '.join(self.empty)}")
+        return "\n".join(lines)
+
+    def overlap(self, other: Masks) -> float:
+        """|self ∧ other| / |self|: the share of these weights that the other masks keep too; NaN if |self| = 0.
+
+        Raises:
+            ValueError: other paths or shapes.
+        """
+        shared = (self & other).remaining
+        return shared / self.remaining if self.remaining else float("nan")
+
+    def apply(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The weights with pruned ones set to 0, dtypes kept; arrays without a mask are passed on as they are.
+
+        Raises:
+            ValueError: a masked path is missing in `weights` or has another shape there.
+        """
+        for path, mask in self.items():
+            if path not in weights or np.shape(weights[path]) != mask.shape:
+                found = f"has shape {np.shape(weights[path])}" if path in weights else "is missing"
+                raise ValueError(f"weight {path!r} {found}; its mask has shape {mask.shape}")
+        applied = {}
+        for path, weight in weights.items():
+            applied[path] = weight
+            if path in self:
+                # where, not a product: an infinite weight times 0 is NaN.
+                applied[path] = np.where(self[path], weight, np.zeros((), np.asarray(weight).dtype))
+        return applied
+
+    def __and__(self, other: Masks) -> Masks:
+        return self._combine(other, np.logical_and)
+
+    def __or__(self, other: Masks) -> Masks:
+        return self._combine(other, np.logical_or)
+
+    def __invert__(self) -> Masks:
+        return Masks({path: ~array for path, array in self.items()})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Masks):
+            return NotImplemented
+        return self is other or (
+            self.keys() == other.keys() and all(np.array_equal(self[path], other[path]) for path in self)
+        )
+
+    def __hash__(self) -> int:
+        return int(self.digest[:15], 16)
+
+    def __repr__(self) -> str:
+        layers = "1 layer" if len(self) == 1 else f"{len(self)} layers"
+        return f"Masks({layers}, {self.remaining:,} of {self.size:,} weights remain, density {_percent(self.density)})"
+
+    def __copy__(self) -> Masks:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Masks:
+        return self
+
+    def __reduce__(self) -> tuple[type[Masks], tuple[dict[str, np.ndarray]]]:
+        return Masks, (dict(self),)
+
+    def _combine(self, other: Masks, operator: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Masks:
+        if not isinstance(other, Masks):
+            return NotImplemented
+        lines = differences(_shapes(self), _shapes(other))
+        if lines:
+            raise ValueError("the two masks have different weights: " + "; ".join(lines))
+        return Masks({path: operator(self[path], other[path]) for path in self})
+
+
+def align(values: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], *, what: str) -> dict[str, np.ndarray]:
+    """Bring arrays made on one instance of a model to the paths of another, in the order of `shapes`.
+
+    By path when every path is known there with the same shape (some of the paths are enough); else by order, when the
+    two lists of shapes are equal as a whole (a second instance in one process has other names).
+
+    Args:
+        values: path → array.
+        shapes: path → shape, of the model they are meant for.
+        what: what the values are, for the error ("masks", "weights").
+
+    Raises:
+        ValueError: neither holds; lists what differs.
+    """
+    pairs = match_paths(_shapes(values), shapes, what=what)
+    return {target: values[source] for target, source in pairs.items()}
+
+
+def match_paths(sources: Mapping[str, Shape], targets: Mapping[str, Shape], *, what: str) -> dict[str, str]:
+    """The rule of `align` on shapes alone: target path → source path."""
+    sources = {path: tuple(shape) for path, shape in sources.items()}
+    targets = {path: tuple(shape) for path, shape in targets.items()}
+    if all(targets.get(path) == shape for path, shape in sources.items()):
+        return {path: path for path in targets if path in sources}
+    if list(sources.values()) == list(targets.values()):
+        return dict(zip(targets, sources, strict=True))
+    raise ValueError(f"these {what} do not fit the model: " + "; ".join(differences(sources, targets)))
+
+
+def differences(sources: Mapping[str, Shape], targets: Mapping[str, Shape], limit: int = 8) -> list[str]:
+    """What differs between two sets of paths and shapes, in words; at most `limit` lines and a count of the rest."""
+    lines = []
+    for path, shape in sources.items():
+        if path not in targets:
+            near = difflib.get_close_matches(path, [name for name in targets if name not in sources], 1)
+            lines.append(f"{path!r} {tuple(shape)} is unknown" + (f" (the nearest is {near[0]!r})" if near else ""))
+        elif tuple(targets[path]) != tuple(shape):
+            lines.append(f"{path!r} has shape {tuple(shape)}, expected {tuple(targets[path])}")
+    lines += [f"{path!r} {tuple(shape)} is missing" for path, shape in targets.items() if path not in sources]
+    return lines if len(lines) <= limit else [*lines[:limit], f"and {len(lines) - limit} more"]
+
+
+def _shapes(arrays: Mapping[str, Any]) -> dict[str, Shape]:
+    return {path: tuple(np.shape(array)) for path, array in arrays.items()}
+
+
+def _shape_of(value: Any) -> Shape:
+    shape: Sequence[int] = value.shape if hasattr(value, "shape") else value
+    return tuple(int(n) for n in shape)
+
+
+def _boolean(path: object, value: Any) -> np.ndarray:
+    if not isinstance(path, str):
+        raise TypeError(f"the path of a mask is a string, not {path!r}")
+    array = np.asarray(value)
+    if array.dtype != np.bool_:
+        number = array.dtype.kind in "iuf" or array.dtype.name == "bfloat16"
+        if not number or not np.all((array == 0) | (array == 1)):
+            raise ValueError(f"mask {path!r} must hold booleans or only 0 and 1 (dtype {array.dtype})")
+    mask = np.array(array, dtype=np.bool_, order="C")
+    mask.setflags(write=False)
+    return mask
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,130 @@
+"""How long, and how much: durations in steps, and the number of weights that remain at each level."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["steps", "epochs", "%"]
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|ep|%)\s*")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training, as a number of steps (batches), of epochs, or as a share of the dense training."""
+
+    amount: float
+    unit: Unit
+
+    @classmethod
+    def parse(cls, value: Duration | str | int) -> Duration:
+        """``0``, ``500``, ``"500 steps"``, ``"2 epochs"`` or ``"1%"``. Raises ``ValueError`` for anything else."""
+        if isinstance(value, Duration):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return cls(value, "steps")
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        if not match:
+            raise ValueError(f'{value!r} is no duration: write 0, "500 steps", "2 epochs" or "1%".')
+        unit: Unit = "%" if match[2] == "%" else "steps" if match[2].startswith("s") else "epochs"
+        amount = float(match[1])
+        if unit == "steps" and amount != int(amount):
+            raise ValueError(f"{value!r} is no duration: a number of steps is whole.")
+        return cls(amount, unit)
+
+    def steps(self, steps_per_epoch: int | None, epochs: int) -> int:
+        """In steps of a dense training of ``epochs`` epochs.
+
+        Raises ``ValueError`` where epochs or per cent meet data whose number of batches is unknown.
+        """
+        if self.unit == "steps" or self.amount == 0:
+            return int(self.amount)
+        if steps_per_epoch is None:
+            raise ValueError(
+                f"{self} needs the number of batches in an epoch, which this data does not tell: give it in steps "
+                f'("500 steps"), or pass steps_per_epoch to fit.'
+            )
+        per = steps_per_epoch if self.unit == "epochs" else steps_per_epoch * epochs / 100
+        return round(self.amount * per)
+
+    def __str__(self) -> str:
+        amount = f"{self.amount:g}"
+        return f"{amount}%" if self.unit == "%" else f"{amount} {self.unit}"
+
+
+def half_up(x: float) -> int:
+    """The nearest integer, ties up: the rounding of every count of weights here."""
+    return math.floor(x + 0.5)
+
+
+def cut(remaining: Mapping[str, int], fraction: float | Mapping[str, float]) -> dict[str, int]:
+    """What remains of each group after one round: ``n − round(fraction · n)``, ties up (thesis 3.1.3).
+
+    ``fraction`` is one number, or one for each group. Raises ``ValueError`` when nothing at all would remain.
+    """
+    share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(remaining, fraction)
+    after = {name: n - half_up(share[name] * n) for name, n in remaining.items()}
+    if sum(after.values()) <= 0:
+        raise ValueError(f"Pruning {fraction} of {sum(remaining.values())} weights would leave none.")
+    return after
+
+
+def levels(
+    size: Mapping[str, int],
+    fraction: float | Mapping[str, float] = 0.2,
+    *,
+    rounds: int | None = None,
+    target_density: float | None = None,
+    total: int | None = None,
+) -> list[dict[str, int]]:
+    """Weights that remain at level 0, 1, 2, … : a list of ``{group: count}``.
+
+    A group is a weight (layerwise pruning) or the whole network (global pruning). Level 0 is ``size``. Ends after
+    ``rounds`` cuts or at ``target_density`` of ``total`` (default: the sum of ``size``), whichever comes first; the
+    last cut is shortened to hit the target exactly. ``fraction=1`` with a target is one-shot pruning.
+
+    Raises ``ValueError`` without either end, or when ``rounds`` cuts cannot reach the target.
+    """
+    if rounds is None and target_density is None:
+        raise ValueError("Give rounds or target_density.")
+    target = None if target_density is None else half_up(target_density * (total or sum(size.values())))
+    out = [dict(size)]
+    while rounds is None or len(out) <= rounds:
+        now = out[-1]
+        if target is not None and sum(now.values()) <= target:
+            break
+        after = _uncut(now, fraction, target)
+        if after == now:
+            raise ValueError(
+                f"A fraction of {fraction} no longer removes a weight of the {sum(now.values())} that remain after "
+                f"{len(out) - 1} rounds: ask for fewer rounds or a higher density."
+            )
+        out.append(after)
+    if target is not None and sum(out[-1].values()) > target:
+        raise ValueError(
+            f"{rounds} rounds at fraction {fraction} reach a density of {sum(out[-1].values()) / sum(size.values()):.4g}, "
+            f"not {target_density}: leave rounds out, or raise the fraction."
+        )
+    return out
+
+
+def _uncut(now: Mapping[str, int], fraction: float | Mapping[str, float], target: int | None) -> dict[str, int]:
+    """One cut, shortened in proportion when it would fall below ``target`` weights in all."""
+    if target is None:
+        return cut(now, fraction)
+    share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(now, fraction)
+    gone = {name: half_up(share[name] * n) for name, n in now.items()}
+    short = target - (sum(now.values()) - sum(gone.values()))
+    if short <= 0:
+        return {name: n - gone[name] for name, n in now.items()}
+    total = sum(gone.values())
+    # Largest remainders, so that the shortened cuts add up to exactly the target; ties go to the first group.
+    exact = {name: g * (total - short) / total for name, g in gone.items()}
+    taken = {name: math.floor(e) for name, e in exact.items()}
+    order = sorted(exact, key=lambda name: taken[name] - exact[name])
+    for name in order[: total - short - sum(taken.values())]:
+        taken[name] += 1
+    return {name: n - taken[name] for name, n in now.items()}

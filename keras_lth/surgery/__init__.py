@@ -1,0 +1,24 @@
+"""A live Keras model: what is prunable, masks that hold, snapshots and rewinding."""
+
+from __future__ import annotations
+
+from keras_lth.surgery.masking import heal_model as heal
+from keras_lth.surgery.masking import mask, masks_of, unmask
+from keras_lth.surgery.paths import variables
+from keras_lth.surgery.report import Sparsity, sparsity
+from keras_lth.surgery.roles import prunable, unknown_layers
+from keras_lth.surgery.state import rewind, snapshot
+
+__all__ = [
+    "Sparsity",
+    "heal",
+    "mask",
+    "masks_of",
+    "prunable",
+    "rewind",
+    "snapshot",
+    "sparsity",
+    "unknown_layers",
+    "unmask",
+    "variables",
+]

@@ -1,0 +1,150 @@
+"""Structural paths: names of a model's variables that are the same for every instance of one architecture.
+
+``variable.path`` differs between two instances of one model, so masks and snapshots are keyed by place instead:
+``dense/kernel``, ``dense_1/kernel``, ``encoder/blocks/0/kernel``. Layers that the user named keep their name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+__all__ = ["Entry", "entries", "layers", "variables"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One variable and where it lives."""
+
+    path: str
+    variable: keras.Variable
+    layer_path: str
+    layer: keras.layers.Layer
+    seed: bool
+
+
+def variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Every variable of ``model`` by structural path: weights, statistics and seed-generator states.
+
+    Metric and optimizer variables are not among them. Shared layers appear once, at their first place. The order is the
+    order of construction and is the same for two instances, for clones and for loaded copies.
+    """
+    return {entry.path: entry.variable for entry in entries(model)}
+
+
+def entries(model: keras.Model) -> list[Entry]:
+    """`variables` with the owning layers."""
+    seen: set[int] = set()
+    found: list[Entry] = []
+    taken: set[str] = set()
+
+    def add(layer_path: str, layer: keras.layers.Layer, variable: keras.Variable, seed: bool, name: str) -> None:
+        if id(variable) in seen:
+            return
+        seen.add(id(variable))
+        path = _unique(f"{layer_path}/{name}" if layer_path else name, taken)
+        found.append(Entry(path, variable, layer_path, layer, seed))
+
+    for layer_path, layer in layers(model):
+        for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
+            add(layer_path, layer, variable, False, variable.name)
+        for generator in layer._seed_generators:
+            add(layer_path, layer, generator.state, True, "seed_generator_state")
+    return found
+
+
+def layers(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Every layer of ``model``, itself first with the path ``""``, each once, depth first."""
+    yield from _walk(model, "", set())
+
+
+def _walk(layer: keras.layers.Layer, path: str, seen: set[int]) -> Iterator[tuple[str, keras.layers.Layer]]:
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    yield path, layer
+    for name, child in _children(layer):
+        if _transparent(layer):
+            yield from _walk(child, path, seen)
+        else:
+            yield from _walk(child, f"{path}/{name}" if path else name, seen)
+
+
+def _children(layer: keras.layers.Layer) -> list[tuple[str, keras.layers.Layer]]:
+    if isinstance(layer, keras.Sequential) or _is_functional(layer):
+        children = _distinct([*layer.layers, *layer._layers])
+        names = [_own_name(child) for child in children]
+    else:
+        children = _distinct(layer._layers)
+        attributes = _attributes(layer)
+        names = [attributes.get(id(child)) or _class_name(child) for child in children]
+    taken: set[str] = set()
+    return [(_unique(name, taken), child) for name, child in zip(names, children, strict=True)]
+
+
+def _is_functional(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.Model) and layer._obj_type() == "Functional"
+
+
+def _distinct(items: list[Any]) -> list[Any]:
+    return list({id(item): item for item in items}.values())
+
+
+def _transparent(layer: keras.layers.Layer) -> bool:
+    """A wrapper that adds no place of its own (`keras_lth.layers.Masked`), so masks fit with and without it."""
+    return bool(getattr(layer, "_lth_transparent", False))
+
+
+def _own_name(layer: keras.layers.Layer) -> str:
+    """The user's name for a layer, else its class in snake case."""
+    if _transparent(layer):
+        inner = _own_name(layer.layer)
+        if inner != _class_name(layer.layer) or _is_automatic(layer):
+            return inner
+        return str(layer.name)
+    return _class_name(layer) if _is_automatic(layer) else str(layer.name)
+
+
+def _is_automatic(layer: keras.layers.Layer) -> bool:
+    return re.fullmatch(rf"{re.escape(_snake(type(layer).__name__))}(_\d+)?", str(layer.name)) is not None
+
+
+def _class_name(layer: keras.layers.Layer) -> str:
+    return _snake(type(layer).__name__)
+
+
+def _snake(name: str) -> str:
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _attributes(layer: keras.layers.Layer) -> dict[int, str]:
+    """Attribute path of each layer held by ``layer``; public attributes are preferred over private ones."""
+    names: dict[int, str] = {}
+
+    def visit(name: str, value: Any, inside: tuple[int, ...]) -> None:
+        if isinstance(value, keras.layers.Layer):
+            names.setdefault(id(value), name)
+        elif isinstance(value, (list, tuple, dict)) and id(value) not in inside:
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, item in items:
+                visit(f"{name}/{key}", item, (*inside, id(value)))
+
+    held = {name: value for name, value in vars(layer).items() if name not in ("_layers", "_tracked")}
+    for name in sorted(held, key=lambda name: name.startswith("_")):
+        visit(name.lstrip("_"), held[name], ())
+    return names
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    unique, number = name, 0
+    while unique in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    taken.add(unique)
+    return unique

@@ -1,0 +1,277 @@
+"""Snapshots and tickets: what a training needs at a step, and what a user shares.
+
+A *snapshot* is the state of a training at step k (W_k with everything that belongs to it); a *ticket* is masks and the
+snapshot they were rewound to (Frankle's thesis, 4.2.2), with where it comes from. No Keras and no TensorFlow here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import numbers
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from keras_lth import __version__, files
+from keras_lth.masks import Masks, differences, match_paths
+
+FORMAT = "keras_lth ticket 1"
+_ARRAYS = ("weights", "optimizer", "seeds")
+_PACKAGES = ("keras", "tensorflow", "numpy")
+
+
+class _Value:
+    """Immutable, so a copy is the thing itself; mapping proxies would refuse to be copied or pickled."""
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in vars(self).values())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Snapshot(_Value):
+    """Everything a training needs at a step. Arrays are copied and read-only.
+
+    Attributes:
+        weights: path → array, every variable of the model (normalisation statistics too) except seed generators.
+        optimizer: path → array, every variable of the optimizer; empty if there is none.
+        step: training steps done, ≥ 0.
+        seeds: path → array, the states of seed generators.
+
+    Raises:
+        ValueError: a negative step.
+    """
+
+    weights: Mapping[str, np.ndarray]
+    optimizer: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    step: int = 0
+    seeds: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if int(self.step) != self.step or self.step < 0:
+            raise ValueError(f"step must be a whole number ≥ 0, not {self.step!r}")
+        object.__setattr__(self, "step", int(self.step))
+        for part in _ARRAYS:
+            object.__setattr__(self, part, _frozen(getattr(self, part)))
+
+    def differences(self, other: Snapshot) -> list[str]:
+        """What differs, bit by bit, a line a variable: NaN equals the same NaN, -0 differs from 0. [] if nothing."""
+        lines = [] if self.step == other.step else [f"step: {self.step} and {other.step}"]
+        for part in _ARRAYS:
+            mine, yours = getattr(self, part), getattr(other, part)
+            lines += [f"{part}/{path}: only in the first" for path in mine if path not in yours]
+            lines += [f"{part}/{path}: only in the second" for path in yours if path not in mine]
+            for path in (path for path in mine if path in yours):
+                a, b = mine[path], yours[path]
+                if (a.dtype, a.shape) != (b.dtype, b.shape):
+                    lines.append(f"{part}/{path}: {a.dtype} {a.shape} and {b.dtype} {b.shape}")
+                elif count := _different_values(a, b):
+                    lines.append(f"{part}/{path}: {count} of {a.size} values differ")
+        return lines
+
+    def same_bits(self, other: Snapshot) -> bool:
+        """Whether step, paths, dtypes, shapes and every bit are equal."""
+        return not self.differences(other)
+
+    def __eq__(self, other: object) -> bool:
+        return self.same_bits(other) if isinstance(other, Snapshot) else NotImplemented
+
+    def __repr__(self) -> str:
+        count = sum(array.size for array in self.weights.values())
+        return f"Snapshot(step {self.step}, {len(self.weights)} variables, {count:,} values)"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one file, atomically."""
+        files.write_arrays(path, dict(_named(self)), kind="snapshot", meta={"step": self.step})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Snapshot:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file is truncated, edited, of another kind or of a newer version.
+        """
+        arrays, meta = files.read_arrays(path, kind="snapshot")
+        with _reason(path, "snapshot"):
+            return _snapshot(_parts(arrays), meta)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ticket(_Value):
+    """Masks, the snapshot they were rewound to, and where they come from.
+
+    Attributes:
+        masks: which weights remain.
+        snapshot: W_k and what belongs to it; its weights are whole, `apply_to` sets the pruned ones to 0.
+        provenance: JSON-able. `format`, `criterion`, `density` and package `versions` are always there.
+
+    Raises:
+        ValueError: a mask without a weight of that path and shape in the snapshot.
+        TypeError: naming the key of a provenance that JSON cannot hold.
+    """
+
+    masks: Masks
+    snapshot: Snapshot
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path, mask in self.masks.items():
+            weight = self.snapshot.weights.get(path)
+            if weight is None or weight.shape != mask.shape:
+                found = "none" if weight is None else f"one of shape {weight.shape}"
+                raise ValueError(f"mask {path!r} needs a weight of shape {mask.shape}, the snapshot has {found}")
+        if not isinstance(self.provenance, Mapping):
+            raise TypeError(f"provenance is a mapping, not a {type(self.provenance).__name__}")
+        given = _plain(self.provenance, "provenance")
+        defaults = {"format": FORMAT, "criterion": "unknown", "versions": _versions()}
+        object.__setattr__(self, "provenance", MappingProxyType({**defaults, **given, "density": self.density}))
+
+    @property
+    def density(self) -> float:
+        """Share of the masked weights that remain."""
+        return self.masks.density
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Ticket):
+            return NotImplemented
+        return (self.masks, self.snapshot, self.provenance) == (other.masks, other.snapshot, other.provenance)
+
+    def __repr__(self) -> str:
+        return f"Ticket({self.masks!r}, {self.snapshot!r})"
+
+    def summary(self) -> str:
+        """The table of its masks, then a line for the step and each entry of the provenance."""
+        lines = [f"{key}: {value}" for key, value in {"step": self.snapshot.step, **self.provenance}.items()]
+        return "\n".join([self.masks.summary(), *lines])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one file, atomically; it alone is enough to train the ticket elsewhere."""
+        arrays = {f"masks/{name}": mask for name, mask in self.masks.items()} | dict(_named(self.snapshot))
+        meta = {"step": self.snapshot.step, "provenance": dict(self.provenance)}
+        files.write_arrays(path, arrays, kind="ticket", meta=meta)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Ticket:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file is truncated, edited, of another kind or of a newer version.
+        """
+        arrays, meta = files.read_arrays(path, kind="ticket")
+        parts = _parts(arrays)
+        with _reason(path, "ticket"):
+            return cls(Masks(parts.pop("masks", {})), _snapshot(parts, meta), meta.get("provenance", {}))
+
+    def apply_to(self, model: Any) -> None:
+        """Set a built model to this ticket: the rewound weights, pruned ones 0, the masks on.
+
+        Another instance of the same architecture will do; its paths may differ, its order and shapes may not. Of the
+        optimizer only the slots of pruned weights change; `surgery.rewind` also sets its step and its slots.
+
+        Raises:
+            ValueError: an unbuilt model or another architecture, with what differs; the model is then as it was.
+        """
+        from keras_lth import surgery
+
+        # All that can be wrong is found before the first assignment.
+        targets = {path: array.shape for path, array in surgery.snapshot(model).weights.items()}
+        if not targets:
+            raise ValueError(
+                f"model {model.name!r} has no weights yet: call it on a batch, or model.build(shape), first"
+            )
+        sources = {path: array.shape for path, array in self.snapshot.weights.items()}
+        pairs = match_paths(sources, targets, what="weights")
+        if len(pairs) < len(targets):
+            raise ValueError(f"this ticket does not fit the model: {'; '.join(differences(sources, targets))}")
+        masks = Masks({target: self.masks[source] for target, source in pairs.items() if source in self.masks})
+        weights = masks.apply({target: self.snapshot.weights[source] for target, source in pairs.items()})
+        surgery.mask(model, masks)
+        if len(surgery.masks_of(model)) > len(masks):  # an earlier ticket masked weights that this one leaves whole
+            surgery.unmask(model)
+            surgery.mask(model, masks)
+        variables = surgery.variables(model)
+        for path, weight in weights.items():
+            variables[path].assign(weight)
+
+
+def _frozen(arrays: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+    frozen = {}
+    for path, value in arrays.items():
+        frozen[path] = np.array(value, order="C")
+        frozen[path].setflags(write=False)
+    return MappingProxyType(frozen)
+
+
+def _different_values(a: np.ndarray, b: np.ndarray) -> int:
+    if a.size == 0:
+        return 0
+    bytes_a, bytes_b = (np.frombuffer(x.tobytes(), np.uint8).reshape(x.size, x.itemsize) for x in (a, b))
+    return int(np.count_nonzero((bytes_a != bytes_b).any(axis=1)))
+
+
+def _named(snapshot: Snapshot) -> Iterator[tuple[str, np.ndarray]]:
+    for part in _ARRAYS:
+        for path, array in getattr(snapshot, part).items():
+            yield f"{part}/{path}", array
+
+
+def _parts(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        part, _, path = name.partition("/")
+        parts.setdefault(part, {})[path] = array
+    return parts
+
+
+def _snapshot(parts: Mapping[str, dict[str, np.ndarray]], meta: Mapping[str, Any]) -> Snapshot:
+    step = meta.get("step")
+    if set(parts) - set(_ARRAYS) or not isinstance(step, int):
+        raise ValueError(f"it holds {sorted(parts)} at step {step!r}")
+    return Snapshot(parts.get("weights", {}), parts.get("optimizer", {}), step, parts.get("seeds", {}))
+
+
+@contextmanager
+def _reason(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
+    """A file whose hashes are right may still hold the wrong things."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)} is not a keras_lth {kind}: {error}") from error
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A private copy made of JSON types; NumPy scalars become Python numbers, tuples lists."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, str, int, float)):
+        return value
+    if isinstance(value, numbers.Number):
+        raise TypeError(f"{name} is {value!r}; JSON has no such number")
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item, f"{name}[{key!r}]") for key, item in value.items()}
+    raise TypeError(f"{name} is a {type(value).__name__}; it may hold numbers, strings, lists, dicts with string keys")
+
+
+def _versions() -> dict[str, str]:
+    return {"keras_lth": __version__, **{package: _version(package) for package in _PACKAGES}}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,57 @@
+"""The compiled extension; everything else about the package is in pyproject.toml."""
+
+import os
+import platform
+import sysconfig
+from pathlib import Path
+
+import pybind11
+from pybind11.setup_helpers import Pybind11Extension, build_ext
+from setuptools import setup
+
+# Each instruction set is one file with flags of its own; which one runs is chosen when the module is used.
+ISA_FLAGS = {
+    "avx2.cc": ["-mavx2", "-mbmi", "-mbmi2", "-mpopcnt"],
+    "avx512.cc": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mbmi", "-mbmi2", "-mpopcnt"],
+}
+X86_64 = platform.machine().lower() in ("x86_64", "amd64")
+WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow"]
+# Set by those who develop the package; a newer compiler's new warning must not stop an installation.
+WERROR = ["-Werror"] if os.environ.get("KERAS_LTH_WERROR") == "1" else []
+
+
+class BuildExt(build_ext):
+    """build_ext that adds the flags of ISA_FLAGS to the files they belong to."""
+
+    def build_extensions(self) -> None:
+        """Compiles and links, with a compiler that looks up each file's flags."""
+        compile_file = self.compiler._compile
+
+        def with_flags(obj: str, src: str, ext: str, cc_args: list[str], postargs: list[str], *rest: object) -> None:
+            flags = ISA_FLAGS.get(Path(src).name, []) if X86_64 else []
+            compile_file(obj, src, ext, cc_args, [*postargs, *flags], *rest)
+
+        self.compiler._compile = with_flags
+        super().build_extensions()
+
+
+SYSTEM_INCLUDES = [pybind11.get_include(), sysconfig.get_path("include"), sysconfig.get_path("platinclude")]
+CORE = Pybind11Extension(
+    "keras_lth._core",
+    sorted(str(path) for folder in ("select", "threads", "python") for path in Path("cc", folder).glob("*.cc")),
+    include_dirs=["."],
+    include_pybind11=False,
+    cxx_std=17,
+    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("cc").rglob(pattern)),
+    extra_compile_args=[
+        "-O3",
+        "-pthread",
+        *WARNINGS,
+        *WERROR,
+        *(flag for folder in dict.fromkeys(SYSTEM_INCLUDES) for flag in ("-isystem", folder)),
+    ],
+    extra_link_args=["-pthread"],
+)
+
+if __name__ == "__main__":
+    setup(ext_modules=[CORE], cmdclass={"build_ext": BuildExt})

@@ -1,0 +1,58 @@
+"""The C++ unit tests under the sanitizers, with every instruction set of this processor."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from keras_lth import _core
+
+ROOT = Path(__file__).resolve().parents[2]
+SETUP = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
+COMPILER = os.environ.get("CXX") or shutil.which("g++") or "c++"
+SOURCES = [*ROOT.glob("cc/select/*.cc"), *ROOT.glob("cc/threads/*.cc"), ROOT / "cc/test/select_test.cc"]
+
+
+def run(*command: object, **environment: str) -> str:
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_cc_under_sanitizers(sanitizer: str, tmp_path: Path) -> None:
+    flags = ["-std=c++17", "-O1", "-pthread", "-I.", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+
+    def compile_file(source: Path) -> Path:
+        target = tmp_path / f"{source.stem}.o"
+        own = SETUP["ISA_FLAGS"].get(source.name, []) if SETUP["X86_64"] else []
+        run(COMPILER, *flags, *SETUP["WARNINGS"], "-Werror", *own, "-c", source, "-o", target)
+        return target
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_file, SOURCES))
+    program = tmp_path / "select_test"
+    run(COMPILER, f"-fsanitize={sanitizer}", "-pthread", *objects, "-o", program)
+    # Races do not depend on the instruction set.
+    for isa in _core.supported() if sanitizer != "thread" else ["portable"]:
+        printed = run(program, KERAS_LTH_ISA=isa, ASAN_OPTIONS="quarantine_size_mb=8")
+        assert printed.splitlines() == [f"instruction set {isa}", "0 failures"]
+
+
+def test_binding_compiles_without_warnings(tmp_path: Path) -> None:
+    includes = [word for folder in SETUP["SYSTEM_INCLUDES"] for word in ("-isystem", folder)]
+    source = ROOT / "cc/python/core.cc"
+    run(COMPILER, "-std=c++17", "-fsyntax-only", "-I.", *includes, *SETUP["WARNINGS"], "-Werror", source)

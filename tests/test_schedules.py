@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_lth.schedules import Duration, cut, half_up, levels
+
+LENET = {"fc1/kernel": 235_200, "fc2/kernel": 30_000, "output/kernel": 1_000}
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "unit"),
+    [(0, 0, "steps"), (500, 500, "steps"), ("500 steps", 500, "steps"), ("1 step", 1, "steps"), ("2 epochs", 2, "epochs"),
+     ("0.5 epochs", 0.5, "epochs"), ("1%", 1, "%"), (" 2.5 % ", 2.5, "%")],
+)  # fmt: skip
+def test_durations_are_read(text: object, amount: float, unit: str) -> None:
+    assert Duration.parse(text) == Duration(amount, unit)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["", "five steps", "500", "1.5 steps", "-1 steps", -1, None, 2.0, True, "1 % steps"])
+def test_what_is_no_duration_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="no duration"):
+        Duration.parse(text)  # type: ignore[arg-type]
+
+
+def test_durations_in_steps() -> None:
+    assert Duration.parse("500 steps").steps(None, 24) == 500
+    assert Duration.parse("2 epochs").steps(1000, 24) == 2000
+    assert Duration.parse("1%").steps(1000, 24) == 240
+    assert Duration.parse("0%").steps(None, 24) == 0
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        Duration.parse("1%").steps(None, 24)
+
+
+def test_the_text_of_a_duration_reads_back() -> None:
+    for text in ("500 steps", "2 epochs", "1%", "0.5 epochs"):
+        assert Duration.parse(str(Duration.parse(text))) == Duration.parse(text)
+
+
+def test_half_up() -> None:
+    assert [half_up(x) for x in (0.4, 0.5, 1.5, 2.5, 2.4999)] == [0, 1, 2, 3, 2]
+
+
+def test_levels_of_lenet_follow_the_integer_recurrence() -> None:
+    # n − ⌊n/5 + 1/2⌋, in exact arithmetic, from 266 200: the published 0.8ⁿ grid, 3.5 % after 15 rounds.
+    expected = [266_200]
+    for _ in range(15):
+        n = expected[-1]
+        expected.append(n - (Fraction(n, 5) + Fraction(1, 2)).__floor__())
+    found = [sum(level.values()) for level in levels({"": 266_200}, 0.2, rounds=15)]
+    assert found == expected
+    assert found[1] == 212_960
+    assert abs(found[15] / 266_200 - 0.8**15) < 1e-5
+
+
+def test_the_last_cut_hits_the_target() -> None:
+    found = levels({"": 1000}, 0.2, target_density=0.5)
+    assert [level[""] for level in found] == [1000, 800, 640, 512, 500]
+
+
+def test_one_shot_is_one_cut() -> None:
+    assert levels({"": 1000}, 1.0, target_density=0.035) == [{"": 1000}, {"": 35}]
+
+
+def test_layers_have_fractions_of_their_own() -> None:
+    # Frankle & Carbin 2019: the output layer is pruned at half the rate.
+    found = levels(LENET, {"fc1/kernel": 0.2, "fc2/kernel": 0.2, "output/kernel": 0.1}, rounds=2)
+    assert found[1] == {"fc1/kernel": 188_160, "fc2/kernel": 24_000, "output/kernel": 900}
+    assert found[2] == {"fc1/kernel": 150_528, "fc2/kernel": 19_200, "output/kernel": 810}
+
+
+def test_what_cannot_be_reached_is_said() -> None:
+    with pytest.raises(ValueError, match="not 0.1"):
+        levels({"": 1000}, 0.2, rounds=2, target_density=0.1)
+    with pytest.raises(ValueError, match=re.escape("no longer removes")):
+        levels({"": 3}, 0.1, rounds=5)
+    with pytest.raises(ValueError, match="leave none"):
+        cut({"": 1}, 0.6)
+
+
+@given(st.dictionaries(st.text("abc", min_size=1), st.integers(1, 5000), min_size=1), st.floats(0.05, 0.9))
+def test_a_target_is_hit_exactly_over_layers(sizes: dict[str, int], target: float) -> None:
+    total = sum(sizes.values())
+    wanted = half_up(target * total)
+    if wanted == 0:
+        return
+    found = levels(sizes, 0.5, target_density=target) if wanted * 2 >= total else levels(sizes, 1.0, target_density=target)
+    assert sum(found[-1].values()) == wanted
+    for earlier, later in zip(found, found[1:], strict=False):
+        assert all(0 <= later[name] <= earlier[name] for name in sizes)
