@@ -16,8 +16,8 @@ def thesis(data: str) -> ConfigDict:
             "data": data,
             "batch_size": 60,
             "steps": 24_000,
-            "optimizer": "adam",
-            "learning_rate": 1.2e-3,
+            # Adam with the epsilon of the papers' frameworks; Keras' own default is 1e-7.
+            "optimizer": {"name": "adam", "learning_rate": 1.2e-3, "epsilon": 1e-8},
             "levels": 15,
             "fraction": 0.2,
             "rewind_to": "0 steps",

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from keras_lth.selection import round_half_up
+
 Unit = Literal["steps", "epochs", "%"]
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|ep|%)\s*")
 
@@ -55,18 +57,13 @@ class Duration:
         return f"{amount}%" if self.unit == "%" else f"{amount} {self.unit}"
 
 
-def half_up(x: float) -> int:
-    """The nearest integer, ties up: the rounding of every count of weights here."""
-    return math.floor(x + 0.5)
-
-
 def cut(remaining: Mapping[str, int], fraction: float | Mapping[str, float]) -> dict[str, int]:
     """What remains of each group after one round: ``n − round(fraction · n)``, ties up (thesis 3.1.3).
 
     ``fraction`` is one number, or one for each group. Raises ``ValueError`` when nothing at all would remain.
     """
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(remaining, fraction)
-    after = {name: n - half_up(share[name] * n) for name, n in remaining.items()}
+    after = {name: n - round_half_up(share[name], n) for name, n in remaining.items()}
     if sum(after.values()) <= 0:
         raise ValueError(f"Pruning {fraction} of {sum(remaining.values())} weights would leave none.")
     return after
@@ -90,7 +87,7 @@ def levels(
     """
     if rounds is None and target_density is None:
         raise ValueError("Give rounds or target_density.")
-    target = None if target_density is None else half_up(target_density * (total or sum(size.values())))
+    target = None if target_density is None else round_half_up(target_density, total or sum(size.values()))
     out = [dict(size)]
     while rounds is None or len(out) <= rounds:
         now = out[-1]
@@ -116,7 +113,7 @@ def _uncut(now: Mapping[str, int], fraction: float | Mapping[str, float], target
     if target is None:
         return cut(now, fraction)
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(now, fraction)
-    gone = {name: half_up(share[name] * n) for name, n in now.items()}
+    gone = {name: round_half_up(share[name], n) for name, n in now.items()}
     short = target - (sum(now.values()) - sum(gone.values()))
     if short <= 0:
         return {name: n - gone[name] for name, n in now.items()}

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_lth.schedules import Duration, cut, half_up, levels
+from keras_lth.schedules import Duration, cut, levels
+from keras_lth.selection import round_half_up
 
 LENET = {"fc1/kernel": 235_200, "fc2/kernel": 30_000, "output/kernel": 1_000}
 
@@ -39,10 +40,6 @@ def test_durations_in_steps() -> None:
 def test_the_text_of_a_duration_reads_back() -> None:
     for text in ("500 steps", "2 epochs", "1%", "0.5 epochs"):
         assert Duration.parse(str(Duration.parse(text))) == Duration.parse(text)
-
-
-def test_half_up() -> None:
-    assert [half_up(x) for x in (0.4, 0.5, 1.5, 2.5, 2.4999)] == [0, 1, 2, 3, 2]
 
 
 def test_levels_of_lenet_follow_the_integer_recurrence() -> None:
@@ -85,7 +82,7 @@ def test_what_cannot_be_reached_is_said() -> None:
 @given(st.dictionaries(st.text("abc", min_size=1), st.integers(1, 5000), min_size=1), st.floats(0.05, 0.9))
 def test_a_target_is_hit_exactly_over_layers(sizes: dict[str, int], target: float) -> None:
     total = sum(sizes.values())
-    wanted = half_up(target * total)
+    wanted = round_half_up(target, total)
     if wanted == 0:
         return
     found = levels(sizes, 0.5, target_density=target) if wanted * 2 >= total else levels(sizes, 1.0, target_density=target)

@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from keras_lth.analysis.connectivity import Path, error_barrier, interpolate, linear_path
     from keras_lth.analysis.distances import cosine, l2
     from keras_lth.analysis.evaluation import Evaluator
-    from keras_lth.analysis.instability import Comparison, figure, summary
+    from keras_lth.analysis.instability import Comparison, compare, figure, summary
 
 # Public name → module; loaded on first use, so that what needs only NumPy loads no TensorFlow and no Matplotlib.
 _NAMES = {
     "Comparison": "keras_lth.analysis.instability",
     "Evaluator": "keras_lth.analysis.evaluation",
     "Path": "keras_lth.analysis.connectivity",
+    "compare": "keras_lth.analysis.instability",
     "cosine": "keras_lth.analysis.distances",
     "error_barrier": "keras_lth.analysis.connectivity",
     "figure": "keras_lth.analysis.instability",
@@ -29,6 +30,7 @@ __all__ = [
     "Comparison",
     "Evaluator",
     "Path",
+    "compare",
     "cosine",
     "error_barrier",
     "figure",

@@ -130,8 +130,8 @@ class Path:
     def __str__(self) -> str:
         alpha, error = self.highest
         return (
-            f"barrier {self.barrier:.4f} ({self.measure} {self.endpoints[1]:.4f} and {self.endpoints[0]:.4f} at the ends, "
-            f"highest {error:.4f} at alpha {alpha:.2f}; {len(self.alphas)} points; batch-norm statistics "
+            f"barrier {self.barrier:.4f} ({self.measure} {self.endpoints[1]:.4f} and {self.endpoints[0]:.4f} at the "
+            f"ends, highest {error:.4f} at alpha {alpha:.2f}; {len(self.alphas)} points; batch-norm statistics "
             f"{TREATMENTS[self.statistics]})"
         )
 
@@ -192,7 +192,7 @@ def linear_path(
     if model is not None or data is not None:
         raise ValueError("Give either evaluate or model and data, not both.")
     if statistics == "reestimate" and not getattr(evaluate, "reestimates", False):
-        raise ValueError('statistics="reestimate" needs a model, data and train_data: this evaluate re-estimates nothing.')
+        raise ValueError('statistics="reestimate" needs a model, data and train_data: evaluate re-estimates nothing.')
     check = getattr(evaluate, "check", None)
     if check is not None:
         for name, end in zip(("first", "second"), both(a, b), strict=True):

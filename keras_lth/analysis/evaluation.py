@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lth import surgery
-from keras_lth.analysis.distances import is_statistic
 from keras_lth.analysis.statistics import Reestimation
 from keras_lth.masks import align
+from keras_lth.surgery.paths import entries
 
 # Names of metrics of which less is better; of any other, more is better and 1 is best.
 _SMALLER = ("loss", "error", "mse", "mae", "mape", "msle", "entropy", "perplexity")
@@ -94,12 +94,12 @@ class Evaluator:
             lost = int(np.count_nonzero(np.asarray(weights[path])[~mask]))
             if lost:
                 raise ValueError(
-                    f"The {name} network has {lost} non-zero weights in {path} where the model's mask is off, and would "
-                    f"lose them: evaluate on a model without masks (keras_lth.unmask), or with masks that fit."
+                    f"The {name} network has {lost} non-zero weights in {path} where the model's mask is off, and "
+                    f"would lose them: evaluate on a model without masks (keras_lth.unmask), or with masks that fit."
                 )
 
     def _fitting(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        shapes = {p: tuple(v.shape) for p, v in surgery.variables(self.model).items() if not p.endswith(_SEED)}
+        shapes = {e.path: tuple(e.variable.shape) for e in entries(self.model) if not e.seed}
         aligned = align(weights, shapes, what="weights")
         missing = [path for path in shapes if path not in aligned]
         if missing:
@@ -121,27 +121,35 @@ class Evaluator:
             )
         less = name.endswith(_SMALLER)
         self.measure = name if less else f"1 − {name}"
-        # Metrics are float32: 1 − 0.95 is 0.05, not 0.05000001192.
-        return float(logs[name]) if less else 1 - float(np.format_float_positional(np.float32(logs[name]), unique=True))
-
-
-_SEED = "seed_generator_state"
+        return float(logs[name]) if less else 1 - float(logs[name])
 
 
 class Batches:
-    """Finite data as a ``tf.data.Dataset``, the same one each time, from its beginning: ``with Batches(…) as dataset``."""
+    """Finite data as one ``tf.data.Dataset``, read from its beginning in each ``with Batches(…) as dataset``."""
 
     def __init__(self, data: Any, batch_size: int, name: str) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is a whole number ≥ 1, not {batch_size!r}.")
+        self.check(data, name)
+        self._dataset = data if isinstance(data, tf.data.Dataset) else _batched(tuple(data), batch_size)
+        self._position: tuple[int, int] | None = None
+
+    @staticmethod
+    def check(data: Any, name: str) -> None:
+        """Raise ``ValueError`` unless ``data`` is arrays of one length or a finite dataset; the error names ``name``."""
         if isinstance(data, tf.data.Dataset):
             if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
                 raise ValueError(f"{name} is an endless dataset: bound it, as with dataset.take(steps).")
-            self._dataset = data
-        else:
-            check_arrays(data, name)
-            self._dataset = _batched(tuple(data), batch_size)
-        self._position: tuple[int, int] | None = None
+            return
+        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            length = f" of length {len(data)}" if isinstance(data, (tuple, list)) else ""
+            raise ValueError(
+                f"{name} is (x, y) or (x, y, sample_weight) arrays, or a finite tf.data.Dataset of batches, not a "
+                f"{type(data).__name__}{length}."
+            )
+        shapes = [tuple(np.shape(leaf)) for leaf in keras.tree.flatten(tuple(data)) if leaf is not None]
+        if any(not shape for shape in shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
+            raise ValueError(f"The arrays of {name} need one length ≥ 1 on their first axis, not shapes {shapes}.")
 
     def __enter__(self) -> Any:
         # An ordered dataset goes on where it is: look at a whole epoch, and leave it where it was.
@@ -154,18 +162,6 @@ class Batches:
         if self._position is not None:
             seed, step = self._position
             self._dataset.seek(step, seed=seed)
-
-
-def check_arrays(data: Any, name: str) -> None:
-    """Raise ``ValueError`` unless ``data`` is ``(x, y)`` or ``(x, y, sample_weight)`` arrays of one length."""
-    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-        raise ValueError(
-            f"{name} is (x, y) or (x, y, sample_weight) arrays, or a finite tf.data.Dataset of batches, not "
-            f"{type(data).__name__}{f' of length {len(data)}' if isinstance(data, (tuple, list)) else ''}."
-        )
-    shapes = [tuple(np.shape(leaf)) for leaf in keras.tree.flatten(tuple(data)) if leaf is not None]
-    if any(not shape for shape in shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
-        raise ValueError(f"The arrays of {name} need one and the same length on their first axis, not shapes {shapes}.")
 
 
 def _batched(data: tuple[Any, ...], batch_size: int) -> Any:
@@ -185,8 +181,3 @@ def _batched(data: tuple[Any, ...], batch_size: int) -> Any:
 def _tensor(value: Any) -> Any:
     tensor = value if tf.is_tensor(value) else tf.convert_to_tensor(np.asarray(value))
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
-
-
-def statistics_of(model: keras.Model) -> list[str]:
-    """Paths of a model's batch-norm statistics."""
-    return [path for path in surgery.variables(model) if is_statistic(path)]

@@ -1,6 +1,6 @@
 """Makes the figures, the tables and the page of a run.
 
-    python -m keras_lth.bin.report --workdir=runs/lenet
+python -m keras_lth.bin.report --workdir=runs/lenet
 """
 
 from __future__ import annotations

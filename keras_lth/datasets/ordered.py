@@ -99,8 +99,9 @@ class Ordered(tf.data.Dataset):
     def seek(self, step: int, seed: int | None = None) -> None:
         """Let the next iterator start at `step`, in the order of `seed` (None: the present seed).
 
-        In the middle of an epoch it yields only what is left of that epoch; `fit`, which expects whole epochs, then
-        warns that the data ran out and goes on with the next. Iterators that have drawn already go on undisturbed.
+        In the middle of an epoch it yields only what is left of that epoch. Let a callback end such an epoch of `fit`
+        after its last batch: where data runs out in a step, Keras warns, and without `jit_compile` may count the step.
+        Iterators that have drawn already go on undisturbed.
 
         Raises:
             ValueError: if step is not an integer in [0, 2**62) or seed not one in [0, 2**63).

@@ -46,6 +46,7 @@ class Setting:
         self.splits = datasets.load(config["data"])
         x, _ = self.splits.train
         self.steps_per_epoch = -(-len(x) // config["batch_size"])
+        self.test = datasets.ordered(*self.splits.test, batch_size=1000, seed=0, shuffle=False)
         self.epochs = max(1, round(config["steps"] / self.steps_per_epoch))
 
     def model(self, seed: int) -> keras.Model:
@@ -55,8 +56,8 @@ class Setting:
         if build is None:
             raise ValueError(f"model={self.config['model']!r} is not in keras_lth.models: {', '.join(models.__all__)}.")
         model = build(x.shape[1:], self.splits.classes, seed=seed)
-        optimizer = keras.optimizers.get(self.config["optimizer"])
-        optimizer.learning_rate = self.config["learning_rate"]
+        options = dict(self.config["optimizer"])
+        optimizer = keras.optimizers.get({"class_name": options.pop("name"), "config": options})
         model.compile(
             optimizer,
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -72,8 +73,7 @@ class Setting:
         model.fit(
             datasets.ordered(x, y, batch_size=self.config["batch_size"], seed=order_seed),
             epochs=epochs,
-            validation_data=self.splits.test,
-            validation_batch_size=1000,
+            validation_data=self.test,
             validation_freq=self.config["validation_freq"],
             shuffle=False,
             callbacks=callbacks,

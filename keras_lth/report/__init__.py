@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from keras_lth.report.findings import findings
+from keras_lth.report.sentences import findings
 from keras_lth.report.page import write
 from keras_lth.report.results import Curve, ErrorPath, Layer, Outcome, Results, read
 

@@ -63,7 +63,7 @@ def pairs_text(results: Results) -> str:
     if counts == {1}:
         return "one pair of data orders: no spread"
     n = str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    return f"{n} pairs of data orders: lines are means, bands least to greatest"
+    return f"{n} pairs of data orders: lines are means, bands and bars least to greatest"
 
 
 def _title(results: Results) -> str:
@@ -90,6 +90,7 @@ def path(results: Results) -> Figure | None:
         f"{_title(results)}; {pairs_text(results)}. The trained networks are at 0 and 1.",
         rows=len(groups),
         columns=len(forks),
+        headed=True,
         sharex=True,
         sharey=True,
     )
@@ -116,7 +117,7 @@ def path(results: Results) -> Figure | None:
             for drawn in line[-1].get_lines()
             if len(drawn.get_ydata())
         ]
-        style.label_ends(line[-1], ends)
+        style.label_ends(figure, line[-1], ends)
     style.widen_right(figure)
     return figure
 
@@ -151,17 +152,26 @@ def barrier(results: Results) -> Figure | None:
     ends = []
     for index, (name, rows) in enumerate(groups.items()):
         colour = style.SERIES[index % len(style.SERIES)]
-        for data in sorted({row.data for row in rows}):
+        # Test above train: they often coincide (thesis 4.1.2), and the larger hollow markers of train stay visible.
+        for data in sorted({row.data for row in rows}, reverse=True):
             points = {fork: values for fork, values in barriers(rows, data).items() if values}
             if not points:
                 continue
             test = data == "test"
             x, y = list(points), [100 * mean(values) for values in points.values()]
             axes.errorbar(
-                x, y,
-                yerr=_bars(points), color=colour, ls="-" if test else "--", marker=style.SHAPES[index % len(style.SHAPES)],
-                markerfacecolor=colour if test else "white", capsize=3, elinewidth=1, label=f"{name}, {data}",
-            )  # fmt: skip
+                x,
+                y,
+                yerr=_bars(points),
+                color=colour,
+                ls="-" if test else "--",
+                marker=style.SHAPES[index % len(style.SHAPES)],
+                markerfacecolor=colour if test else "white",
+                markersize=5 if test else 9,
+                capsize=3,
+                elinewidth=1,
+                label=f"{name}, {data}",
+            )
             short = "dense" if name == "dense network" else name.split(" of the")[0]
             ends.append(End(x[-1], y[-1], f"{short}, {data}", colour))
             top = max(top, *(100 * max(values) for values in points.values()))
@@ -171,7 +181,7 @@ def barrier(results: Results) -> Figure | None:
     axes.set_ylim(min(0.0, 1.1 * _least(results.paths)), 1.12 * top)
     style.percent_axis(axes, "instability, points of error\n(highest on the line − mean of the ends)")
     figure.subplots_adjust(left=0.1)
-    style.label_ends(axes, ends)
+    style.label_ends(figure, axes, ends)
     style.widen_right(figure)
     return figure
 

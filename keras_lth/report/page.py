@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -12,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from keras_lth import files
-from keras_lth.report import figures, findings, instability, style, tables
+from keras_lth.report import figures, instability, sentences, style, tables
 from keras_lth.report.results import Results, read
 
 Draw = Callable[[Results], "Figure | None"]
@@ -25,16 +26,18 @@ _FIGURES: tuple[tuple[str, str, Draw, str], ...] = (
     ("barrier", "Instability against the step of the fork", figures.barrier, "instability.json"),
 )
 _STYLE = """
-body { font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #222; max-width: 900px; margin: 2em auto; padding: 0 1em; }
+body { font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #222; max-width: 900px; margin: 2em auto;
+  padding: 0 1em; }
 h1 { font-size: 1.6em; margin-bottom: 0; } h2 { font-size: 1.2em; margin-top: 2em; }
 p.sub { color: #555; margin-top: .2em; }
 figure { margin: 1.5em 0; } img { width: 100%; height: auto; } figcaption { color: #444; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 12.5px; white-space: nowrap; font-variant-numeric: tabular-nums; }
 th, td { padding: .25em .55em; text-align: right; border-bottom: 1px solid #e3e3e3; }
-thead th { border-bottom: 1px solid #888; vertical-align: bottom; } th.arm { text-align: center; border-left: 1px solid #ccc; }
-td.arm { border-left: 1px solid #ccc; } tr.reaches td { background: #eef5fa; }
-table.setting { font-size: 14px; white-space: normal; } table.setting th, table.setting td { text-align: left; vertical-align: top; }
+thead th { border-bottom: 1px solid #888; vertical-align: bottom; } th.arm { text-align: center; }
+th.arm, td.arm { border-left: 1px solid #ccc; } tr.reaches td { background: #eef5fa; }
+table.setting { font-size: 14px; white-space: normal; }
+table.setting th, table.setting td { text-align: left; vertical-align: top; }
 """
 
 
@@ -63,15 +66,15 @@ def write(workdir: str | os.PathLike[str]) -> Path:
 def page(results: Results, drawn: Mapping[str, bool]) -> str:
     """The HTML page; ``drawn`` says which figures are beside it."""
     captions = {
-        "accuracy": findings.accuracy_findings(results)[1:2],
-        "curves": findings.curve_findings(results),
-        "layers": findings.layer_findings(results)[:1],
+        "accuracy": sentences.accuracy_findings(results)[1:2],
+        "curves": sentences.curve_findings(results),
+        "layers": sentences.layer_findings(results)[:1],
         "path": [_path_note(results)] if results.paths else [],
-        "barrier": findings.path_findings(results),
+        "barrier": sentences.path_findings(results),
     }
     shown = [_figure(name, title, captions[name]) for name, title, _, _ in _FIGURES if drawn[name]]
     left_out = [f"“{title}” needs {lacks}" for name, title, _, lacks in _FIGURES if not drawn[name]]
-    said = "".join(f"<li>{escape(text)}</li>\n" for text in findings.findings(results))
+    said = "".join(f"<li>{escape(text)}</li>\n" for text in sentences.findings(results))
     missing = f"<p>Left out: {escape('; '.join(left_out))}, which this run has not (yet).</p>\n" if left_out else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -80,7 +83,7 @@ def page(results: Results, drawn: Mapping[str, bool]) -> str:
         f'<h1>Lottery tickets</h1>\n<p class="sub">{escape(results.title)}</p>\n'
         f"<h2>What the curves say</h2>\n<ul>\n{said}</ul>\n"
         f"<h2>Figures</h2>\n{''.join(shown)}{missing}"
-        f'<h2>Table</h2>\n<p>{escape(tables.legend(results))} Shaded rows: IMP does. The numbers are in '
+        f"<h2>Table</h2>\n<p>{escape(tables.legend(results))} Shaded rows: IMP does. The numbers are in "
         f'<a href="table.csv">table.csv</a>.</p>\n'
         f'<div class="wide">{_table(results)}</div>\n'
         f"<h2>Setting</h2>\n{_setting(results.config)}</body>\n</html>\n"
@@ -101,13 +104,9 @@ def _path_note(results: Results) -> str:
     forks = sorted({row.fork_step for row in results.paths})
     shown = instability.shown_forks(results.paths)
     some = f" Shown are {len(shown)} of {len(forks)} fork steps." if len(shown) < len(forks) else ""
-    highest = max((max(point[2] for point in instability.along([row])) for row in results.paths if _any(row)), default=None)
-    most = "" if highest is None else f"The highest error on any line is {100 * highest:.2f} %."
+    errors = [error for row in results.paths for error in row.errors if math.isfinite(error)]
+    most = f"The highest error on any line is {100 * max(errors):.2f} %." if errors else ""
     return f"{most}{some}{note}".strip()
-
-
-def _any(row: Any) -> bool:
-    return bool(instability.along([row]))
 
 
 def _table(results: Results) -> str:
@@ -116,13 +115,11 @@ def _table(results: Results) -> str:
     top += "".join(f'<th class="arm" colspan="2">{escape(name)}</th>' for name in arms)
     below = '<th class="arm">%</th><th>− dense</th>' * len(arms)
     rows = []
+    begins = range(len(first), len(first) + 2 * len(arms), 2)
     for cells in tables.text_rows(results):
         shade = ' class="reaches"' if cells[len(first) - 1] == "yes" else ""
-        line = "".join(
-            f'<td{" class=" + chr(34) + "arm" + chr(34) if i >= len(first) and (i - len(first)) % 2 == 0 else ""}>'
-            f"{escape(cell)}</td>"
-            for i, cell in enumerate(cells)
-        )
+        opened = ['<td class="arm">' if i in begins else "<td>" for i in range(len(cells))]
+        line = "".join(f"{td}{escape(cell)}</td>" for td, cell in zip(opened, cells, strict=True))
         rows.append(f"<tr{shade}>{line}</tr>\n")
     return f"<table><thead><tr>{top}</tr><tr>{below}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody></table>\n"
 
@@ -130,7 +127,8 @@ def _table(results: Results) -> str:
 def _setting(config: Mapping[str, Any]) -> str:
     if not config:
         return "<p>The run has no config.json.</p>\n"
-    rows = "".join(f"<tr><th>{escape(str(key))}</th><td>{escape(_value(config[key]))}</td></tr>\n" for key in sorted(config))
+    lines = [f"<tr><th>{escape(str(key))}</th><td>{escape(_value(config[key]))}</td></tr>\n" for key in sorted(config)]
+    rows = "".join(lines)
     return f'<table class="setting"><tbody>\n{rows}</tbody></table>\n'
 
 

@@ -145,15 +145,16 @@ def read(workdir: str | os.PathLike[str]) -> Results:
 def _table(path: pathlib.Path, row: Callable[[Mapping[str, str]], R]) -> list[R]:
     if not path.exists():
         return []
-    out: list[R] = []
     with path.open(newline="", encoding="utf-8") as file:
-        for number, cells in enumerate(csv.DictReader(file), start=2):
-            try:
-                out.append(row(cells))
-            except (KeyError, TypeError, ValueError) as error:
-                reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
-                raise ValueError(f"{path}, line {number} cannot be read: {reason}.") from error
-    return out
+        return [_parsed(row, cells, f"{path}, line {number}") for number, cells in enumerate(csv.DictReader(file), 2)]
+
+
+def _parsed(row: Callable[[Any], R], cells: Any, where: str) -> R:
+    try:
+        return row(cells)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{where} cannot be read: {reason}.") from error
 
 
 def _outcome(cells: Mapping[str, str]) -> Outcome:
@@ -179,64 +180,78 @@ def _layer(cells: Mapping[str, str]) -> Layer:
 
 
 def _paths(path: pathlib.Path) -> list[ErrorPath]:
-    if not path.exists():
-        return []
-    out: list[ErrorPath] = []
-    for number, row in enumerate(_json(path)):
-        try:
-            alphas, errors = tuple(map(_number, row["alphas"])), tuple(map(_number, row["errors"]))
-            if len(alphas) != len(errors):
-                raise ValueError(f"{len(alphas)} alphas, but {len(errors)} errors")
-            first, second = row["pair"]
-            out.append(
-                ErrorPath(
-                    row["network"], int(row["level"]), float(row["density"]), int(row["replicate"]),
-                    int(row["fork_step"]), (int(first), int(second)), row["data"], alphas, errors,
-                    _number(row["barrier"]), bool(row.get("stable", False)), row.get("statistics"),
-                )  # fmt: skip
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"{path}, row {number} cannot be read: {reason}.") from error
-    return out
+    rows = _json(path) if path.exists() else []
+    return [_parsed(_path, row, f"{path}, row {number}") for number, row in enumerate(rows)]
+
+
+def _path(row: Mapping[str, Any]) -> ErrorPath:
+    alphas, errors = tuple(map(_number, row["alphas"])), tuple(map(_number, row["errors"]))
+    if len(alphas) != len(errors):
+        raise ValueError(f"{len(alphas)} alphas, but {len(errors)} errors")
+    first, second = row["pair"]
+    return ErrorPath(
+        network=row["network"],
+        level=int(row["level"]),
+        density=float(row["density"]),
+        replicate=int(row["replicate"]),
+        fork_step=int(row["fork_step"]),
+        pair=(int(first), int(second)),
+        data=row["data"],
+        alphas=alphas,
+        errors=errors,
+        barrier=_number(row["barrier"]),
+        stable=bool(row.get("stable", False)),
+        statistics=row.get("statistics"),
+    )
 
 
 def _imp_folder(here: pathlib.Path) -> tuple[list[Outcome], list[Curve], list[Layer]]:
     """``IMPCallback``'s own folder: ``levels.json``, ``metrics.jsonl``, ``tickets/``."""
-    outcomes: list[Outcome] = []
-    layers: list[Layer] = []
     levels = _json(here / "levels.json")
-    name = _accuracy_of(here, levels[0]["logs"]) if levels else ""
-    plain = name.removeprefix("val_")
-    for row in levels:
-        level, logs = int(row["round"]), row["logs"]
-        tested = name != plain
-        outcomes.append(
-            Outcome(
-                DENSE_ARM, 0, level, row["density"], row["remaining"], row["steps"], _number(logs[name]),
-                _maybe(logs.get("val_loss" if tested else "loss")), _maybe(logs.get(plain)), _maybe(logs.get("loss")),
-                row["seconds"],
-            )  # fmt: skip
-        )
-        ticket = here / "tickets" / f"level_{level:02d}.ticket"
-        if ticket.exists():
-            layers += [
-                Layer(0, level, each.path, each.size, each.remaining, each.density)
-                for each in Ticket.load(ticket).masks.table()
-            ]
+    if not levels:
+        return [], [], []
+    name = _accuracy_of(here, levels[0]["logs"])
+    outcomes = [_parsed(lambda each: _level(each, name), row, f"{here / 'levels.json'}, a level") for row in levels]
     densities = {row.level: row.density for row in outcomes}
-    curves: list[Curve] = []
-    for line in files.read_lines(here / "metrics.jsonl"):
-        epoch = json.loads(line)
-        if name in epoch and epoch["round"] in densities:
-            level = epoch["round"]
-            loss = _maybe(epoch.get("val_loss"))
-            curves.append(
-                Curve(
-                    DENSE_ARM, 0, level, densities[level], epoch["epoch"] + 1, epoch["step"], _number(epoch[name]), loss
-                )
-            )
+    layers = [
+        Layer(0, level, each.path, each.size, each.remaining, each.density)
+        for level in densities
+        if (ticket := here / "tickets" / f"level_{level:02d}.ticket").exists()
+        for each in Ticket.load(ticket).masks.table()
+    ]
+    epochs = [json.loads(line) for line in files.read_lines(here / "metrics.jsonl")]
+    curves = [
+        Curve(
+            arm=DENSE_ARM,
+            replicate=0,
+            level=epoch["round"],
+            density=densities[epoch["round"]],
+            epoch=epoch["epoch"] + 1,
+            step=epoch["step"],
+            accuracy=_number(epoch[name]),
+            loss=_maybe(epoch.get("val_loss")),
+        )
+        for epoch in epochs
+        if name in epoch and epoch["round"] in densities
+    ]
     return outcomes, curves, layers
+
+
+def _level(row: Mapping[str, Any], name: str) -> Outcome:
+    logs, plain = row["logs"], name.removeprefix("val_")
+    return Outcome(
+        arm=DENSE_ARM,
+        replicate=0,
+        level=int(row["round"]),
+        density=float(row["density"]),
+        remaining=int(row["remaining"]),
+        steps=int(row["steps"]),
+        accuracy=_number(logs[name]),
+        loss=_maybe(logs.get("loss" if name == plain else "val_loss")),
+        train_accuracy=_maybe(logs.get(plain)),
+        train_loss=_maybe(logs.get("loss")),
+        seconds=_maybe(row.get("seconds")),
+    )
 
 
 def _accuracy_of(here: pathlib.Path, logs: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import io
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -16,8 +16,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from keras_lth.report.results import Results
 from keras_lth.report.tables import percent
 
+P = ParamSpec("P")
+F = TypeVar("F")
 DPI = 130
 WIDTH = 9.0
 GRAY = "#666666"
@@ -54,11 +57,11 @@ class End(NamedTuple):
     colour: str
 
 
-def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+def styled(draw: Callable[P, F]) -> Callable[P, F]:
     """Draw with this package's settings, whatever the user's are, and leave theirs as they were."""
 
     @functools.wraps(draw)
-    def drawn(*args: Any, **options: Any) -> Any:
+    def drawn(*args: P.args, **options: P.kwargs) -> F:
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
             matplotlib.rcParams.update(_STYLE)
@@ -67,17 +70,25 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     return drawn
 
 
-def canvas(height: float, title: str, below: str, *, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, Any]:
-    """A figure of the common width with its title and the line below it; axes as a rows × columns array."""
+def canvas(
+    height: float, title: str, below: str, *, rows: int = 1, columns: int = 1, headed: bool = False, **shared: Any
+) -> tuple[Figure, Any]:
+    """A figure of the common width with its title and the line below it; axes, ``headed`` by titles or not, as a
+    rows × columns array."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     lines = textwrap.wrap(below, 104)
     figure.text(0.012, 1 - 0.1 / height, title, fontsize=13, fontweight="bold", va="top")
     figure.text(0.012, 1 - 0.38 / height, "\n".join(lines), color="#444444", va="top", linespacing=1.25)
-    top = 0.62 + 0.19 * len(lines)
+    top = 0.5 + 0.19 * len(lines) + (0.3 if headed else 0.0)
     figure.subplots_adjust(left=0.085, right=0.97, bottom=0.62 / height, top=1 - top / height)
     return figure, axes
+
+
+def spread_text(results: Results) -> str:
+    """What lines and bands are."""
+    return "lines are means, bands least to greatest" if len(results.replicates) > 1 else "one replicate: no spread"
 
 
 def footnote(figure: Figure, texts: Sequence[str]) -> None:
@@ -88,46 +99,45 @@ def footnote(figure: Figure, texts: Sequence[str]) -> None:
         figure.subplots_adjust(bottom=0.85 / height)
 
 
-def label_ends(axes: Axes, ends: Iterable[End], size: float = 10) -> None:
+def label_ends(figure: Figure, axes: Axes, ends: Iterable[End], size: float = 10) -> None:
     """Name lines at their right ends, outside the axes, moved apart where they would overlap.
 
     Lines that end outside the limits are named at the edge. Call it when limits and margins are set.
     """
-    figure = axes.get_figure()
     inches = axes.get_position().height * figure.get_size_inches()[1]
     to_axes = axes.transData + axes.transAxes.inverted()
     placed = [(min(1.0, max(0.0, float(to_axes.transform((end.x, end.y))[1]))), end) for end in ends]
-    placed.sort(key=lambda each: each[0])
-    gap = min(1.3 * size / 72 / inches, 1.08 / max(1, len(placed)))
+    placed.sort(key=lambda each: (each[0], each[1].y))
+    gap = min(1.3 * size / 72 / inches, 1 / max(1, len(placed) - 1))
     heights = spread([height for height, _ in placed], gap)
+    inch = 1 / (axes.get_position().width * WIDTH)
     for (height, end), moved in zip(placed, heights, strict=True):
         across = min(1.0, float(to_axes.transform((end.x, end.y))[0]))
-        axes.plot(
-            [across + 0.008, 1.022], [height, moved], color=end.colour, linewidth=0.8, transform=axes.transAxes,
-            clip_on=False, label="_leader",
-        )  # fmt: skip
-        axes.text(
-            1.03, moved, end.text, color=darker(end.colour), fontsize=size, va="center", transform=axes.transAxes,
-            gid="end",
-        )  # fmt: skip
+        leader = [across + 0.06 * inch, 1 + 0.16 * inch], [height, moved]
+        axes.plot(*leader, color=end.colour, lw=0.8, transform=axes.transAxes, clip_on=False, label="_leader")
+        look = {"color": darker(end.colour), "fontsize": size, "va": "center", "gid": "end"}
+        axes.text(1 + 0.21 * inch, moved, end.text, transform=axes.transAxes, **look)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending heights moved as little as needed, in order, to lie at least ``gap`` apart."""
-    # Each group of labels that touch sits centred on its members' mean place; groups that meet become one.
+    """Ascending heights in [0, 1], moved as little as needed, in order, to lie at least ``gap`` apart in [0, 1]."""
+    # Labels that touch form a group around their members' mean place; groups that meet become one.
     groups: list[tuple[float, int]] = []
     for height in heights:
         group = (height, 1)
         while groups and group[0] - groups[-1][0] < gap * (group[1] + groups[-1][1]) / 2:
             centre, n = groups.pop()
-            group = ((centre * n + group[0] * group[1]) / (n + group[1]), n + group[1])
+            whole = n + group[1]
+            half = gap * (whole - 1) / 2
+            middle = (centre * n + group[0] * group[1]) / whole
+            group = (max(half, min(1 - half, middle)), whole)
         groups.append(group)
     return [centre + gap * (i - (n - 1) / 2) for centre, n in groups for i in range(n)]
 
 
 def widen_right(figure: Figure, *, least: float = 0.02) -> None:
     """Move the axes' right edges in until the labels at line ends fit: between panels, and in the figure."""
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     inches = figure.get_size_inches()[0]
     widest = max(
         (
@@ -138,7 +148,7 @@ def widen_right(figure: Figure, *, least: float = 0.02) -> None:
         ),
         default=0.0,
     )
-    figure.subplots_adjust(right=1 - max(least, widest + 0.035))
+    figure.subplots_adjust(right=1 - max(least, widest + 0.21 / inches + 0.01))
 
 
 def density_axis(axes: Axes, densities: Iterable[float], *, label: bool = True, most: int = 11) -> None:
@@ -180,13 +190,13 @@ def step_axis(axes: Axes, label: str = "training step") -> None:
 def lower_limit(top: float, reference: Sequence[float], others: Sequence[float]) -> float:
     """The lower end of an axis whose interesting part is near ``top``, in per cent.
 
-    All of ``reference`` is always seen. ``others`` are seen whole unless they fall three times as far: then the axis
-    ends there, and what lies below is for the caller to mark.
+    All of ``reference`` is always seen, 2 points at least. ``others`` are seen whole unless they fall five times as
+    far: then the axis ends at four times, and what lies below is for the caller to mark.
     """
     below = [value for value in reference if math.isfinite(value)]
-    depth = 3 * max(2.0, top - min(below, default=top))
+    depth = max(2.0, top - min(below, default=top))
     lowest = min([value for value in others if math.isfinite(value)] + below, default=top)
-    return max(lowest, top - depth)
+    return lowest if top - lowest <= 5 * depth else top - 4 * depth
 
 
 def colour_of(arm: str) -> str:
@@ -210,5 +220,3 @@ def png(figure: Figure) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
     return out.getvalue()
-
-

@@ -87,7 +87,8 @@ def summarise(results: Results) -> Summary:
         groups.setdefault((row.arm, row.level), []).append(row)
     dense_rows = groups.pop((DENSE_ARM, 0), [])
     dense = _cell(dense_rows, dense_rows) if dense_rows else None
-    names = sorted({arm for arm, _ in groups}, key=lambda arm: (list(ARMS).index(arm) if arm in ARMS else len(ARMS), arm))
+    found = {arm for arm, _ in groups}
+    names = [*(arm for arm in ARMS if arm in found), *sorted(found.difference(ARMS))]
     arms = {name: [_cell(groups[key], dense_rows) for key in sorted(groups) if key[0] == name] for name in names}
     return Summary(dense, arms)
 
@@ -147,7 +148,8 @@ def csv_table(results: Results) -> str:
 
 def header(results: Results) -> tuple[list[str], list[str]]:
     """The first columns' names, and the arms' names: an arm spans two columns, accuracy and difference to dense."""
-    return ["level", "weights remaining", "weights", f"{results.verdict}?"], list(map(arm_name, summarise(results).arms))
+    arms = [arm_name(arm) for arm in summarise(results).arms]
+    return ["level", "weights remaining", "weights", f"{results.verdict}?"], arms
 
 
 def text_rows(results: Results) -> list[list[str]]:
@@ -184,11 +186,11 @@ def legend(results: Results) -> str:
     """What the columns of the table mean."""
     many = len(results.replicates) > 1
     spread = "mean over replicates (least to greatest)" if many else "one replicate, no spread"
+    good = "matching" if results.verdict == "matching" else "a winning ticket"
     return (
-        f"Test accuracy in % after the last step: {spread}. Beside it the difference to the dense network in points, and "
-        f"in brackets the replicates that are at least as accurate as their own dense network. "
-        f"A {'subnetwork is matching' if results.verdict == 'matching' else 'subnetwork is a winning ticket'} when its "
-        f"mean accuracy is at least the dense one's after no more steps."
+        f"Test accuracy in % after the last step: {spread}. Beside it the difference to the dense network in points, "
+        f"and in brackets the replicates that are at least as accurate as their own dense network. A subnetwork is "
+        f"{good} when its mean accuracy is at least the dense one's after no more steps."
     )
 
 

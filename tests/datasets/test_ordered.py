@@ -61,7 +61,7 @@ def batches(data):
 # --- the order ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     n=st.integers(1, 40),
     batch=st.integers(1, 45),
@@ -95,12 +95,12 @@ def test_order_is_a_permutation_of_its_own(seed, epoch):
 
 
 def test_positions_in_the_order_are_uniform():
-    # Counts of (example, place) over 2 000 epochs of 5: chi-square with 16 degrees of freedom, 99.99 % at 45.1.
+    # Counts of (example, place) over 500 epochs of 5: chi-square with 16 degrees of freedom, 99.99 % at 45.1.
     data = ordered(np.zeros(5), batch_size=5, seed=11)
     counts = np.zeros((5, 5))
-    for epoch in range(2000):
+    for epoch in range(500):
         counts[data.order(epoch), np.arange(5)] += 1
-    assert ((counts - 400) ** 2 / 400).sum() * 4 / 5 < 45.1
+    assert ((counts - 100) ** 2 / 100).sum() * 4 / 5 < 45.1
 
 
 def test_unshuffled_is_the_order_of_the_arrays_every_time():
@@ -121,8 +121,9 @@ def test_a_look_uses_nothing_up(drawn, used):
     data = ordered(np.arange(40), batch_size=2, seed=5)
     looked = list(data.take(drawn).as_numpy_iterator())
     assert len(looked) == drawn
-    assert data.position == (5, 20 if used else 0)
-    assert [batches(data)] == expected_batches(40, 2, 5, data.position[1] if not used else 20, 1)
+    step = 20 if used else 0
+    assert data.position == (5, step)
+    assert [batches(data)] == expected_batches(40, 2, 5, step, 1)
 
 
 def test_a_short_epoch_is_used_up_by_its_last_batch():
@@ -272,8 +273,8 @@ def test_bad_seeks_are_named_and_change_nothing():
 
 
 # --- what fit trains on ------------------------------------------------------------------------------------------
-# The input of example i is the i-th unit vector and the loss the output, so a step moves weight i by −rate/B if and only
-# if i is in its batch. The rate of step t is t + 1: the weights after an epoch say at which step each example came.
+# The input of example i is the i-th unit vector and the loss the output, so a step moves weight i by −rate/B if and
+# only if i is in its batch. The rate of step t is t + 1: the weights after an epoch say at which step each example came.
 
 N, B, STEPS = 24, 4, 6
 
@@ -356,7 +357,9 @@ def test_fit_trains_on_the_order(mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_callback_seeks_inside_fit(mode):
     data = unit_vectors(seed=9)
-    seen = Seen({1: lambda: data.seek(3), 3: lambda: data.seek(2 * STEPS, seed=4)})
+    # The rest of an epoch has three batches. Where a hook comes then the callback ends the epoch: run out of data, Keras
+    # may count one step too many. Four or six steps an execution look before they draw.
+    seen = Seen({1: lambda: data.seek(3), 3: lambda: data.seek(2 * STEPS, seed=4)}, stop_after={1: 2})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Your input ran out of data")
         probe(**MODES[mode]).fit(data, epochs=5, verbose=0, callbacks=[seen], shuffle=False)
@@ -434,15 +437,15 @@ outside = t.unit_vectors(seed=9)
 with strategy.scope():
     inside = t.unit_vectors(seed=9)
     held_out = t.unit_vectors(seed=0, shuffle=False)
-    models = [t.probe(), t.probe()]
-result = {"order": inside.order(0).tolist(), "steps": [], "positions": []}
-for model, data in zip(models, (inside, outside)):
-    seen = t.Seen({1: lambda: data.seek(3), 2: lambda: data.seek(t.STEPS, seed=4)})
-    model.fit(data, validation_data=held_out, epochs=4, verbose=0, callbacks=[seen], shuffle=False)
-    model.fit(data, epochs=1, verbose=0, callbacks=[seen], shuffle=False)
-    result["steps"].append(seen.steps)
-    result["positions"].append(data.position)
-result["predicted"] = bool(np.array_equal(models[0].predict(held_out, verbose=0), np.asarray(models[0].layers[-1].kernel)))
+    model, second = t.probe(), t.probe()
+seen = t.Seen({1: lambda: inside.seek(3), 2: lambda: inside.seek(t.STEPS, seed=4)}, stop_after={1: 2})
+model.fit(inside, validation_data=held_out, epochs=4, verbose=0, callbacks=[seen], shuffle=False)
+model.fit(inside, epochs=1, verbose=0, callbacks=[seen], shuffle=False)
+seen_outside = t.Seen()
+second.fit(outside, epochs=2, verbose=0, callbacks=[seen_outside], shuffle=False)
+result = {"order": outside.order(0).tolist(), "steps": seen.steps, "outside": seen_outside.steps}
+result["positions"] = [inside.position, outside.position]
+result["predicted"] = bool((model.predict(held_out, verbose=0) == np.asarray(model.layers[-1].kernel)).all())
 shard = next(iter(strategy.experimental_distribute_dataset(inside)))[1]
 result["shards"] = [part.numpy().tolist() for part in shard.values]
 print(json.dumps(result))
@@ -463,8 +466,9 @@ def test_mirrored_strategy_trains_on_the_order():
         *expected_batches(N, B, 9, 3, 1),
         *expected_batches(N, B, 4, STEPS, 3),
     )
-    assert result["steps"] == [expected, expected]
-    assert result["positions"] == [[4, 4 * STEPS]] * 2
+    assert result["steps"] == expected
+    assert result["outside"] == expected_seen(*expected_batches(N, B, 9, 0, 2))
+    assert result["positions"] == [[4, 4 * STEPS], [9, 2 * STEPS]]
     assert result["predicted"] is True
     coming = expected_order(N, 4, 4)
     assert result["shards"] == [coming[:2], coming[2:4]]  # the two halves of one batch

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from keras_lth.report.figures import averaged, compared_level
+from keras_lth.report.curves import averaged, compared_level
 from keras_lth.report.instability import STABLE, barriers, networks
 from keras_lth.report.results import DENSE_ARM, Results
 from keras_lth.report.tables import Cell, Summary, arm_name, mean, percent, signed, summarise
@@ -38,8 +39,8 @@ def accuracy_findings(results: Results) -> list[str]:
     out.append(_reach(summary, arms, results))
     best = max((c for c in summary.arms.get(DENSE_ARM, ()) if c.values), key=lambda c: c.mean, default=None)
     if best is not None and best.difference > 0.5e-4:
-        at = f"with {percent(best.density)} of the weights"
-        out.append(f"The best IMP tickets, {at}, are {signed(best.difference).lstrip('+')} points above the dense network.")
+        gain, at = signed(best.difference).lstrip("+"), percent(best.density)
+        out.append(f"The best IMP tickets, with {at} of the weights, are {gain} points above the dense network.")
     out += _sparsest(summary, arms)
     return out
 
@@ -77,7 +78,8 @@ def _sparsest(summary: Summary, arms: Sequence[str]) -> list[str]:
         return []
     cells.sort(key=lambda cell: -cell.mean)
     listed = ", ".join(f"{arm_name(c.arm)} {100 * c.mean:.2f} % ({signed(c.difference)})" for c in cells)
-    out = [f"At the sparsest level, {percent(cells[0].density)} of the weights: {listed}; in brackets the points to dense."]
+    at = percent(cells[0].density)
+    out = [f"At the sparsest level, {at} of the weights: {listed}; in brackets the points to dense."]
     for arm in arms:
         if arm == DENSE_ARM:
             continue
@@ -114,8 +116,8 @@ def layer_findings(results: Results) -> list[str]:
     overall = sum(row.remaining for row in rows) / sum(row.size for row in rows)
     least, most = min(kept, key=lambda path: kept[path]), max(kept, key=lambda path: kept[path])
     out = [
-        f"Where IMP leaves {percent(overall)} of all weights, {most} keeps the largest share ({percent(kept[most])}) and "
-        f"{least} the smallest ({percent(kept[least])})."
+        f"Where IMP leaves {percent(overall)} of all weights, {most} keeps the largest share ({percent(kept[most])}) "
+        f"and {least} the smallest ({percent(kept[least])})."
     ]
     for path in kept:
         emptied = [row.level for row in results.layers if row.path == path and row.remaining == 0]
@@ -128,7 +130,7 @@ def path_findings(results: Results) -> list[str]:
     """From which fork step each network is stable: mean instability below 2 points (thesis 4.1.1)."""
     out: list[str] = []
     for name, rows in networks(results.paths).items():
-        for data in sorted({row.data for row in rows}, reverse=False):
+        for data in sorted({row.data for row in rows}):
             found = {fork: values for fork, values in barriers(rows, data).items() if values}
             means = {fork: mean(values) for fork, values in found.items()}
             if not means:
@@ -167,15 +169,12 @@ def caveats(results: Results) -> list[str]:
     lost = [f"{_where(cell)}, replicate {each}" for cell in cells for each in cell.diverged]
     if lost:
         out.append(f"Diverged and left out of the means: {'; '.join(lost)}.")
-    lines = sorted({(r.network, r.fork_step, r.pair) for r in results.paths if not all(map(_finite, (*r.errors, r.barrier)))})
+    broken = [row for row in results.paths if not all(map(math.isfinite, (*row.errors, row.barrier)))]
+    lines = sorted({(row.network, row.fork_step, row.pair) for row in broken})
     if lines:
         listed = "; ".join(f"{network} from step {fork:,}, pair {a}–{b}" for network, fork, (a, b) in lines)
         out.append(f"Paths with points that are no number, left out: {listed}.")
     return out
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0
 
 
 def _where(cell: Cell) -> str:

@@ -1,0 +1,188 @@
+"""Instability to SGD noise (thesis 4.1.1, Algorithm 3): how pairs of trainings from one state compare."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keras_lth.analysis.connectivity import TREATMENTS, Path, linear_path
+from keras_lth.analysis.distances import cosine, l2
+from keras_lth.tickets import Snapshot
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two trainings from one state under two samples of SGD noise, on one data set.
+
+    Attributes:
+        pair: the two trainings; the path's alpha = 1 is the first of them.
+        data: name of the data set.
+        path: the error along the line between their ends.
+        l2, cosine: distances of their weights.
+    """
+
+    pair: tuple[int, int]
+    data: str
+    path: Path
+    l2: float
+    cosine: float
+
+    @property
+    def barrier(self) -> float:
+        """The error barrier height of the path."""
+        return self.path.barrier
+
+    def stable(self, threshold: float = 0.02) -> bool:
+        """Whether the barrier is below ``threshold``."""
+        return self.path.stable(threshold)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "pair": list(self.pair),
+            "data": self.data,
+            "path": self.path.as_dict(),
+            "l2": self.l2,
+            "cosine": self.cosine,
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Comparison:
+        """From ``as_dict``."""
+        first, second = row["pair"]
+        return cls((int(first), int(second)), row["data"], Path.from_dict(row["path"]), row["l2"], row["cosine"])
+
+
+def compare(
+    ends: Sequence[Snapshot | Mapping[str, Any]],
+    model: Any,
+    data: Mapping[str, Any],
+    *,
+    points: int = 30,
+    statistics: str = "interpolate",
+    metric: str | None = None,
+    batch_size: int = 1000,
+    train_data: Any = None,
+) -> list[Comparison]:
+    """All pairs of ``ends``, the networks that one state was trained to, on each data set (name → data).
+
+    The other arguments are those of ``linear_path``.
+    """
+    from keras_lth.analysis.evaluation import Evaluator
+
+    pairs = list(itertools.combinations(range(len(ends)), 2))
+    apart = {(i, j): (l2(ends[i], ends[j]), cosine(ends[i], ends[j])) for i, j in pairs}
+    again = train_data if statistics == "reestimate" else None
+    results = []
+    for name, examples in data.items():
+        with Evaluator(model, examples, metric=metric, batch_size=batch_size, train_data=again) as evaluate:
+            for i, j in pairs:
+                path = linear_path(ends[i], ends[j], evaluate, points=points, statistics=statistics)
+                results.append(Comparison((i, j), name, path, *apart[i, j]))
+    return results
+
+
+def mean_barriers(results: Sequence[Comparison]) -> dict[str, float]:
+    """Data set → instability: the mean of the barriers of its pairs."""
+    names = dict.fromkeys(result.data for result in results)
+    found = {name: [result.barrier for result in results if result.data == name] for name in names}
+    return {name: sum(barriers) / len(barriers) for name, barriers in found.items()}
+
+
+def verdict(barrier: float, threshold: float) -> str:
+    """``"stable (< 0.02)"`` or ``"unstable (≥ 0.02)"``."""
+    return f"stable (< {threshold:g})" if barrier < threshold else f"unstable (≥ {threshold:g})"
+
+
+def summary(results: Sequence[Comparison], threshold: float = 0.02) -> str:
+    """A table with a row a pair and data set, then a line a data set with the mean over its pairs."""
+    if not results:
+        return "No two trainings have been compared yet."
+    head = ("data", "pair", "error at the ends", "highest", "at alpha", "barrier", "stable?", "L2", "cosine")
+    rows = [
+        (
+            result.data,
+            f"{result.pair[0]}–{result.pair[1]}",
+            f"{result.path.endpoints[1]:.4f} {result.path.endpoints[0]:.4f}",
+            f"{result.path.highest[1]:.4f}",
+            f"{result.path.highest[0]:.2f}",
+            f"{result.barrier:.4f}",
+            "yes" if result.stable(threshold) else "no",
+            f"{result.l2:.4g}",
+            f"{result.cosine:.4g}",
+        )
+        for result in results
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in [head, *rows]]
+    for name, barrier in mean_barriers(results).items():
+        pairs = sum(result.data == name for result in results)
+        mean = f"mean of {pairs} pairs" if pairs > 1 else "1 pair"
+        lines.append(f"{name}: barrier {barrier:.4f}, {mean}: {verdict(barrier, threshold)}")
+    path = results[0].path
+    lines.append(
+        f"Error is {path.measure}, at {len(path.alphas)} points; batch-norm statistics {TREATMENTS[path.statistics]}."
+    )
+    return "\n".join(lines)
+
+
+def figure(results: Sequence[Comparison], *, fork: str = "", threshold: float = 0.02) -> Any:
+    """A Matplotlib ``Figure``: error along the path, a panel a data set, a line a pair (thesis, figure 4-2).
+
+    ``fork`` says from which state the trainings parted, such as ``"step 500"``. Global state of pyplot is not touched.
+    Raises ``ValueError`` without results.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not results:
+        raise ValueError("No two trainings have been compared: there is nothing to draw.")
+    barriers = mean_barriers(results)
+    drawn = Figure(figsize=(0.8 + 5.2 * len(barriers), 4.6), layout="constrained")
+    FigureCanvasAgg(drawn)
+    panels = drawn.subplots(1, len(barriers), squeeze=False)[0]
+    for panel, (name, barrier) in zip(panels, barriers.items(), strict=True):
+        mine = [result for result in results if result.data == name]
+        for result in mine:
+            _draw(panel, result, alone=len(mine) == 1)
+        panel.set_title(f"{name}: barrier {barrier:.4f}, {verdict(barrier, threshold)}", fontsize=10)
+        panel.set_ylabel(f"error on {name} ({mine[0].path.measure})")
+        ends = "W{} (α = 1) and W{} (α = 0)".format(*mine[0].pair) if len(mine) == 1 else "the two trainings of a pair"
+        panel.set_xlabel(f"α: weights on the line between {ends}")
+        panel.grid(alpha=0.25)
+        panel.margins(y=0.15)
+        panel.legend(fontsize=8)
+    path = results[0].path
+    since = f" from {fork}" if fork else ""
+    drawn.suptitle(
+        f"Error between ends of trainings{since} on different data orders\n"
+        f"{len(path.alphas)} points; batch-norm statistics {TREATMENTS[path.statistics]}",
+        fontsize=10,
+    )
+    return drawn
+
+
+def _draw(panel: Any, result: Comparison, *, alone: bool) -> None:
+    path = result.path
+    label = f"trainings {result.pair[0]} and {result.pair[1]}: barrier {path.barrier:.4f}"
+    (line,) = panel.plot(path.alphas, path.errors, marker=".", label=label)
+    panel.plot((0, 1), path.endpoints, "o", color=line.get_color(), markersize=8)
+    if not alone:
+        return
+    # The barrier: from the mean of the ends up to the highest point.
+    (alpha, error), mean = path.highest, (path.endpoints[0] + path.endpoints[1]) / 2
+    panel.plot((0, 1), (mean, mean), "--", color="0.5", label=f"mean of the ends {mean:.4f}")
+    panel.plot((alpha, alpha), (mean, error), color="tab:red", linewidth=2, label=f"barrier, up to {error:.4f}")
+    first, second = result.pair
+    for at, value, text in ((0, path.endpoints[0], f"W{second}"), (1, path.endpoints[1], f"W{first}")):
+        panel.annotate(f"{text}\n{value:.4f}", (at, value), (0, -12), textcoords="offset points", ha="center", va="top")
+
+
+def png(drawn: Any, dpi: int = 150) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()

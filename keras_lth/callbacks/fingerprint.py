@@ -1,0 +1,147 @@
+"""A fingerprint of the batches that a model is really trained on, whatever they come from."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Odd 64-bit constants; products wrap around.
+_MIX = 0x2545F4914F6CDD1D
+_ROLL = 0x5851F42D4C957F2D
+_SALT = 0x14057B7EF767814F
+# At most this many features of an example, evenly spaced, are read: a large image costs no more than a small one.
+_FEATURES = 4096
+
+
+class Fingerprint:
+    """Folds every training batch of a model into 64 bits that depend on the examples, their order and their places.
+
+    The model's ``train_step`` is overridden on the instance; what it was before, a custom one too, is called from it.
+    Works in graphs, under XLA, with several steps per execution and eagerly; replicas add up. When ``owner`` (an object
+    that lives as long as the running ``fit``) goes away, so does the override.
+    """
+
+    def __init__(self, model: keras.Model, owner: Any = None) -> None:
+        self._model = model
+        with tf.init_scope(), model.distribute_strategy.scope():
+            self._state = tf.Variable(
+                np.zeros(2, np.int64),
+                trainable=False,
+                name="batches_seen",
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+            )
+        state, before = self._state, model.train_step
+
+        def train_step(data: Any) -> Any:
+            now = tf.convert_to_tensor(state)
+            state.assign(tf.stack([now[0] + 1, now[1] * _constant(_ROLL) + digest(data)]))
+            return before(data)
+
+        self._step = train_step
+        self._previous = vars(model).get("train_step")
+        # Through __dict__: a tracked attribute would be saved with the model.
+        vars(model)["train_step"] = train_step
+        model.make_train_function(force=True)
+        self._end = weakref.finalize(owner, self.remove) if owner is not None else None
+
+    def reset(self) -> None:
+        """Begin anew, between two steps."""
+        self._state.assign(np.zeros(2, np.int64))
+
+    def value(self) -> tuple[int, int]:
+        """(batches seen since the last reset, their hash). Replicas' batches are counted each."""
+        count, folded = (int(number) for number in np.asarray(self._state))
+        return count, folded
+
+    def remove(self) -> None:
+        """Give the model its own ``train_step`` back; safe to call twice."""
+        if self._end is not None:
+            self._end.detach()
+            self._end = None
+        model = self._model
+        if vars(model).get("train_step") is not self._step:
+            return
+        del vars(model)["train_step"]
+        if self._previous is not None:
+            vars(model)["train_step"] = self._previous
+        model.make_train_function(force=True)
+
+
+class Orders:
+    """The fingerprints of each training's epochs since the fork; two trainings with an epoch in common are refused."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, dict[int, tuple[int, int]]] = {}
+
+    def note(self, training: int, step: int, value: tuple[int, int]) -> None:
+        """Training ``training`` saw batches of fingerprint ``value`` in the epoch that ended at ``step``.
+
+        Raises ``ValueError`` when no batch was seen, or when another training saw the same ones.
+        """
+        if value[0] == 0:
+            raise ValueError(
+                f"No batch was seen before step {step}: the model's train function does not call model.train_step, so "
+                f"that data orders cannot be shown to differ."
+            )
+        for other, epochs in self._seen.items():
+            if other != training and epochs.get(step) == value:
+                raise ValueError(
+                    f"Trainings {other} and {training} saw the same {value[0]} batches in the same order before step "
+                    f"{step}: without a difference in noise they would be found stable. Train on "
+                    f"keras_lth.datasets.ordered(x, y, batch_size, seed), which gets another order in each training, or "
+                    f"on data that is shuffled anew in each epoch."
+                )
+        self._seen.setdefault(training, {})[step] = value
+
+
+def digest(data: Any) -> Any:
+    """A scalar int64 tensor: a hash of a batch that depends on values, on places and on the order of examples."""
+    folded = _constant(_SALT)
+    for leaf in keras.tree.flatten(data):
+        if leaf is not None:
+            folded = _mixed(folded) + _leaf(leaf)
+    return folded
+
+
+def _leaf(leaf: Any) -> Any:
+    if isinstance(leaf, tf.RaggedTensor):
+        parts = [_leaf(part) for part in (leaf.flat_values, *leaf.nested_row_splits)]
+        return tf.add_n([part * _constant(_MIX + 2 * i) for i, part in enumerate(parts)])
+    if isinstance(leaf, tf.SparseTensor):
+        return _leaf(leaf.values) + _mixed(_leaf(leaf.indices))
+    bits = _bits(tf.convert_to_tensor(leaf))
+    rows = tf.reshape(bits, [tf.shape(bits)[0], -1] if bits.shape.rank else [1, 1])
+    if rows.shape[1] is not None and rows.shape[1] > _FEATURES:
+        rows = rows[:, :: -(-rows.shape[1] // _FEATURES)]
+    hashes = tf.reduce_sum(rows * _weights(rows, 1), axis=1)
+    return tf.reduce_sum(_mixed(hashes + _weights(rows, 0)))
+
+
+def _bits(tensor: Any) -> Any:
+    """The bits of each element as int64."""
+    if tensor.dtype == tf.string:
+        return tf.strings.to_hash_bucket_fast(tensor, 2**62)
+    if tensor.dtype.is_floating or tensor.dtype.is_complex:
+        whole = {1: tf.int8, 2: tf.int16, 4: tf.int32}.get(tensor.dtype.size, tf.int64)
+        tensor = tf.bitcast(tensor, whole)
+    return tf.cast(tensor, tf.int64)
+
+
+def _weights(rows: Any, axis: int) -> Any:
+    """Different odd numbers for the places along an axis."""
+    places = tf.range(tf.cast(tf.shape(rows)[axis], tf.int64), dtype=tf.int64)
+    return tf.bitwise.bitwise_or(_mixed(_mixed(places + _constant(_SALT))), tf.constant(1, tf.int64))
+
+
+def _mixed(value: Any) -> Any:
+    value = value * _constant(_MIX)
+    return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(29, tf.int64)))
+
+
+def _constant(value: int) -> Any:
+    return tf.constant(value & 0x7FFFFFFFFFFFFFFF, tf.int64)

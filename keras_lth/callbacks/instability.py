@@ -1,0 +1,319 @@
+"""Instability analysis inside one ``fit`` (thesis 4.1.1, Algorithm 3)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_lth import files, surgery
+from keras_lth.callbacks.fingerprint import Fingerprint, Orders
+from keras_lth.callbacks.fit_call import fit_argument
+from keras_lth.callbacks.rounds import UNKNOWN, RoundsCallback
+from keras_lth.rounds import Rounds, Span
+from keras_lth.schedules import Duration
+from keras_lth.tickets import Snapshot
+
+if TYPE_CHECKING:
+    from keras_lth.analysis.instability import Comparison
+
+_TREATMENTS = ("interpolate", "first", "second", "reestimate")
+
+
+class InstabilityCallback(RoundsCallback):
+    """Trains, goes back to the state at the fork, trains again on another data order, and compares the ends.
+
+    ``fit``'s ``epochs`` is an upper bound: each training has ``epochs // runs`` epochs, training 0 from the begin, the
+    others from the fork. Everything goes back: weights, statistics, optimiser slots, iterations, learning rate, the
+    callbacks in ``callbacks``. Between two ends the error is measured along the line (30 points). After ``fit`` the
+    model holds the last training's weights; the other ends are in ``ends``.
+
+    The noise must differ: data made by ``keras_lth.datasets.ordered`` is sent on another order in each training. Any
+    data is watched, by a hash of each batch trained on, and an order that repeats is an error: NumPy data after
+    ``keras.utils.set_random_seed`` is shuffled alike in every epoch, and would be found "stable".
+
+    Args:
+        fork_at: the step at which the trainings part: ``0``, ``"500 steps"``, ``"2 epochs"``, ``"1%"`` of a training.
+        runs: trainings to compare, all pairs of them.
+        data: name → ``(x, y)`` arrays or a finite ``tf.data.Dataset``, where the error is measured.
+        statistics: treatment of batch-norm statistics: ``"interpolate"``, ``"first"``, ``"second"``, ``"reestimate"``.
+        points: points of the path, the ends included.
+        threshold: instability below it is stable.
+        span: ``"remaining"`` trains from the fork at step k to T. ``"restart"`` trains T steps from the state at the
+            fork with the schedule from 0 (4.1.2); then one more training, which only leads to the fork, comes first and
+            is not compared, and each has ``epochs // (runs + 1)`` epochs.
+        callbacks: callbacks that count epochs or remember, begun and ended with each training.
+        directory: folder for ``instability.json``, ``instability.png`` and each training's end, ``run_<n>.state``.
+            Results of an earlier analysis there are replaced when the new ones are complete.
+        metric: compiled metric that the error is made of; by default the accuracy. See ``analysis.Evaluator``.
+        batch_size: examples a batch when errors are measured on arrays.
+        train: the ``ordered`` dataset that ``fit`` trains on, where ``fit``'s own argument cannot be seen.
+        train_data: training examples for ``statistics="reestimate"``; by default ``data["train"]``.
+        verbose: 0 silent, 1 a line a training and a data set.
+
+    Attributes, after ``fit``:
+        results: a ``Comparison`` for each data set and pair.
+        barrier, stable: data set → mean barrier of its pairs, and whether it is below ``threshold``.
+        ends: the ``Snapshot`` at the end of each training that is compared.
+
+    Raises ``ValueError`` for arguments that cannot work, with what would, and for data orders that do not differ;
+    ``RuntimeError`` when a training diverges.
+    """
+
+    name = "Instability"
+
+    def __init__(
+        self,
+        fork_at: str | int | Duration = 0,
+        runs: int = 2,
+        data: Mapping[str, Any] | None = None,
+        statistics: str = "interpolate",
+        points: int = 30,
+        threshold: float = 0.02,
+        span: Span = "remaining",
+        callbacks: Iterable[keras.callbacks.Callback] = (),
+        directory: str | os.PathLike[str] | None = None,
+        metric: str | None = None,
+        batch_size: int = 1000,
+        train: Any = None,
+        train_data: Any = None,
+        verbose: int = 1,
+    ) -> None:
+        for name, value, least in (("runs", runs, 2), ("points", points, 2), ("batch_size", batch_size, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is a whole number ≥ {least}, not {value!r}.")
+        if span not in ("remaining", "restart"):
+            raise ValueError(f'span is "remaining" or "restart", not {span!r}.')
+        if statistics not in _TREATMENTS:
+            raise ValueError(f"statistics is one of {', '.join(map(repr, _TREATMENTS))}, not {statistics!r}.")
+        if not threshold > 0:
+            raise ValueError(f"threshold is an error above 0, such as 0.02, not {threshold!r}.")
+        self.fork_at = Duration.parse(fork_at)
+        self.runs, self.points, self.threshold = runs, points, threshold
+        self.statistics, self.span, self.metric, self.batch_size = statistics, span, metric, batch_size
+        self.data = _data(data)
+        self.train_data = self.data.get("train") if train_data is None else train_data
+        if statistics == "reestimate" and self.train_data is None:
+            raise ValueError('statistics="reestimate" needs train_data, or a data set named "train".')
+        self.directory = None if directory is None else FilePath(directory)
+        super().__init__(callbacks=callbacks, data=train, verbose=verbose)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._fingerprint: Fingerprint | None = None
+        self._lock: files.DirectoryLock | None = None
+        self._orders = Orders()
+        self._began = time.perf_counter()
+        self.results: list[Comparison] = []
+        self.barrier: dict[str, float] = {}
+        self.stable: dict[str, bool] = {}
+        self.ends: list[Snapshot] = []
+
+    # The hooks: what is laid on the model comes off again whatever happens.
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Plan, watch the batches."""
+        self._release()
+        with self._releasing():
+            super().on_train_begin(logs)
+            self._fingerprint = Fingerprint(self.model, fit_argument(self.model, "epoch_iterator"))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Go back if a training is over."""
+        with self._releasing():
+            super().on_epoch_begin(epoch, logs)
+            self._watch().reset()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """See that a training begins at the learning rate of the fork."""
+        with self._releasing():
+            super().on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keep the state at the fork."""
+        with self._releasing():
+            super().on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Compare the data orders; after the last training, compare the ends."""
+        with self._releasing():
+            super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Take off what watched the batches."""
+        try:
+            super().on_train_end(logs)
+        finally:
+            self._release()
+
+    # What RoundsCallback asks.
+    def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
+        trainings = self.runs + self._first()
+        if epochs < trainings:
+            raise ValueError(
+                f"{trainings} trainings need at least {trainings} epochs, fit has {epochs}: fit(epochs={trainings}) or "
+                f"more gives each epochs // {trainings}."
+            )
+        each = epochs // trainings
+        fork, steps = self.fork_at.steps(steps_per_epoch, each), steps_per_epoch or UNKNOWN
+        if fork >= each * steps:
+            raise ValueError(
+                f"fork_at={str(self.fork_at)!r} is step {fork}, but each training has {each * steps} steps ({each} of "
+                f"fit's {epochs} epochs, {steps} batches each): fork before that, or give fit more epochs."
+            )
+        return Rounds(trainings - 1, each, steps, fork, self.span)
+
+    def _begin(self) -> None:
+        machine = self._machine()
+        if self.directory is not None:
+            lock = files.DirectoryLock(self.directory)
+            lock.acquire()
+            self._lock = lock
+        self._say(
+            f"{self.name}: {self.runs} trainings of {machine.epochs} epochs that part at step {machine.rewind_step}; "
+            f"{machine.total_epochs} of fit's {self.params['epochs']} epochs."
+        )
+
+    def _capture_if_due(self) -> None:
+        before = self.captured
+        super()._capture_if_due()
+        if self.captured is not before:
+            self._watch().reset()
+
+    def _went(self, epoch: int, logs: dict[str, Any]) -> None:
+        number = self.position.round - self._first()
+        # Before the fork there is one training, with nothing to differ from.
+        if number >= 0 and self._step > self._machine().start(1):
+            self._orders.note(number, self._step, self._watch().value())
+
+    def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
+        for path, variable in surgery.variables(self.model).items():
+            if variable.trainable and not np.isfinite(np.asarray(variable).astype(np.float64)).all():
+                raise RuntimeError(f"A training diverged: {path} holds NaN or infinity. Try a lower learning rate.")
+        # Averaged weights (use_ema) take their place at the end of a fit; here at the end of each training.
+        self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
+        number, start = round - self._first(), self._machine().start(round)
+        values = ", ".join(f"{name} {float(value):.4f}" for name, value in logs.items())
+        what = f"training {number}" if number >= 0 else "first training, which led to the fork"
+        seconds, self._began = time.perf_counter() - self._began, time.perf_counter()
+        self._say(f"{self.name}, {what}: steps {start} → {self._step}, {seconds:.1f} s; {values}")
+        if number < 0:
+            return
+        self.ends.append(surgery.snapshot(self.model))
+        if self.directory is not None:
+            self.ends[-1].save(self.directory / f"run_{number}.state")
+        if last:
+            self._compare()
+
+    def _go_back(self, round: int) -> None:
+        surgery.rewind(self.model, self._start(), restore_optimizer=True)
+
+    # What a user asks.
+    def summary(self) -> str:
+        """A table with a row a pair and data set, and the verdict on each data set."""
+        from keras_lth.analysis.instability import summary
+
+        return summary(self.results, self.threshold)
+
+    def figure(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """The error along the path as a Matplotlib ``Figure``; written to ``path`` as PNG if given."""
+        from keras_lth.analysis.instability import figure, png
+
+        drawn = figure(self.results, fork=f"step {self._machine().rewind_step}", threshold=self.threshold)
+        if path is not None:
+            files.write_atomic(path, png(drawn))
+        return drawn
+
+    def as_dict(self) -> dict[str, Any]:
+        """Results and settings, for JSON; ``instability.json`` holds it."""
+        machine = self._machine()
+        return {
+            "fork_step": machine.rewind_step,
+            "total_steps": machine.total_steps,
+            "runs": self.runs,
+            "span": self.span,
+            "points": self.points,
+            "threshold": self.threshold,
+            "statistics": self.statistics,
+            "order_seed": self._order_seed if self._order is not None else None,
+            "barrier": dict(self.barrier),
+            "stable": dict(self.stable),
+            "results": [result.as_dict() for result in self.results],
+        }
+
+    # Its parts.
+    def _first(self) -> int:
+        """Number of the first training that is compared."""
+        return 1 if self.span == "restart" else 0
+
+    def _compare(self) -> None:
+        from keras_lth.analysis.connectivity import TREATMENTS
+        from keras_lth.analysis.instability import compare, mean_barriers, verdict
+
+        self.results = compare(
+            self.ends,
+            self.model,
+            self.data,
+            points=self.points,
+            statistics=self.statistics,
+            metric=self.metric,
+            batch_size=self.batch_size,
+            train_data=self.train_data,
+        )
+        self.barrier = mean_barriers(self.results)
+        self.stable = {name: barrier < self.threshold for name, barrier in self.barrier.items()}
+        if self.directory is not None:
+            self.figure(self.directory / "instability.png")
+            # Last: where it is, all is.
+            text = json.dumps(self.as_dict(), indent=1) + "\n"
+            files.write_atomic(self.directory / "instability.json", text.encode())
+        pairs = len(self.results) // len(self.data)
+        for name, barrier in self.barrier.items():
+            self._say(
+                f"{self.name} on {name} from step {self._machine().rewind_step}: barrier {barrier:.4f}"
+                f"{f', mean of {pairs} pairs' if pairs > 1 else ''}: {verdict(barrier, self.threshold)}; batch-norm "
+                f"statistics {TREATMENTS[self.statistics]}."
+            )
+
+    def _watch(self) -> Fingerprint:
+        if self._fingerprint is None:
+            raise RuntimeError(f"{self.name} is in no running fit.")
+        return self._fingerprint
+
+    @contextmanager
+    def _releasing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        if self._fingerprint is not None:
+            self._fingerprint.remove()
+            self._fingerprint = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _say(self, text: str) -> None:
+        if self.verbose:
+            print(text, flush=True)
+
+
+def _data(data: Any) -> dict[str, Any]:
+    from keras_lth.analysis.evaluation import Batches
+
+    if not isinstance(data, Mapping) or not data:
+        raise ValueError(f'data maps names to data sets: data={{"train": (x, y), "test": (x, y)}}, not {data!r:.80}.')
+    for name, value in data.items():
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"A data set's name is a string, not {name!r}.")
+        Batches.check(value, f"data[{name!r}]")
+    return dict(data)
