@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Span = Literal["remaining", "restart"]
+# Steps of an epoch whose number of batches is not known yet; the driver learns it at the end of the first.
+UNKNOWN = 1 << 40
 
 
 class Action(enum.Enum):

@@ -102,8 +102,9 @@ def levels(
         out.append(after)
     if target is not None and sum(out[-1].values()) > target:
         raise ValueError(
-            f"{rounds} rounds at fraction {fraction} reach a density of {sum(out[-1].values()) / sum(size.values()):.4g}, "
-            f"not {target_density}: leave rounds out, or raise the fraction."
+            f"{rounds} rounds at fraction {fraction} reach a density of "
+            f"{sum(out[-1].values()) / sum(size.values()):.4g}, not {target_density}: leave rounds out, or raise the "
+            f"fraction."
         )
     return out
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 from fractions import Fraction
 
@@ -15,9 +16,17 @@ LENET = {"fc1/kernel": 235_200, "fc2/kernel": 30_000, "output/kernel": 1_000}
 
 @pytest.mark.parametrize(
     ("text", "amount", "unit"),
-    [(0, 0, "steps"), (500, 500, "steps"), ("500 steps", 500, "steps"), ("1 step", 1, "steps"), ("2 epochs", 2, "epochs"),
-     ("0.5 epochs", 0.5, "epochs"), ("1%", 1, "%"), (" 2.5 % ", 2.5, "%")],
-)  # fmt: skip
+    [
+        (0, 0, "steps"),
+        (500, 500, "steps"),
+        ("500 steps", 500, "steps"),
+        ("1 step", 1, "steps"),
+        ("2 epochs", 2, "epochs"),
+        ("0.5 epochs", 0.5, "epochs"),
+        ("1%", 1, "%"),
+        (" 2.5 % ", 2.5, "%"),
+    ],
+)
 def test_durations_are_read(text: object, amount: float, unit: str) -> None:
     assert Duration.parse(text) == Duration(amount, unit)  # type: ignore[arg-type]
 
@@ -71,7 +80,7 @@ def test_layers_have_fractions_of_their_own() -> None:
 
 
 def test_what_cannot_be_reached_is_said() -> None:
-    with pytest.raises(ValueError, match="not 0.1"):
+    with pytest.raises(ValueError, match=r"not 0\.1"):
         levels({"": 1000}, 0.2, rounds=2, target_density=0.1)
     with pytest.raises(ValueError, match=re.escape("no longer removes")):
         levels({"": 3}, 0.1, rounds=5)
@@ -85,7 +94,7 @@ def test_a_target_is_hit_exactly_over_layers(sizes: dict[str, int], target: floa
     wanted = round_half_up(target, total)
     if wanted == 0:
         return
-    found = levels(sizes, 0.5, target_density=target) if wanted * 2 >= total else levels(sizes, 1.0, target_density=target)
+    found = levels(sizes, 0.5 if wanted * 2 >= total else 1.0, target_density=target)
     assert sum(found[-1].values()) == wanted
-    for earlier, later in zip(found, found[1:], strict=False):
+    for earlier, later in itertools.pairwise(found):
         assert all(0 <= later[name] <= earlier[name] for name in sizes)

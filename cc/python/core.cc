@@ -42,8 +42,8 @@ const Named& FormatOf(const std::string& name) {
 
 void Require(const py::array& array, py::ssize_t width, py::ssize_t size, const char* what) {
   const auto address = reinterpret_cast<std::uintptr_t>(array.data());
-  if ((array.flags() & py::array::c_style) == 0 || array.itemsize() != width || array.size() != size ||
-      address % static_cast<std::uintptr_t>(width) != 0) {
+  const bool aligned = size == 0 || address % static_cast<std::uintptr_t>(width) == 0;
+  if ((array.flags() & py::array::c_style) == 0 || array.itemsize() != width || array.size() != size || !aligned) {
     throw std::invalid_argument(std::string(what) + ": a C-contiguous aligned array of " + std::to_string(size) +
                                 " items of " + std::to_string(width) + " bytes is needed");
   }

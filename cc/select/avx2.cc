@@ -2,8 +2,6 @@
 #if defined(__AVX2__)
 #include <immintrin.h>
 
-#include <limits>
-
 #include "cc/select/kernels.h"
 
 namespace keras_lth::select::avx2 {
@@ -77,7 +75,7 @@ class Comparer {
 
  private:
   __m256i Magnitude(const T* x) {
-    const __m256i v = _mm256_and_si256(Load(x), Set1(std::numeric_limits<T>::max()));
+    const __m256i v = _mm256_and_si256(Load(x), Set1(kMagnitude<T>));
     nan_ = _mm256_or_si256(nan_, Greater<T>(v, infinity_));
     return v;
   }

@@ -2,8 +2,6 @@
 #if defined(__AVX512BW__)
 #include <immintrin.h>
 
-#include <limits>
-
 #include "cc/select/kernels.h"
 
 namespace keras_lth::select::avx512 {
@@ -37,7 +35,7 @@ class Comparer {
 
   void operator()(const T* x, std::uint64_t* above, std::uint64_t* at_least) {
     constexpr int kLanes = 64 / sizeof(T);
-    const __m512i magnitude = Set1(std::numeric_limits<T>::max());
+    const __m512i magnitude = Set1(kMagnitude<T>);
     std::uint64_t high = 0, low = 0;
     for (int i = 0; i < 64; i += kLanes) {
       const __m512i v = _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude);

@@ -8,15 +8,20 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
 namespace keras_lth::select {
 
-// At most this many values go into one kernel call, so that positions fit 32 bits and a call stays in the cache.
+// Values in a piece of work: positions in it fit 32 bits, and what a kernel reads and writes stays in the cache.
 inline constexpr std::size_t kChunk = std::size_t{1} << 16;
 inline constexpr int kBinBits = 11;
 inline constexpr std::size_t kBins = std::size_t{1} << kBinBits;
+
+// All bits but the sign.
+template <class T>
+inline constexpr T kMagnitude = std::numeric_limits<T>::max();
 
 struct Counts {
   std::size_t above;   // eligible magnitudes > hi

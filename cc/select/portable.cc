@@ -1,6 +1,4 @@
 // Plain C++ for any processor; simple loops over 64 values that a compiler can vectorise for its baseline.
-#include <limits>
-
 #include "cc/select/kernels.h"
 
 namespace keras_lth::select::portable {
@@ -50,7 +48,7 @@ class Comparer {
     std::uint8_t high[64], low[64];
     T largest = 0;
     for (int i = 0; i < 64; ++i) {
-      const T magnitude = static_cast<T>(x[i] & std::numeric_limits<T>::max());
+      const T magnitude = static_cast<T>(x[i] & kMagnitude<T>);
       high[i] = magnitude > hi_;
       low[i] = magnitude > below_;
       largest = magnitude > largest ? magnitude : largest;

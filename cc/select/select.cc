@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
+#include "cc/select/rank.h"
 #include "cc/threads/for_each.h"
 
 namespace keras_lth::select {
@@ -18,22 +18,6 @@ namespace {
 
 constexpr std::size_t kChunksPerThread = 8;  // below this starting a thread costs more than it saves
 constexpr double kDeviations = 6.0;          // half width of the bracket, in standard deviations of a sample's rank
-
-template <class T>
-const KernelsOf<T>& Of(const Kernels& kernels) {
-  if constexpr (sizeof(T) == 2) return kernels.of16;
-  if constexpr (sizeof(T) == 4) return kernels.of32;
-  if constexpr (sizeof(T) == 8) return kernels.of64;
-}
-
-template <class T>
-struct Chunk {
-  const T* values;
-  const std::uint8_t* eligible;
-  std::uint8_t* selected;
-  std::size_t size;
-  std::size_t start;  // position of the first value when all arrays are put end to end
-};
 
 template <class T>
 struct Bracket {
@@ -53,22 +37,6 @@ std::uint64_t Scramble(std::uint64_t x) {  // splitmix64
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
   x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
   return x ^ (x >> 31);
-}
-
-template <class T>
-std::vector<Chunk<T>> Split(const std::vector<Array>& arrays) {
-  std::vector<Chunk<T>> chunks;
-  std::size_t start = 0;
-  for (const Array& array : arrays) {
-    const auto* values = static_cast<const T*>(array.values);
-    for (std::size_t at = 0; at < array.size; at += kChunk) {
-      const std::size_t size = std::min(kChunk, array.size - at);
-      chunks.push_back({values + at, array.eligible == nullptr ? nullptr : array.eligible + at, array.selected + at,
-                        size, start + at});
-    }
-    start += array.size;
-  }
-  return chunks;
 }
 
 template <class T>
@@ -102,14 +70,16 @@ class Selector {
       Settle(found, bracket, k - total.above);
       return std::nullopt;
     }
-    T threshold;
+    Bracket<T> side = bracket;  // where the threshold is
+    std::size_t rank = k - total.above;
     if (k < total.above) {
-      threshold = Kth(chunks_, static_cast<T>(bracket.hi + 1), infinity_, k, threads_);
-    } else if (hit) {
-      threshold = Kth(chunks_, bracket.lo, bracket.hi, k - total.above, threads_);
-    } else {
-      threshold = Kth(chunks_, T{0}, static_cast<T>(bracket.lo - 1), k - total.above - total.within, threads_);
+      side = {static_cast<T>(bracket.hi + 1), infinity_};
+      rank = k;
+    } else if (!hit) {
+      side = {T{0}, static_cast<T>(bracket.lo - 1)};
+      rank = k - total.above - total.within;
     }
+    const T threshold = Kth(kernels_, chunks_, side.lo, side.hi, rank, threads_);
     const std::vector<Found<T>> exact = Pass({threshold, threshold}, 0);
     MarkTies(exact, threshold, k - std::min(k, Sum(exact).above));
     return std::nullopt;
@@ -144,7 +114,7 @@ class Selector {
         const std::size_t at = stretch * stride + Scramble(stretch) % stride - chunk.start;
         if (at >= chunk.size) continue;  // before the chunk, where it wraps round, or after it
         if (chunk.eligible != nullptr && chunk.eligible[at] == 0) continue;
-        parts[i].push_back(static_cast<T>(chunk.values[at] & std::numeric_limits<T>::max()));
+        parts[i].push_back(static_cast<T>(chunk.values[at] & kMagnitude<T>));
       }
     });
     std::vector<T> sample;
@@ -162,10 +132,12 @@ class Selector {
     const double reach = kDeviations * std::sqrt(n * share * (1.0 - share)) + 2.0;
     const double first = std::floor(n * share - reach), last = std::ceil(n * share + reach);
     const std::vector<Chunk<T>> all = {{sample.data(), nullptr, nullptr, sample.size(), 0}};
-    const T top = std::numeric_limits<T>::max();
+    const auto at_rank = [&](double rank) {
+      return std::min(infinity_, Kth(kernels_, all, T{0}, kMagnitude<T>, static_cast<std::size_t>(rank), 1));
+    };
     Bracket<T> bracket{T{0}, infinity_};
-    if (first >= 1.0) bracket.hi = std::min(infinity_, Kth(all, T{0}, top, static_cast<std::size_t>(first), 1));
-    if (last <= n) bracket.lo = std::min(infinity_, Kth(all, T{0}, top, static_cast<std::size_t>(last), 1));
+    if (first >= 1.0) bracket.hi = at_rank(first);
+    if (last <= n) bracket.lo = at_rank(last);
     return bracket;
   }
 
@@ -179,8 +151,8 @@ class Selector {
       const Chunk<T>& chunk = chunks_[i];
       const bool list = listed.load() <= room;
       if (list && indices[worker].empty()) {
-        values[worker].resize(kChunk);
-        indices[worker].resize(kChunk);
+        values[worker].resize(std::min(kChunk, size_));
+        indices[worker].resize(std::min(kChunk, size_));
       }
       Counts& counts = found[i].counts;
       counts = of_.partition(chunk.values, chunk.eligible, chunk.selected, chunk.size, bracket.lo, bracket.hi,
@@ -204,55 +176,14 @@ class Selector {
     return total;
   }
 
-  // The rank-th largest eligible magnitude among those in [lo, hi], rank from 1.
-  T Kth(const std::vector<Chunk<T>>& chunks, T lo, T hi, std::size_t rank, unsigned workers) const {
-    using Wide = std::uint64_t;
-    while (lo < hi) {
-      int shift = 0;
-      while (((static_cast<Wide>(hi) - static_cast<Wide>(lo)) >> shift) >= kBins) ++shift;
-      std::vector<std::size_t> bins(kBins, 0);
-      CountBins(chunks, lo, hi, shift, workers, &bins);
-      std::size_t bin = kBins - 1;
-      for (; bin > 0 && rank > bins[bin]; --bin) rank -= bins[bin];
-      const Wide first = static_cast<Wide>(lo) + (static_cast<Wide>(bin) << shift);
-      const Wide last = first + ((Wide{1} << shift) - 1);
-      lo = static_cast<T>(first);
-      hi = static_cast<T>(std::min(last, static_cast<Wide>(hi)));
-    }
-    return lo;
-  }
-
-  void CountBins(const std::vector<Chunk<T>>& chunks, T lo, T hi, int shift, unsigned workers,
-                 std::vector<std::size_t>* bins) const {
-    std::vector<std::vector<std::size_t>> wide(workers);
-    threads::ForEach(workers, chunks.size(), [&](unsigned worker, std::size_t i) {
-      std::vector<std::size_t>& mine = wide[worker];
-      if (mine.empty()) mine.resize(kBins, 0);
-      std::uint32_t narrow[kBins] = {};
-      of_.histogram(chunks[i].values, chunks[i].eligible, chunks[i].size, lo, hi, shift, narrow);
-      for (std::size_t bin = 0; bin < kBins; ++bin) mine[bin] += narrow[bin];
-    });
-    for (const std::vector<std::size_t>& part : wide) {
-      for (std::size_t bin = 0; bin < part.size(); ++bin) (*bins)[bin] += part[bin];
-    }
-  }
-
   // Of the listed values, selects the `need` largest.
   void Settle(const std::vector<Found<T>>& found, Bracket<T> bracket, std::size_t need) const {
-    // Lists are no longer than a chunk, so that each can be one call of a kernel.
-    std::vector<Chunk<T>> lists;
-    for (const Found<T>& part : found) {
-      if (!part.values.empty()) lists.push_back({part.values.data(), nullptr, nullptr, part.values.size(), 0});
-    }
-    const T threshold = Kth(lists, bracket.lo, bracket.hi, need, 1);
-    std::vector<std::size_t> ties(found.size());
-    std::size_t larger = 0;
-    for (std::size_t i = 0; i < found.size(); ++i) {
-      for (const T value : found[i].values) {
-        larger += value > threshold;
-        ties[i] += value == threshold;
-      }
-    }
+    std::vector<T> joined;
+    for (const Found<T>& part : found) joined.insert(joined.end(), part.values.begin(), part.values.end());
+    const std::vector<Chunk<T>> all = {{joined.data(), nullptr, nullptr, joined.size(), 0}};
+    const T threshold = Kth(kernels_, all, bracket.lo, bracket.hi, need, 1);
+    const auto is_larger = [threshold](T value) { return value > threshold; };
+    const auto larger = static_cast<std::size_t>(std::count_if(joined.begin(), joined.end(), is_larger));
     std::size_t left = need - std::min(need, larger);
     for (std::size_t i = 0; i < found.size(); ++i) {
       std::uint8_t* selected = chunks_[i].selected;
@@ -282,7 +213,7 @@ class Selector {
     for (std::size_t array = 0; array < arrays_.size(); ++array) {
       const auto* values = static_cast<const T*>(arrays_[array].values);
       for (std::size_t i = 0; i < arrays_[array].size; ++i) {
-        if ((values[i] & std::numeric_limits<T>::max()) > infinity_) return {array, i};
+        if ((values[i] & kMagnitude<T>) > infinity_) return {array, i};
       }
     }
     throw std::runtime_error("the values changed while they were read");

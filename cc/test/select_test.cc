@@ -1,5 +1,6 @@
 // Holds TopK against a stable sort of decoded values. Prints what fails and returns 1, or 0 when nothing does.
-// The instruction set is the best one, or the one KERAS_LTH_ISA names.
+// The instruction set is the best one, or the one KERAS_LTH_ISA names. With the argument "float32" only that format is
+// checked: enough to look for races, which the formats have in common.
 #include "cc/select/select.h"
 
 #include <algorithm>
@@ -109,7 +110,7 @@ void Check(const Case<T>& c) {
       const std::vector<sel::Array> arrays = Arrays(c, &got);
       const auto nan = sel::TopK(arrays, c.format, k, sel::Choose(""), threads);
       Expect(!nan && got == expected,
-             c.name + ", k = " + std::to_string(k) + " of " + std::to_string(n) + ", threads " + std::to_string(threads));
+             c.name + ", k " + std::to_string(k) + " of " + std::to_string(n) + ", threads " + std::to_string(threads));
     }
   }
   std::vector<std::vector<std::uint8_t>> out;
@@ -248,18 +249,21 @@ void CheckChoice() {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  const bool all = argc < 2 || std::strcmp(argv[1], "float32") != 0;
   std::printf("instruction set %s\n", sel::Choose("").name);
   CheckForEach();
   CheckChoice();
   CheckFormat<std::int32_t>(sel::Format::kFloat32, 0x7F800000, "float32");
-  CheckFormat<std::int16_t>(sel::Format::kFloat16, 0x7C00, "float16");
-  CheckFormat<std::int16_t>(sel::Format::kBfloat16, 0x7F80, "bfloat16");
-  CheckFormat<std::int64_t>(sel::Format::kFloat64, 0x7FF0000000000000, "float64");
   CheckNan<std::int32_t>(sel::Format::kFloat32, 0x7F800000, "float32");
-  CheckNan<std::int16_t>(sel::Format::kFloat16, 0x7C00, "float16");
-  CheckNan<std::int16_t>(sel::Format::kBfloat16, 0x7F80, "bfloat16");
-  CheckNan<std::int64_t>(sel::Format::kFloat64, 0x7FF0000000000000, "float64");
+  if (all) {
+    CheckFormat<std::int16_t>(sel::Format::kFloat16, 0x7C00, "float16");
+    CheckFormat<std::int16_t>(sel::Format::kBfloat16, 0x7F80, "bfloat16");
+    CheckFormat<std::int64_t>(sel::Format::kFloat64, 0x7FF0000000000000, "float64");
+    CheckNan<std::int16_t>(sel::Format::kFloat16, 0x7C00, "float16");
+    CheckNan<std::int16_t>(sel::Format::kBfloat16, 0x7F80, "bfloat16");
+    CheckNan<std::int64_t>(sel::Format::kFloat64, 0x7FF0000000000000, "float64");
+  }
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;
 }

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -45,8 +44,8 @@ void ForEach(unsigned workers, std::size_t items, const std::function<void(unsig
     helpers.reserve(wanted);
     try {
       for (std::size_t i = 0; i < wanted; ++i) helpers.emplace_back(work, static_cast<unsigned>(i + 1));
-    } catch (const std::system_error&) {
-      // No more threads to be had: those that started and the caller do all the items.
+    } catch (const std::exception&) {
+      // No more threads or memory to be had: those that started and the caller do all the items.
     }
   }
   work(0);

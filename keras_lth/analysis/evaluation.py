@@ -136,7 +136,7 @@ class Batches:
 
     @staticmethod
     def check(data: Any, name: str) -> None:
-        """Raise ``ValueError`` unless ``data`` is arrays of one length or a finite dataset; the error names ``name``."""
+        """Raise ``ValueError``, naming ``name``, unless ``data`` is arrays of one length or a finite dataset."""
         if isinstance(data, tf.data.Dataset):
             if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
                 raise ValueError(f"{name} is an endless dataset: bound it, as with dataset.take(steps).")
@@ -175,7 +175,11 @@ def _batched(data: tuple[Any, ...], batch_size: int) -> Any:
         stop = tf.minimum(start + batch_size, n)
         return keras.tree.map_structure(lambda array: array[start:stop], tensors)
 
-    return tf.data.Dataset.range(0, n, batch_size).map(take).prefetch(2)
+    options = tf.data.Options()
+    # Each evaluation makes two iterators; rewriting so small a graph takes longer than it saves.
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
+    return tf.data.Dataset.range(0, n, batch_size).map(take).prefetch(2).with_options(options)
 
 
 def _tensor(value: Any) -> Any:

@@ -150,8 +150,8 @@ def figure(results: Sequence[Comparison], *, fork: str = "", threshold: float = 
             _draw(panel, result, alone=len(mine) == 1)
         panel.set_title(f"{name}: barrier {barrier:.4f}, {verdict(barrier, threshold)}", fontsize=10)
         panel.set_ylabel(f"error on {name} ({mine[0].path.measure})")
-        ends = "W{} (α = 1) and W{} (α = 0)".format(*mine[0].pair) if len(mine) == 1 else "the two trainings of a pair"
-        panel.set_xlabel(f"α: weights on the line between {ends}")
+        first, second = mine[0].pair if len(mine) == 1 else ("first", "second")
+        panel.set_xlabel(f"weights α · W({first}) + (1 − α) · W({second}); large dots: the ends")
         panel.grid(alpha=0.25)
         panel.margins(y=0.15)
         panel.legend(fontsize=8)
@@ -167,7 +167,7 @@ def figure(results: Sequence[Comparison], *, fork: str = "", threshold: float = 
 
 def _draw(panel: Any, result: Comparison, *, alone: bool) -> None:
     path = result.path
-    label = f"trainings {result.pair[0]} and {result.pair[1]}: barrier {path.barrier:.4f}"
+    label = f"trainings {result.pair[0]} (α = 1) and {result.pair[1]} (α = 0): barrier {path.barrier:.4f}"
     (line,) = panel.plot(path.alphas, path.errors, marker=".", label=label)
     panel.plot((0, 1), path.endpoints, "o", color=line.get_color(), markersize=8)
     if not alone:
@@ -177,7 +177,7 @@ def _draw(panel: Any, result: Comparison, *, alone: bool) -> None:
     panel.plot((0, 1), (mean, mean), "--", color="0.5", label=f"mean of the ends {mean:.4f}")
     panel.plot((alpha, alpha), (mean, error), color="tab:red", linewidth=2, label=f"barrier, up to {error:.4f}")
     first, second = result.pair
-    for at, value, text in ((0, path.endpoints[0], f"W{second}"), (1, path.endpoints[1], f"W{first}")):
+    for at, value, text in ((0, path.endpoints[0], f"W({second})"), (1, path.endpoints[1], f"W({first})")):
         panel.annotate(f"{text}\n{value:.4f}", (at, value), (0, -12), textcoords="offset points", ha="center", va="top")
 
 

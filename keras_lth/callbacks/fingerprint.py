@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import keras
@@ -21,12 +20,12 @@ class Fingerprint:
     """Folds every training batch of a model into 64 bits that depend on the examples, their order and their places.
 
     The model's ``train_step`` is overridden on the instance; what it was before, a custom one too, is called from it.
-    Works in graphs, under XLA, with several steps per execution and eagerly; replicas add up. When ``owner`` (an object
-    that lives as long as the running ``fit``) goes away, so does the override.
+    Works in graphs, under XLA, with several steps per execution and eagerly; replicas add up.
     """
 
-    def __init__(self, model: keras.Model, owner: Any = None) -> None:
+    def __init__(self, model: keras.Model) -> None:
         self._model = model
+        self._replicas = int(model.distribute_strategy.num_replicas_in_sync)
         with tf.init_scope(), model.distribute_strategy.scope():
             self._state = tf.Variable(
                 np.zeros(2, np.int64),
@@ -47,7 +46,6 @@ class Fingerprint:
         # Through __dict__: a tracked attribute would be saved with the model.
         vars(model)["train_step"] = train_step
         model.make_train_function(force=True)
-        self._end = weakref.finalize(owner, self.remove) if owner is not None else None
 
     def reset(self) -> None:
         """Begin anew, between two steps."""
@@ -55,14 +53,18 @@ class Fingerprint:
 
     def value(self) -> tuple[int, int]:
         """(batches seen since the last reset, their hash). Replicas' batches are counted each."""
-        count, folded = (int(number) for number in np.asarray(self._state))
+        count, folded = (int(number) for number in self._state.numpy())
         return count, folded
+
+    def since(self, mark: tuple[int, int]) -> tuple[int, int]:
+        """As ``value``, of the batches after ``value()`` was ``mark``, as if ``reset`` had been called there."""
+        count, folded = self.value()
+        steps = (count - mark[0]) // self._replicas
+        rest = folded - mark[1] * pow(_ROLL, steps, 1 << 64)
+        return count - mark[0], (rest + (1 << 63)) % (1 << 64) - (1 << 63)
 
     def remove(self) -> None:
         """Give the model its own ``train_step`` back; safe to call twice."""
-        if self._end is not None:
-            self._end.detach()
-            self._end = None
         model = self._model
         if vars(model).get("train_step") is not self._step:
             return
@@ -73,30 +75,31 @@ class Fingerprint:
 
 
 class Orders:
-    """The fingerprints of each training's epochs since the fork; two trainings with an epoch in common are refused."""
+    """The fingerprints of each training's epochs since the fork; two trainings with one in common are refused."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, dict[int, tuple[int, int]]] = {}
+        self._seen: dict[int, dict[int, set[tuple[int, int]]]] = {}
 
-    def note(self, training: int, step: int, value: tuple[int, int]) -> None:
-        """Training ``training`` saw batches of fingerprint ``value`` in the epoch that ended at ``step``.
+    def note(self, training: int, step: int, *seen: tuple[int, int]) -> None:
+        """Training ``training`` saw batches of these fingerprints in the epoch that ends at ``step``.
 
         Raises ``ValueError`` when no batch was seen, or when another training saw the same ones.
         """
-        if value[0] == 0:
+        if any(count == 0 for count, _ in seen):
             raise ValueError(
                 f"No batch was seen before step {step}: the model's train function does not call model.train_step, so "
                 f"that data orders cannot be shown to differ."
             )
         for other, epochs in self._seen.items():
-            if other != training and epochs.get(step) == value:
+            same = epochs.get(step, set()).intersection(seen)
+            if other != training and same:
                 raise ValueError(
-                    f"Trainings {other} and {training} saw the same {value[0]} batches in the same order before step "
-                    f"{step}: without a difference in noise they would be found stable. Train on "
-                    f"keras_lth.datasets.ordered(x, y, batch_size, seed), which gets another order in each training, or "
-                    f"on data that is shuffled anew in each epoch."
+                    f"Trainings {other} and {training} saw the same {same.pop()[0]} batches in the same order in the "
+                    f"epoch up to step {step}: without a difference in noise they would be found stable. Train on "
+                    f"keras_lth.datasets.ordered(x, y, batch_size=…, seed=…), which gets another order in each "
+                    f"training, or on data that is shuffled anew in each epoch."
                 )
-        self._seen.setdefault(training, {})[step] = value
+        self._seen.setdefault(training, {}).setdefault(step, set()).update(seen)
 
 
 def digest(data: Any) -> Any:

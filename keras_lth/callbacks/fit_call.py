@@ -7,18 +7,40 @@ dataset as an argument.
 
 from __future__ import annotations
 
+import os
 import sys
+from types import FrameType
 from typing import Any
 
 
 def fit_argument(model: Any, name: str, default: Any = None) -> Any:
     """The value of argument ``name`` in the running ``model.fit`` call, or ``default`` outside one."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "fit" and name in frame.f_locals and frame.f_locals.get("self") is model:
             return frame.f_locals[name]
-        frame = frame.f_back  # type: ignore[assignment]  # the outermost frame has none
+        frame = frame.f_back
     return default
+
+
+def in_other_fit(callback: Any) -> bool:
+    """Whether another callback with the same ``directory`` is in a ``fit`` that runs now, in any thread.
+
+    A callback is not told that its ``fit`` raised; that no frame runs it any more tells.
+    """
+    folder = os.path.realpath(callback.directory)
+    for top in sys._current_frames().values():
+        frame: FrameType | None = top
+        while frame is not None:
+            if frame.f_code.co_name == "fit" and "callbacks" in frame.f_locals:
+                listed = frame.f_locals["callbacks"]
+                listed = getattr(listed, "callbacks", listed) or ()
+                for other in listed if isinstance(listed, (list, tuple)) else (listed,):
+                    used = getattr(other, "directory", None)
+                    if other is not callback and used is not None and os.path.realpath(used) == folder:
+                        return True
+            frame = frame.f_back
+    return False
 
 
 def seekable(data: Any) -> Any | None:

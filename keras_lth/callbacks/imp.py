@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_lth import surgery
+from keras_lth.callbacks.fit_call import in_other_fit
 from keras_lth.callbacks.imp_plan import IMPPlan
+from keras_lth.callbacks.imp_text import ended, introduction, pruned
 from keras_lth.callbacks.journal import Journal
-from keras_lth.callbacks.levels import Level, Monitor, summary
-from keras_lth.callbacks.rounds import UNKNOWN, RoundsCallback
+from keras_lth.callbacks.levels import Level, Monitor, nearest, summary
+from keras_lth.callbacks.rounds import RoundsCallback
 from keras_lth.criteria import Magnitude
 from keras_lth.masks import Masks
-from keras_lth.rounds import Position, Rounds, Span
+from keras_lth.rounds import UNKNOWN, Position, Rounds, Span
 from keras_lth.schedules import Duration
 from keras_lth.selection import select
 from keras_lth.tickets import Snapshot, Ticket
 
-Pattern = str | Iterable[str] | Callable[..., bool] | None
+Pattern = str | Sequence[str] | Callable[[str, Any], bool] | None
 
 
 class IMPCallback(RoundsCallback):
@@ -94,7 +95,7 @@ class IMPCallback(RoundsCallback):
         if restore_optimizer and span == "restart":
             raise ValueError('restore_optimizer takes slots from step k, but span="restart" counts from step 0 again.')
         if restore_optimizer and keep == "trained":
-            raise ValueError('restore_optimizer takes slots from step k, which do not belong to keep="trained" weights.')
+            raise ValueError('restore_optimizer takes slots from step k; keep="trained" weights are not of that step.')
         self.plan = IMPPlan(
             rounds, epochs_per_round, target_density, fraction, Duration.parse(rewind_to), span, scope, one_shot
         )
@@ -115,6 +116,7 @@ class IMPCallback(RoundsCallback):
         self._kept: dict[int, Snapshot] = {}
         self._counts: list[dict[str, int]] = []
         self._began = time.perf_counter()
+        self._seen: dict[str, float] = {}
 
     # What RoundsCallback asks.
     def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
@@ -134,21 +136,23 @@ class IMPCallback(RoundsCallback):
         model, machine = self.model, self._machine()
         surgery.mask(model, self._masks[0])
         if self._journal is not None:
-            self._resume(self._journal.open(self._config(), resume=self.resume))
-        self._say(self._introduction())
+            rows = self._journal.open(self._config(), resume=self.resume, abandoned=lambda: not in_other_fit(self))
+            self._resume(rows)
+        self._say(introduction(self.plan, machine, self.keep, self._masks[0], self._counts[-1], self.params["epochs"]))
         if machine.action(self.position).name == "DONE":
             self._say(f"{self.name}: this run is finished; loaded from {self.directory}.")
 
     def _went(self, epoch: int, logs: dict[str, Any]) -> None:
+        numbers = {name: float(value) for name, value in logs.items()}
+        self._seen.update(numbers)  # with validation_freq > 1 the last epoch may lack the monitored log
         if self._journal is not None:
-            row = {"round": self.position.round, "epoch": epoch, "step": self._step}
-            self._journal.epoch({**row, **{name: float(value) for name, value in logs.items()}})
+            self._journal.epoch({"round": self.position.round, "epoch": epoch, "step": self._step, **numbers})
 
     def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
         machine, model = self._machine(), self.model
         self._check_finite(round)
         now = self._masks[round]
-        score = self.monitor.score(logs)
+        score = self.monitor.score(self._seen)
         dense = self.history[0].score if self.history else score
         seconds = time.perf_counter() - self._began
         level = Level(
@@ -160,16 +164,16 @@ class IMPCallback(RoundsCallback):
             monitor=self.monitor.name,
             score=score,
             matching=self.monitor.at_least(score, dense),
-            logs={name: float(value) for name, value in logs.items()},
+            logs=self._seen,
         )
         self.history.append(level)
         if not last:
             self._masks.append(self._prune(round))
             if self.keep == "trained":
                 self._kept[round + 1] = surgery.snapshot(model)
-            self._say(self._line(level, self._masks[-1]))
+            self._say(pruned(level, self.history[0].score, self._masks[-1], table=self.verbose > 1))
         self._write(last)
-        self._began = time.perf_counter()
+        self._began, self._seen = time.perf_counter(), {}
 
     def _go_back(self, round: int) -> None:
         masks = self._masks[round]
@@ -183,11 +187,7 @@ class IMPCallback(RoundsCallback):
         if self._journal is not None:
             self._journal.close()
         if self.history:
-            last = self.history[-1]
-            self._say(
-                f"{self.name}: {len(self.history) - 1} rounds; density {last.density:.1%}, {last.monitor} {last.score:.4f} "
-                f"(dense {self.history[0].score:.4f})."
-            )
+            self._say(ended(self.history))
 
     # What a user asks.
     def summary(self) -> str:
@@ -211,7 +211,7 @@ class IMPCallback(RoundsCallback):
         if density is not None:
             if round is not None:
                 raise ValueError("Ask for a ticket by round or by density, not both.")
-            round = self._nearest(density)
+            round = nearest([masks.density for masks in self._masks], density)
         round = len(self.history) - 1 if round is None else round
         masks = self.masks(round)
         if self.captured is None:
@@ -222,20 +222,9 @@ class IMPCallback(RoundsCallback):
         return Ticket(masks, start, self._provenance(round))
 
     # Its parts.
-    def _nearest(self, density: float) -> int:
-        densities = [masks.density for masks in self._masks]
-        if not 0 < density <= 1:
-            raise ValueError(f"A density lies in (0, 1], not {density!r}.")
-        round = min(range(len(densities)), key=lambda r: abs(math.log(densities[r] / density)))
-        around = [abs(math.log(densities[round] / densities[r])) for r in (round - 1, round + 1) if 0 <= r < len(densities)]
-        if abs(math.log(densities[round] / density)) > max(around, default=0.0) / 2 + 1e-9:
-            listed = ", ".join(f"{r}: {d:.2%}" for r, d in enumerate(densities))
-            raise ValueError(f"No level has a density near {density:.2%}. The levels are {listed}.")
-        return round
-
     def _check_finite(self, round: int) -> None:
         for path, variable in surgery.prunable(self.model, self.include, self.exclude).items():
-            if np.isnan(np.asarray(variable).astype(np.float32)).any():
+            if np.isnan(variable.numpy().astype(np.float32)).any():
                 kept = f" Levels 0 … {round - 1} are in {self.directory}." if self.directory and round else ""
                 raise RuntimeError(f"Round {round} diverged: {path} holds NaN. Try a lower learning rate.{kept}")
 
@@ -294,17 +283,8 @@ class IMPCallback(RoundsCallback):
 
     def _config(self) -> dict[str, Any]:
         """What must agree for a run to be gone on with."""
-        machine = self._machine()
-        fraction = self.plan.fraction
         return {
-            "method": "IMP",
-            "epochs_per_round": machine.epochs,
-            "steps_per_epoch": None if machine.steps_per_epoch == UNKNOWN else machine.steps_per_epoch,
-            "rewind_step": machine.rewind_step,
-            "fraction": dict(fraction) if isinstance(fraction, Mapping) else fraction,
-            "span": machine.span,
-            "scope": self.plan.scope,
-            "one_shot": self.plan.one_shot,
+            **self.plan.config(self._machine()),
             "keep": self.keep,
             "restore_optimizer": self.restore_optimizer,
             "weights": {path: list(mask.shape) for path, mask in self._masks[0].items()},
@@ -326,28 +306,6 @@ class IMPCallback(RoundsCallback):
             "dense_score": self.history[0].score,
         }
 
-    def _introduction(self) -> str:
-        machine, first, last = self._machine(), self._masks[0], sum(self._counts[-1].values())
-        steps = machine.steps_per_epoch
-        back = "initialisation" if machine.rewind_step == 0 else f"step {machine.rewind_step}"
-        if 0 < machine.rewind_step and steps != UNKNOWN:
-            back += f" (epoch {machine.rewind_step / steps:.3g})"
-        verb = "rewinding to" if self.keep == "rewind" else "keeping trained weights, the schedule back to"
-        return (
-            f"{self.name}: {machine.epochs} dense epochs, then {machine.rounds} rounds, {self.plan.scope} magnitude, "
-            f"{verb} {back}: {first.remaining:,} ⇒ {last:,} weights (density {last / first.size:.1%}); "
-            f"{machine.total_epochs} of fit's {self.params['epochs']} epochs."
-        )
-
-    def _line(self, level: Level, after: Masks) -> str:
-        text = (
-            f"{self.name} round {level.round + 1}: {level.remaining:,} ⇒ {after.remaining:,} of {after.size:,} weights "
-            f"(density {after.density:.1%}); {level.monitor} was {level.score:.4f}"
-        )
-        if level.round:
-            text += f" (dense {self.history[0].score:.4f}{', matching' if level.matching else ''})"
-        return text + (f"\n{after.summary()}" if self.verbose > 1 else "")
-
     def _say(self, text: str) -> None:
         if self.verbose:
-            keras.utils.io_utils.print_msg(text) if hasattr(keras.utils, "io_utils") else print(text, flush=True)
+            print(text, flush=True)

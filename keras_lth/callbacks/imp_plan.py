@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from keras_lth.rounds import Rounds, Span
+from keras_lth.rounds import UNKNOWN, Rounds, Span
 from keras_lth.schedules import Duration, levels
 
 # The default goes no lower than this many trainings: 20 cuts of 20 % leave 1.2 % of the weights.
 _MOST_TRAININGS = 21
+START = Duration(0, "steps")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class IMPPlan:
     epochs_per_round: int | None = None
     target_density: float | None = None
     fraction: float | Mapping[str, float] = 0.2
-    rewind_to: Duration = Duration(0, "steps")
+    rewind_to: Duration = START
     span: Span = "remaining"
     scope: str = "global"
     one_shot: bool = False
@@ -36,7 +38,7 @@ class IMPPlan:
             raise ValueError(f"target_density lies between 0 and 1 (0.05 keeps 5 %), not {self.target_density!r}.")
         fractions = self.fraction.values() if isinstance(self.fraction, Mapping) else [self.fraction]
         if any(not 0 <= f < 1 for f in fractions) or not any(f > 0 for f in fractions):
-            raise ValueError(f"fraction lies between 0 and 1 (0.2 prunes a fifth of what remains), not {self.fraction!r}.")
+            raise ValueError(f"fraction lies between 0 and 1 (0.2 prunes a fifth of the rest), not {self.fraction!r}.")
         if self.scope not in ("global", "layer"):
             raise ValueError(f'scope is "global" or "layer", not {self.scope!r}.')
         if isinstance(self.fraction, Mapping) and self.scope != "layer":
@@ -95,7 +97,7 @@ class IMPPlan:
                     f"{rounds} rounds and the dense training need at least {rounds + 1} epochs, fit has {epochs}: "
                     f"fit(epochs={rounds + 1}) or more, or rounds={epochs - 1}."
                 )
-        step = self.rewind_to.steps(None if steps_per_epoch >= 1 << 40 else steps_per_epoch, per_round)
+        step = self.rewind_to.steps(None if steps_per_epoch >= UNKNOWN else steps_per_epoch, per_round)
         out = Rounds(rounds, per_round, steps_per_epoch, step, self.span)
         if out.total_epochs > epochs:
             fewer = [f"rounds={r}" for r in range(rounds - 1, 0, -1) if _needs(out, r, per_round) <= epochs][:1]
@@ -105,10 +107,23 @@ class IMPPlan:
                 if e * steps_per_epoch > step and _needs(out, rounds, e) <= epochs
             ][:1]
             raise ValueError(
-                f"{rounds} rounds of {per_round} epochs after the dense training need {out.total_epochs} epochs, fit has "
-                f"{epochs}: " + ", or ".join([f"fit(epochs={out.total_epochs})", *fewer, *shorter]) + "."
+                f"{rounds} rounds of {per_round} epochs after the dense training need {out.total_epochs} epochs, "
+                f"fit has {epochs}: " + ", or ".join([f"fit(epochs={out.total_epochs})", *fewer, *shorter]) + "."
             )
         return out
+
+    def config(self, machine: Rounds) -> dict[str, Any]:
+        """What must agree between a run and the one that goes on with it, for JSON. The number of rounds may grow."""
+        return {
+            "method": "IMP",
+            "epochs_per_round": machine.epochs,
+            "steps_per_epoch": None if machine.steps_per_epoch >= UNKNOWN else machine.steps_per_epoch,
+            "rewind_step": machine.rewind_step,
+            "fraction": dict(self.fraction) if isinstance(self.fraction, Mapping) else self.fraction,
+            "span": machine.span,
+            "scope": self.scope,
+            "one_shot": self.one_shot,
+        }
 
 
 def _needs(like: Rounds, rounds: int, epochs: int) -> int:

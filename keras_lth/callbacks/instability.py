@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,8 @@ import keras
 import numpy as np
 
 from keras_lth import files, surgery
-from keras_lth.callbacks.fingerprint import Fingerprint, Orders
-from keras_lth.callbacks.fit_call import fit_argument
-from keras_lth.callbacks.rounds import UNKNOWN, RoundsCallback
+from keras_lth.callbacks.rounds import UNKNOWN
+from keras_lth.callbacks.watched import WatchedRounds
 from keras_lth.rounds import Rounds, Span
 from keras_lth.schedules import Duration
 from keras_lth.tickets import Snapshot
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 _TREATMENTS = ("interpolate", "first", "second", "reestimate")
 
 
-class InstabilityCallback(RoundsCallback):
+class InstabilityCallback(WatchedRounds):
     """Trains, goes back to the state at the fork, trains again on another data order, and compares the ends.
 
     ``fit``'s ``epochs`` is an upper bound: each training has ``epochs // runs`` epochs, training 0 from the begin, the
@@ -107,50 +105,11 @@ class InstabilityCallback(RoundsCallback):
 
     def _forget(self) -> None:
         super()._forget()
-        self._fingerprint: Fingerprint | None = None
-        self._lock: files.DirectoryLock | None = None
-        self._orders = Orders()
         self._began = time.perf_counter()
         self.results: list[Comparison] = []
         self.barrier: dict[str, float] = {}
         self.stable: dict[str, bool] = {}
         self.ends: list[Snapshot] = []
-
-    # The hooks: what is laid on the model comes off again whatever happens.
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Plan, watch the batches."""
-        self._release()
-        with self._releasing():
-            super().on_train_begin(logs)
-            self._fingerprint = Fingerprint(self.model, fit_argument(self.model, "epoch_iterator"))
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Go back if a training is over."""
-        with self._releasing():
-            super().on_epoch_begin(epoch, logs)
-            self._watch().reset()
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """See that a training begins at the learning rate of the fork."""
-        with self._releasing():
-            super().on_train_batch_begin(batch, logs)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the state at the fork."""
-        with self._releasing():
-            super().on_train_batch_end(batch, logs)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Compare the data orders; after the last training, compare the ends."""
-        with self._releasing():
-            super().on_epoch_end(epoch, logs)
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Take off what watched the batches."""
-        try:
-            super().on_train_end(logs)
-        finally:
-            self._release()
 
     # What RoundsCallback asks.
     def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
@@ -172,32 +131,19 @@ class InstabilityCallback(RoundsCallback):
     def _begin(self) -> None:
         machine = self._machine()
         if self.directory is not None:
-            lock = files.DirectoryLock(self.directory)
-            lock.acquire()
-            self._lock = lock
+            self._take(self.directory)
         self._say(
             f"{self.name}: {self.runs} trainings of {machine.epochs} epochs that part at step {machine.rewind_step}; "
             f"{machine.total_epochs} of fit's {self.params['epochs']} epochs."
         )
 
-    def _capture_if_due(self) -> None:
-        before = self.captured
-        super()._capture_if_due()
-        if self.captured is not before:
-            self._watch().reset()
-
-    def _went(self, epoch: int, logs: dict[str, Any]) -> None:
-        number = self.position.round - self._first()
-        # Before the fork there is one training, with nothing to differ from.
-        if number >= 0 and self._step > self._machine().start(1):
-            self._orders.note(number, self._step, self._watch().value())
-
     def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
-        for path, variable in surgery.variables(self.model).items():
-            if variable.trainable and not np.isfinite(np.asarray(variable).astype(np.float64)).all():
-                raise RuntimeError(f"A training diverged: {path} holds NaN or infinity. Try a lower learning rate.")
         # Averaged weights (use_ema) take their place at the end of a fit; here at the end of each training.
         self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
+        end = surgery.snapshot(self.model)
+        for path, value in end.weights.items():
+            if not np.isfinite(value.astype(np.float64)).all():
+                raise RuntimeError(f"A training diverged: {path} holds NaN or infinity. Try a lower learning rate.")
         number, start = round - self._first(), self._machine().start(round)
         values = ", ".join(f"{name} {float(value):.4f}" for name, value in logs.items())
         what = f"training {number}" if number >= 0 else "first training, which led to the fork"
@@ -205,9 +151,9 @@ class InstabilityCallback(RoundsCallback):
         self._say(f"{self.name}, {what}: steps {start} → {self._step}, {seconds:.1f} s; {values}")
         if number < 0:
             return
-        self.ends.append(surgery.snapshot(self.model))
+        self.ends.append(end)
         if self.directory is not None:
-            self.ends[-1].save(self.directory / f"run_{number}.state")
+            end.save(self.directory / f"run_{number}.state")
         if last:
             self._compare()
 
@@ -249,7 +195,6 @@ class InstabilityCallback(RoundsCallback):
 
     # Its parts.
     def _first(self) -> int:
-        """Number of the first training that is compared."""
         return 1 if self.span == "restart" else 0
 
     def _compare(self) -> None:
@@ -280,27 +225,6 @@ class InstabilityCallback(RoundsCallback):
                 f"{f', mean of {pairs} pairs' if pairs > 1 else ''}: {verdict(barrier, self.threshold)}; batch-norm "
                 f"statistics {TREATMENTS[self.statistics]}."
             )
-
-    def _watch(self) -> Fingerprint:
-        if self._fingerprint is None:
-            raise RuntimeError(f"{self.name} is in no running fit.")
-        return self._fingerprint
-
-    @contextmanager
-    def _releasing(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self._release()
-            raise
-
-    def _release(self) -> None:
-        if self._fingerprint is not None:
-            self._fingerprint.remove()
-            self._fingerprint = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
 
     def _say(self, text: str) -> None:
         if self.verbose:

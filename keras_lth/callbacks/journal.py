@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ class Journal:
         self.folder = Path(folder)
         self._lock: files.DirectoryLock | None = None
 
-    def open(self, config: Mapping[str, Any], *, resume: bool) -> list[dict[str, Any]]:
+    def open(
+        self, config: Mapping[str, Any], *, resume: bool, abandoned: Callable[[], bool] | None = None
+    ) -> list[dict[str, Any]]:
         """Lock the folder; the finished levels of an earlier run with this config, oldest first."""
         self.close()
         lock = files.DirectoryLock(self.folder)
-        lock.__enter__()
+        lock.acquire(abandoned)
         self._lock = lock
         try:
             return self._read(json.loads(json.dumps(config)), resume)
@@ -46,9 +48,10 @@ class Journal:
             earlier = json.loads(known.read_text())
             differs = [k for k in sorted({*earlier, *config}) if earlier.get(k) != config.get(k)]
             if differs:
-                listed = "; ".join(f"{k}: {_brief(earlier.get(k))} there, {_brief(config.get(k))} here" for k in differs)
+                pairs = [f"{k}: {_brief(earlier.get(k))} there, {_brief(config.get(k))} here" for k in differs]
                 raise ValueError(
-                    f"{self.folder} holds another run ({listed}). Use another directory, or resume=False to overwrite it."
+                    f"{self.folder} holds another run ({'; '.join(pairs)}). Use another directory, or resume=False "
+                    f"to overwrite it."
                 )
             if (self.folder / "levels.json").exists():
                 rows = json.loads((self.folder / "levels.json").read_text())
@@ -68,7 +71,7 @@ class Journal:
     def close(self) -> None:
         """Let go of the folder; safe to call twice."""
         if self._lock is not None:
-            self._lock.__exit__(None, None, None)
+            self._lock.release()
             self._lock = None
 
     def epoch(self, row: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -61,6 +62,19 @@ class Monitor:
         """Whether ``score`` is as good as the dense one, without a margin: a winning ticket (thesis 3.2)."""
         smaller = self._mode == "min" or (self._mode == "auto" and self.name.endswith(_SMALLER))
         return score <= dense if smaller else score >= dense
+
+
+def nearest(densities: Sequence[float], density: float) -> int:
+    """The level nearest to ``density``, within half a cut. Raises ``ValueError`` that lists the levels."""
+    if not 0 < density <= 1:
+        raise ValueError(f"A density lies in (0, 1], not {density!r}.")
+    away = [abs(math.log(d / density)) for d in densities]
+    level = away.index(min(away))
+    beside = [abs(math.log(densities[level] / densities[i])) for i in (level - 1, level + 1) if 0 <= i < len(densities)]
+    if away[level] > max(beside, default=0.0) / 2 + 1e-9:
+        listed = ", ".join(f"{i}: {d:.2%}" for i, d in enumerate(densities))
+        raise ValueError(f"No level has a density near {density:.2%}. The levels are {listed}.")
+    return level
 
 
 def summary(history: Sequence[Level]) -> str:

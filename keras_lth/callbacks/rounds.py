@@ -13,11 +13,9 @@ import numpy as np
 
 from keras_lth import surgery
 from keras_lth.callbacks.fit_call import fit_argument, seekable
-from keras_lth.rounds import Action, Position, Rounds, nearest_visible, noise_seed
+from keras_lth.rounds import UNKNOWN, Action, Position, Rounds, nearest_visible, noise_seed
 from keras_lth.tickets import Snapshot
 
-# Stands for "the number of batches is not known yet"; learnt at the end of the first epoch.
-UNKNOWN = 1 << 40
 _REMEMBERS = ("LearningRateScheduler", "ReduceLROnPlateau", "EarlyStopping", "ModelCheckpoint", "BackupAndRestore")
 
 
@@ -188,7 +186,7 @@ class RoundsCallback(keras.callbacks.Callback):
                 self._inner.on_epoch_end(local, logs)
                 return
             raise RuntimeError(
-                f"The epoch ended at step {self._step} of a training, where {machine.stop(self.position)} was expected: "
+                f"The epoch ended at step {self._step} of a training, not at {machine.stop(self.position)}: "
                 f"the data gave fewer batches than it announced."
             )
         self._inner.on_epoch_end(local, logs)
@@ -285,7 +283,7 @@ class RoundsCallback(keras.callbacks.Callback):
         """Another sample of SGD noise: dropout's seeds move with the round, as the data order does."""
         for path, variable in surgery.variables(self.model).items():
             if path.endswith("seed_generator_state"):
-                seed = np.array(variable)
+                seed = np.array(variable.numpy())
                 seed[0] = noise_seed(int(seed[0]), round)
                 variable.assign(seed)
 
@@ -302,14 +300,17 @@ class RoundsCallback(keras.callbacks.Callback):
         machine = self._machine()
         if machine.steps_per_epoch != UNKNOWN:
             return
-        seen = self._iterations() - self._epoch_iterations
+        # One step per execution: hooks are exact, and Keras counts an iteration more where the data runs out. Several:
+        # the last hook may be past the end, and the iterations are exact.
+        one = int(self.model.steps_per_execution) == 1
+        seen = (self._step if one else self._epoch_start + self._iterations() - self._epoch_iterations) - self._epoch_start
         self.machine = self._plan(self.params["epochs"], seen)
         self._see_rewind_step()
         self._step = self._epoch_start + seen
         self.position = replace(self.position, step=self._step, ended=False)
 
     def _iterations(self) -> int:
-        return int(np.array(self.model.optimizer._iterations))
+        return int(self.model.optimizer._iterations.numpy())
 
     def _local_epoch(self) -> int:
         return max(self._step - 1, 0) // self._machine().steps_per_epoch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras_lth.datasets.images import Splits, digits, fashion_mnist, mnist, tfds
 
 if TYPE_CHECKING:
-    from keras_lth.datasets.ordered import Ordered, ordered
+    from keras_lth.datasets.order import Ordered, ordered
 
 __all__ = ["Ordered", "Splits", "digits", "fashion_mnist", "load", "mnist", "ordered", "tfds"]
 
@@ -31,9 +31,7 @@ def load(name: str, **options: Any) -> Splits:
 def __getattr__(name: str) -> Any:
     # Only `ordered` needs TensorFlow; the arrays load without it.
     if name in {"Ordered", "ordered"}:
-        import importlib
+        from keras_lth.datasets import order
 
-        module = importlib.import_module("keras_lth.datasets.ordered")
-        globals().update(Ordered=module.Ordered, ordered=module.ordered)
-        return globals()[name]
+        return getattr(order, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

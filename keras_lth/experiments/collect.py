@@ -31,16 +31,16 @@ def collect(workdir: Path, steps_per_epoch: int) -> None:
     for replicate_folder in sorted(workdir.glob("replicate_*"), key=lambda p: int(p.name.split("_")[1])):
         replicate = int(replicate_folder.name.split("_")[1])
         for arm_folder in sorted(p for p in replicate_folder.iterdir() if p.is_dir()):
+            name: dict[str, Any] = {"arm": arm_folder.name, "replicate": replicate}
             for row, epochs in _trainings(arm_folder, steps_per_epoch):
-                name = {"arm": arm_folder.name, "replicate": replicate}
                 results.append({**name, **row, **_named(epochs[-1])})
                 tested = [e for e in epochs if "val_accuracy" in e]
                 level = {**name, "level": row["level"], "density": row["density"]}
                 curves += [{**level, "epoch": e["epoch"] + 1, "step": e["step"], **_named(e)} for e in tested]
             if arm_folder.name == "imp":
                 layers += [{"replicate": replicate, **row} for row in _layers(arm_folder)]
-    for name, columns, rows in (("results", RESULTS, results), ("curves", CURVES, curves), ("layers", LAYERS, layers)):
-        files.write_atomic(workdir / f"{name}.csv", _csv(columns, rows).encode())
+    for table, columns, rows in (("results", RESULTS, results), ("curves", CURVES, curves), ("layers", LAYERS, layers)):
+        files.write_atomic(workdir / f"{table}.csv", _csv(columns, rows).encode())
 
 
 def _trainings(arm: Path, steps_per_epoch: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:

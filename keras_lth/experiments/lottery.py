@@ -28,7 +28,6 @@ from keras_lth.masks import Masks
 from keras_lth.selection import random_like
 from keras_lth.tickets import Snapshot
 
-ARMS = ("imp", "reinit", "random_layerwise", "random_global")
 Config = Mapping[str, Any]
 
 

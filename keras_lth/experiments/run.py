@@ -16,6 +16,7 @@ from typing import Any
 
 from keras_lth import files
 
+ARMS = ("imp", "reinit", "random_layerwise", "random_global")
 Task = tuple[str, tuple[Any, ...]]
 
 
@@ -25,9 +26,9 @@ def run(config: dict[str, Any], workdir: str | os.PathLike[str], *, workers: int
     Raises ``ValueError`` when the folder holds a run of another config, with what differs.
     """
     here = Path(workdir)
-    unknown = [arm for arm in config["arms"] if arm not in ("imp", "reinit", "random_layerwise", "random_global")]
-    if unknown or "imp" not in config["arms"]:
-        raise ValueError(f'arms are "imp" (needed by the others), "reinit", "random_layerwise", "random_global", not {unknown}.')
+    arms = config["arms"]
+    if not set(arms) <= set(ARMS) or "imp" not in arms:
+        raise ValueError(f"arms are some of {', '.join(ARMS)}, imp always among them, not {', '.join(arms)}.")
     with files.DirectoryLock(here):
         began = time.time()
         _same_config(config, here)
@@ -38,7 +39,8 @@ def run(config: dict[str, Any], workdir: str | os.PathLike[str], *, workers: int
 
         collect(here, Setting(config).steps_per_epoch)
         gather(here)
-        files.append_line(here / "sessions.jsonl", json.dumps({"seconds": round(time.time() - began), "workers": workers}))
+        session = {"seconds": round(time.time() - began), "workers": workers}
+        files.append_line(here / "sessions.jsonl", json.dumps(session))
     return here
 
 
@@ -102,4 +104,7 @@ def _do(task: Task, config: dict[str, Any], here: Path) -> None:
         return
     from keras_lth.experiments.lottery import run_ablation, run_imp
 
-    {"imp": run_imp, "ablation": run_ablation}[name](config, here, *args)
+    if name == "imp":
+        run_imp(config, here, *args)
+    else:
+        run_ablation(config, here, *args)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,11 @@ class DirectoryLock:
         self.folder = Path(folder)
         self._descriptor: int | None = None
 
-    def acquire(self) -> None:
+    def acquire(self, abandoned: Callable[[], bool] | None = None) -> None:
         """Take the lock; the folder is created when missing.
+
+        ``abandoned`` is asked when this very process holds it: True when the holder will never release it, such as a
+        callback whose ``fit`` raised and which a traceback still refers to. Its lock is then set aside.
 
         Raises:
             RuntimeError: another process (or this one) holds it: its pid, host and since when.
@@ -84,8 +87,12 @@ class DirectoryLock:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, json.dumps({**holder, "since": now}).encode())
         except BlockingIOError:
-            holder_text = _holder(descriptor)
+            pid, holder_text = _holder(descriptor)
             os.close(descriptor)
+            if pid == os.getpid() and abandoned is not None and abandoned():
+                path.unlink()
+                self.acquire()
+                return
             raise RuntimeError(f"{self.folder} is in use by {holder_text}") from None
         except BaseException:
             os.close(descriptor)
@@ -106,9 +113,9 @@ class DirectoryLock:
         self.release()
 
 
-def _holder(descriptor: int) -> str:
+def _holder(descriptor: int) -> tuple[int | None, str]:
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        return holder["pid"], f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (ValueError, KeyError, TypeError):  # its holder has not written it yet
-        return "another process"
+        return None, "another process"

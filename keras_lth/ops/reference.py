@@ -24,7 +24,8 @@ def top_k_masks(arrays: Sequence[Array], k: int, *, masks: Sequence[Bools] | Non
         positions = np.flatnonzero(np.concatenate([np.ravel(mask) for mask in allowed]))
     count = check_k(k, positions.size)
     # float64 holds every value of the other formats exactly.
-    flat = [np.abs(np.ravel(array).astype(np.float64)) for array in values]
+    with np.errstate(invalid="ignore"):  # a signalling NaN is reported below
+        flat = [np.abs(np.ravel(array).astype(np.float64)) for array in values]
     for i, magnitudes in enumerate(flat):
         nans = np.flatnonzero(np.isnan(magnitudes))
         if nans.size:

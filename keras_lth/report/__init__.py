@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from keras_lth.report.sentences import findings
 from keras_lth.report.page import write
 from keras_lth.report.results import Curve, ErrorPath, Layer, Outcome, Results, read
+from keras_lth.report.sentences import findings
 
 __all__ = ["Curve", "ErrorPath", "Layer", "Outcome", "Results", "findings", "read", "write"]

@@ -43,10 +43,11 @@ def curves(results: Results) -> Figure | None:
     early = [100 * line[max(0, len(line) // 8)][2] for panel in panels for line, *_ in panel if line]
     top = max(100 * point[3] for panel in panels for line, *_ in panel for point in line)
     low = style.lower_limit(top, finals, early)
+    room = max(0.04 * (top - low), 0.05)
     for axes, panel, title in zip(grid[0], panels, titles, strict=True):
         axes.set_title(title)
         style.step_axis(axes)
-        axes.set_ylim(low - 0.04 * (top - low), min(100.0, top) + 0.04 * (top - low))
+        axes.set_ylim(low - room, min(100.0, top) + room)
         for line, colour, marker, name in panel:
             if not line:
                 continue

@@ -33,21 +33,24 @@ def accuracy(results: Results) -> Figure:
     style.density_axis(axes, [c.density for found in summary.arms.values() for c in found])
     style.percent_axis(axes, "test accuracy after the last step, %")
     low, high = _accuracy_limits(summary)
+    # What the axis does not hold stands at its foot, below all points: a row for each arm and kind.
+    kinds = [any(100 * c.mean < low for c in found) + any(c.diverged for c in found) for found in summary.arms.values()]
+    step = 0.035 * (high - low)
+    low -= step * sum(kinds)
+    feet = (low + step * (0.6 + i) for i in itertools.count())
     axes.set_ylim(low, high)
     ends = _dense_band(axes, summary.dense)
     notes = ["● mean at least the dense mean   ○ below it"] if summary.dense and any(cells.values()) else []
-    # Points that the axis does not hold stand at its foot, a row for each arm and kind.
-    rows = (low + (high - low) * (0.02 + 0.035 * i) for i in itertools.count())
     for arm, line in cells.items():
         colour = style.colour_of(arm)
         start = [summary.dense] if arm == DENSE_ARM and summary.dense and summary.dense.values else []
         _draw_arm(axes, arm, [*start, *line])
         below = [c.density for c in line if 100 * c.mean < low]
         if below:
-            axes.plot(below, [next(rows)] * len(below), "v", color=colour, zorder=5, label="_clipped")
+            axes.plot(below, [next(feet)] * len(below), "v", color=colour, zorder=5, label="_clipped")
         lost = [c.density for c in summary.arms[arm] if c.diverged]
         if lost:
-            axes.plot(lost, [next(rows)] * len(lost), "X", color=colour, markersize=8, zorder=5, label="_diverged")
+            axes.plot(lost, [next(feet)] * len(lost), "X", color=colour, markersize=8, zorder=5, label="_diverged")
         last = 100 * line[-1].mean if line else low
         text = arm_name(arm) if line else f"{arm_name(arm)}: diverged"
         text += f" ▼ {last:.1f} %" if last < low else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
@@ -37,24 +36,22 @@ def barriers(rows: Iterable[ErrorPath], data: str) -> dict[int, list[float]]:
     out: dict[int, list[float]] = {}
     for row in sorted(rows, key=lambda row: row.fork_step):
         if row.data == data:
-            values = out.setdefault(row.fork_step, [])
-            if math.isfinite(row.barrier):
-                values.append(row.barrier)
+            out.setdefault(row.fork_step, []).extend([row.barrier] if row.whole else [])
     return out
 
 
 def along(rows: Sequence[ErrorPath]) -> list[tuple[float, float, float, float]]:
-    """(α, mean, least, greatest) error over pairs, finite values only."""
+    """(α, mean, least, greatest) error over pairs; pairs that diverged are left out."""
     points: dict[float, list[float]] = {}
     for row in rows:
-        for alpha, error in zip(row.alphas, row.errors, strict=True):
-            if math.isfinite(error):
+        if row.whole:
+            for alpha, error in zip(row.alphas, row.errors, strict=True):
                 points.setdefault(round(alpha, 9), []).append(error)
     return [(alpha, mean(values), min(values), max(values)) for alpha, values in sorted(points.items())]
 
 
-def pairs_text(results: Results) -> str:
-    """How many pairs the means are over."""
+def pairs_text(results: Results, spread: str) -> str:
+    """How many pairs the means are over, and what shows their spread: "bands" or "bars"."""
     counts = {
         len({(row.replicate, row.pair) for row in rows if row.fork_step == fork})
         for rows in networks(results.paths).values()
@@ -63,7 +60,7 @@ def pairs_text(results: Results) -> str:
     if counts == {1}:
         return "one pair of data orders: no spread"
     n = str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    return f"{n} pairs of data orders: lines are means, bands and bars least to greatest"
+    return f"{n} pairs of data orders: lines are means, {spread} least to greatest"
 
 
 def _title(results: Results) -> str:
@@ -87,7 +84,7 @@ def path(results: Results) -> Figure | None:
     figure, grid = style.canvas(
         1.75 + 2.35 * len(groups),
         "Error on the line between two trainings that share their first k steps",
-        f"{_title(results)}; {pairs_text(results)}. The trained networks are at 0 and 1.",
+        f"{_title(results)}; {pairs_text(results, 'bands')}. The trained networks are at 0 and 1.",
         rows=len(groups),
         columns=len(forks),
         headed=True,
@@ -144,7 +141,7 @@ def barrier(results: Results) -> Figure | None:
         return None
     groups = networks(results.paths)
     figure, grid = style.canvas(
-        4.4, "Instability against the step of the fork", f"{_title(results)}; {pairs_text(results)}"
+        4.4, "Instability against the step of the fork", f"{_title(results)}; {pairs_text(results, 'bars')}"
     )
     axes: Axes = grid[0, 0]
     forks = sorted({row.fork_step for row in results.paths})
@@ -194,7 +191,7 @@ def _bars(points: Mapping[int, Sequence[float]]) -> list[list[float]]:
 
 
 def _least(paths: Iterable[ErrorPath]) -> float:
-    return min((100 * row.barrier for row in paths if math.isfinite(row.barrier)), default=0.0)
+    return min((100 * row.barrier for row in paths if row.whole), default=0.0)
 
 
 def _fork_axis(axes: Axes, forks: Sequence[int]) -> None:

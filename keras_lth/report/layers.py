@@ -35,7 +35,9 @@ def layers(results: Results) -> Figure | None:
     least = min([row.density for row in results.layers if row.remaining] + list(overall.values()))
     low = 100 * least / 1.6
     axes.set_ylim(low, 130)
-    axes.yaxis.set_major_locator(FixedLocator([m * 10.0**e for e in range(-6, 3) for m in (1, 2, 5)]))
+    axes.yaxis.set_major_locator(
+        FixedLocator([t for e in range(-6, 3) for m in (1, 2, 5) if low <= (t := m * 10.0**e) <= 130])
+    )
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     x = [overall[level] for level in levels]
@@ -58,7 +60,10 @@ def layers(results: Results) -> Figure | None:
         if len(paths) <= 8 or index % math.ceil(len(paths) / 8) == 0:
             last = kept[-1] if kept else 0
             ends.append(End(x[last], 100 * middle[last], name + (" (empty)" if gone else ""), colour))
-    style.footnote(figure, ["✖ the layer has no weight left"] if emptied else [])
+    notes = ["✖ the layer has no weight left"] if emptied else []
+    if len(paths) > 8:
+        notes.append("dark to light: input to output, not every layer is named")
+    style.footnote(figure, notes)
     style.label_ends(figure, axes, ends)
     style.widen_right(figure)
     return figure

@@ -32,12 +32,13 @@ h1 { font-size: 1.6em; margin-bottom: 0; } h2 { font-size: 1.2em; margin-top: 2e
 p.sub { color: #555; margin-top: .2em; }
 figure { margin: 1.5em 0; } img { width: 100%; height: auto; } figcaption { color: #444; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 12.5px; white-space: nowrap; font-variant-numeric: tabular-nums; }
-th, td { padding: .25em .55em; text-align: right; border-bottom: 1px solid #e3e3e3; }
+table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabular-nums; }
+td { white-space: nowrap; line-height: 1.25; } td small { color: #555; font-size: 10.5px; }
+th, td { padding: .25em .45em; text-align: right; border-bottom: 1px solid #e3e3e3; }
 thead th { border-bottom: 1px solid #888; vertical-align: bottom; } th.arm { text-align: center; }
 th.arm, td.arm { border-left: 1px solid #ccc; } tr.reaches td { background: #eef5fa; }
-table.setting { font-size: 14px; white-space: normal; }
-table.setting th, table.setting td { text-align: left; vertical-align: top; }
+table.setting { font-size: 14px; }
+table.setting th, table.setting td { white-space: normal; text-align: left; vertical-align: top; }
 """
 
 
@@ -113,15 +114,22 @@ def _table(results: Results) -> str:
     first, arms = tables.header(results)
     top = "".join(f'<th rowspan="2">{escape(name)}</th>' for name in first)
     top += "".join(f'<th class="arm" colspan="2">{escape(name)}</th>' for name in arms)
-    below = '<th class="arm">%</th><th>− dense</th>' * len(arms)
+    below = '<th class="arm">%</th><th>−&nbsp;dense</th>' * len(arms)
     rows = []
     begins = range(len(first), len(first) + 2 * len(arms), 2)
     for cells in tables.text_rows(results):
         shade = ' class="reaches"' if cells[len(first) - 1] == "yes" else ""
         opened = ['<td class="arm">' if i in begins else "<td>" for i in range(len(cells))]
-        line = "".join(f"{td}{escape(cell)}</td>" for td, cell in zip(opened, cells, strict=True))
+        line = "".join(f"{td}{_two_lines(cell)}</td>" for td, cell in zip(opened, cells, strict=True))
         rows.append(f"<tr{shade}>{line}</tr>\n")
     return f"<table><thead><tr>{top}</tr><tr>{below}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody></table>\n"
+
+
+def _two_lines(cell: str) -> str:
+    """What stands in brackets, below the number."""
+    number, opened, rest = cell.partition(" (")
+    below = escape(opened.strip() + rest).replace("), ", ")<br>")
+    return f"{escape(number)}<br><small>{below}</small>" if opened else escape(cell)
 
 
 def _setting(config: Mapping[str, Any]) -> str:

@@ -84,6 +84,11 @@ class ErrorPath:
     stable: bool = False
     statistics: str | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Whether every number is finite: one that is not must not count as low."""
+        return all(map(math.isfinite, (*self.errors, self.barrier)))
+
 
 @dataclass(frozen=True)
 class Results:
@@ -112,7 +117,7 @@ class Results:
     def verdict(self) -> str:
         """What a subnetwork that reaches the dense accuracy is called: "winning ticket" when it starts from step 0
         (thesis 3.2), "matching" when it starts later (thesis 4.2.2)."""
-        start = self.config.get("rewind_to", self.config.get("rewind_step", 0))
+        start = self.config.get("rewind_to", self.config.get("rewind_step")) or 0
         return "matching" if Duration.parse(start).amount else "winning ticket"
 
 

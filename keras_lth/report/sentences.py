@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from keras_lth.report.curves import averaged, compared_level
@@ -10,8 +9,8 @@ from keras_lth.report.instability import STABLE, barriers, networks
 from keras_lth.report.results import DENSE_ARM, Results
 from keras_lth.report.tables import Cell, Summary, arm_name, mean, percent, signed, summarise
 
-_SUBJECT = {"imp": "IMP tickets", "reinit": "reinitialised ones", "random_layerwise": "random layerwise ones",
-            "random_global": "random global ones"}  # fmt: skip
+_SUBJECT = {"imp": "IMP tickets", "reinit": "reinitialised ones", "random_layerwise": "layerwise random ones",
+            "random_global": "global random ones"}  # fmt: skip
 
 
 def findings(results: Results) -> list[str]:
@@ -80,16 +79,12 @@ def _sparsest(summary: Summary, arms: Sequence[str]) -> list[str]:
     listed = ", ".join(f"{arm_name(c.arm)} {100 * c.mean:.2f} % ({signed(c.difference)})" for c in cells)
     at = percent(cells[0].density)
     out = [f"At the sparsest level, {at} of the weights: {listed}; in brackets the points to dense."]
+    above: list[str] = []
     for arm in arms:
-        if arm == DENSE_ARM:
-            continue
         both = [(a, b) for b in summary.arms[arm] if (a := summary.at(DENSE_ARM, b.level)) and a.values and b.values]
-        above = sum(a.mean > b.mean for a, b in both)
-        if both:
-            where = "every level" if above == len(both) else f"{above} of {len(both)} levels"
-            where = "no level" if above == 0 else where
-            out.append(f"IMP is above {arm_name(arm)} at {where}.")
-    return out
+        if arm != DENSE_ARM and both:
+            above.append(f"{arm_name(arm)} at {sum(a.mean > b.mean for a, b in both)} of {len(both)}")
+    return [*out, f"IMP is more accurate than {', '.join(above)} levels."] if above else out
 
 
 def curve_findings(results: Results) -> list[str]:
@@ -130,14 +125,18 @@ def path_findings(results: Results) -> list[str]:
     """From which fork step each network is stable: mean instability below 2 points (thesis 4.1.1)."""
     out: list[str] = []
     for name, rows in networks(results.paths).items():
+        parts: list[str] = []
+        named = ""
         for data in sorted({row.data for row in rows}):
-            found = {fork: values for fork, values in barriers(rows, data).items() if values}
-            means = {fork: mean(values) for fork, values in found.items()}
+            means = {fork: mean(values) for fork, values in barriers(rows, data).items() if values}
             if not means:
-                out.append(f"The {name}: every pair diverged, on {data} data.")
+                parts.append(f"on {data} data every pair diverged")
                 continue
-            listed = ", ".join(f"{100 * value:.2f} points from step {fork:,}" for fork, value in means.items())
-            out.append(f"The {name}, on {data} data: instability {listed}; {_stable(means)}.")
+            points = ", ".join(f"{100 * value:.2f}" for value in means.values())
+            steps = f" from step{'' if len(means) == 1 else 's'} {', '.join(f'{fork:,}' for fork in means)}"
+            parts.append(f"on {data} data {points} points{steps if steps != named else ''}, {_stable(means)}")
+            named = steps
+        out.append(f"Instability of the {name}: {'; '.join(parts)}.")
     return out
 
 
@@ -150,7 +149,7 @@ def _stable(means: dict[int, float]) -> str:
         return "unstable (2 or more)" if one else "unstable (2 or more) from every step tried"
     if stable == list(means)[-len(stable) :]:
         return f"stable (below 2) from step {stable[0]:,} on"
-    return f"stable (below 2) from step {', '.join(f'{fork:,}' for fork in stable)} only"
+    return f"stable (below 2) only from step {', '.join(f'{fork:,}' for fork in stable)}"
 
 
 def caveats(results: Results) -> list[str]:
@@ -169,8 +168,7 @@ def caveats(results: Results) -> list[str]:
     lost = [f"{_where(cell)}, replicate {each}" for cell in cells for each in cell.diverged]
     if lost:
         out.append(f"Diverged and left out of the means: {'; '.join(lost)}.")
-    broken = [row for row in results.paths if not all(map(math.isfinite, (*row.errors, row.barrier)))]
-    lines = sorted({(row.network, row.fork_step, row.pair) for row in broken})
+    lines = sorted({(row.network, row.fork_step, row.pair) for row in results.paths if not row.whole})
     if lines:
         listed = "; ".join(f"{network} from step {fork:,}, pair {a}–{b}" for network, fork, (a, b) in lines)
         out.append(f"Paths with points that are no number, left out: {listed}.")

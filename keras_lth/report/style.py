@@ -78,7 +78,7 @@ def canvas(
     figure = Figure(figsize=(WIDTH, height), dpi=DPI)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
-    lines = textwrap.wrap(below, 104)
+    lines = textwrap.wrap(below, 116)
     figure.text(0.012, 1 - 0.1 / height, title, fontsize=13, fontweight="bold", va="top")
     figure.text(0.012, 1 - 0.38 / height, "\n".join(lines), color="#444444", va="top", linespacing=1.25)
     top = 0.5 + 0.19 * len(lines) + (0.3 if headed else 0.0)
@@ -88,7 +88,7 @@ def canvas(
 
 def spread_text(results: Results) -> str:
     """What lines and bands are."""
-    return "lines are means, bands least to greatest" if len(results.replicates) > 1 else "one replicate: no spread"
+    return "lines are means, bands least to greatest" if len(results.replicates) > 1 else "no spread to show"
 
 
 def footnote(figure: Figure, texts: Sequence[str]) -> None:
@@ -113,9 +113,11 @@ def label_ends(figure: Figure, axes: Axes, ends: Iterable[End], size: float = 10
     inch = 1 / (axes.get_position().width * WIDTH)
     for (height, end), moved in zip(placed, heights, strict=True):
         across = min(1.0, float(to_axes.transform((end.x, end.y))[0]))
+        # A line that ends early must not seem to go on.
+        dots = ":" if across < 0.93 else "-"
         leader = [across + 0.06 * inch, 1 + 0.16 * inch], [height, moved]
-        axes.plot(*leader, color=end.colour, lw=0.8, transform=axes.transAxes, clip_on=False, label="_leader")
-        look = {"color": darker(end.colour), "fontsize": size, "va": "center", "gid": "end"}
+        axes.plot(*leader, color=end.colour, lw=0.8, ls=dots, transform=axes.transAxes, clip_on=False, label="_leader")
+        look: dict[str, Any] = {"color": darker(end.colour), "fontsize": size, "va": "center", "gid": "end"}
         axes.text(1 + 0.21 * inch, moved, end.text, transform=axes.transAxes, **look)
 
 

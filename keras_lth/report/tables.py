@@ -15,8 +15,8 @@ ROUNDING = 2e-6
 ARMS = {
     "imp": "IMP",
     "reinit": "reinitialised",
-    "random_layerwise": "random, layerwise",
-    "random_global": "random, global",
+    "random_layerwise": "layerwise random",
+    "random_global": "global random",
 }
 
 
@@ -126,7 +126,7 @@ def csv_table(results: Results) -> str:
     (1 when the mean does), ``replicates_reaching``, ``replicates``, ``diverged``."""
     summary = summarise(results)
     columns = ("mean", "min", "max", "minus_dense", "reaches_dense", "replicates_reaching", "replicates", "diverged")
-    arms = [DENSE_ARM, *(arm for arm in summary.arms if arm != DENSE_ARM)]
+    arms = _columns(summary)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["level", "density", "remaining", *(f"{arm}_{column}" for arm in arms for column in columns)])
@@ -148,21 +148,21 @@ def csv_table(results: Results) -> str:
 
 def header(results: Results) -> tuple[list[str], list[str]]:
     """The first columns' names, and the arms' names: an arm spans two columns, accuracy and difference to dense."""
-    arms = [arm_name(arm) for arm in summarise(results).arms]
+    arms = [arm_name(arm) for arm in _columns(summarise(results))]
     return ["level", "weights remaining", "weights", f"{results.verdict}?"], arms
 
 
 def text_rows(results: Results) -> list[list[str]]:
     """The table for readers, in per cent and points; under ``header``, the dense network first."""
     summary = summarise(results)
-    empty = [""] * (2 * len(summary.arms))
+    arms = _columns(summary)
     out: list[list[str]] = []
     if summary.dense:
         dense = summary.dense
-        cells = [accuracy(dense), "", *empty[2:]] if empty else []
+        cells = [accuracy(dense), *[""] * (2 * len(arms) - 1)]
         out.append(["dense", percent(dense.density), f"{dense.remaining:,}", "", *cells])
     for level in summary.levels:
-        line = [summary.at(arm, level) for arm in summary.arms]
+        line = [summary.at(arm, level) for arm in arms]
         first = next(cell for cell in line if cell is not None)
         found = summary.at(DENSE_ARM, level)
         verdict = "" if found is None else "yes" if found.reaches else "no"
@@ -171,6 +171,11 @@ def text_rows(results: Results) -> list[list[str]]:
             row += ["", ""] if cell is None else [accuracy(cell), difference(cell)]
         out.append(row)
     return out
+
+
+def _columns(summary: Summary) -> list[str]:
+    """The arms that have columns: IMP's first, which the dense network shares."""
+    return [DENSE_ARM, *(arm for arm in summary.arms if arm != DENSE_ARM)]
 
 
 def markdown(results: Results) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -93,8 +94,18 @@ def fresh_fill(optimizer: keras.optimizers.Optimizer) -> dict[str, float | str]:
 
     Learned by building a twin from its config on one small variable, so that no initial value is assumed.
     """
-    config = {**optimizer.get_config(), "learning_rate": 1e-3}
-    twin = type(optimizer).from_config(config)
+    if hasattr(optimizer, "inner_optimizer"):
+        return {"dynamic_scale": float(optimizer.initial_scale), "step_counter": 0.0}
+    if hasattr(optimizer, "optimizers"):
+        return {}
+    try:
+        twin = type(optimizer).from_config({**optimizer.get_config(), "learning_rate": 1e-3})
+    except Exception as error:
+        warnings.warn(
+            f"optimizer {optimizer.name!r} cannot be made from its config ({error}); its fresh slots are taken to be 0",
+            stacklevel=2,
+        )
+        return {}
     probe = keras.Variable(np.full(2, 3.0, np.float32), name="probe")
     twin.build([probe])
     fill: dict[str, float | str] = {}

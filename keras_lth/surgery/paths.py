@@ -135,7 +135,12 @@ def _attributes(layer: keras.layers.Layer) -> dict[int, str]:
             for key, item in items:
                 visit(f"{name}/{key}", item, (*inside, id(value)))
 
-    held = {name: value for name, value in vars(layer).items() if name not in ("_layers", "_tracked")}
+    # TensorFlow keeps books under `_self_…`, Keras under these two.
+    held = {
+        name: value
+        for name, value in vars(layer).items()
+        if name not in ("_layers", "_tracked") and not name.startswith("_self_")
+    }
     for name in sorted(held, key=lambda name: name.startswith("_")):
         visit(name.lstrip("_"), held[name], ())
     return names

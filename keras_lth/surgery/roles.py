@@ -63,12 +63,12 @@ def prunable(model: keras.Model, include: Filter = None, exclude: Filter = None)
     found = entries(model)
     known = [entry for entry in found if has_role(entry)]
     candidates = known if include is None else [*known, *(e for e in found if _is_unknown(e))]
-    for test in _tests(include):
+    included, excluded = _tests(include), _tests(exclude)
+    for item, test in zip(_items(include), included, strict=True):
         if not any(test(entry.path, entry.variable) for entry in candidates):
             raise ValueError(
-                f"include={_describe(include)} matches no prunable weight; the paths are {[e.path for e in candidates]}"
+                f"include={_describe(item)} matches no prunable weight; the paths are {[e.path for e in candidates]}"
             )
-    included, excluded = _tests(include), _tests(exclude)
 
     def selected(path: str, variable: keras.Variable) -> bool:
         kept = include is None or any(test(path, variable) for test in included)
@@ -142,12 +142,14 @@ def _is_float(variable: keras.Variable) -> bool:
     return "float" in str(variable.dtype)
 
 
-def _tests(given: Filter) -> list[Callable[[str, keras.Variable], bool]]:
+def _items(given: Filter) -> list[str | Callable[[str, keras.Variable], bool]]:
     if given is None:
         return []
-    if isinstance(given, str) or callable(given):
-        given = [given]
-    return [_test(item) for item in given]
+    return [given] if isinstance(given, str) or callable(given) else list(given)
+
+
+def _tests(given: Filter) -> list[Callable[[str, keras.Variable], bool]]:
+    return [_test(item) for item in _items(given)]
 
 
 def _test(item: str | Callable[[str, keras.Variable], bool]) -> Callable[[str, keras.Variable], bool]:
@@ -162,5 +164,5 @@ def _test(item: str | Callable[[str, keras.Variable], bool]) -> Callable[[str, k
     return lambda path, variable: pattern.search(path) is not None
 
 
-def _describe(given: Filter) -> str:
+def _describe(given: object) -> str:
     return repr(getattr(given, "__name__", given))

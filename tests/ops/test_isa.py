@@ -12,7 +12,7 @@ import pytest
 from keras_lth import _core, ops
 
 BLOCK = "import sys; sys.modules['keras_lth._core'] = None; "
-SHOW = "import numpy as np; from keras_lth import ops; print(ops.isa(), ops.top_k_masks([np.array([1., -3., 2.])], 2)[0])"
+SHOW = "import numpy as np; from keras_lth.ops import *; print(isa(), top_k_masks([np.array([1., -3., 2.])], 2)[0])"
 LEAN = "import sys; import keras_lth.ops; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
 
 

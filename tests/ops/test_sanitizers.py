@@ -46,9 +46,10 @@ def test_cc_under_sanitizers(sanitizer: str, tmp_path: Path) -> None:
         objects = list(pool.map(compile_file, SOURCES))
     program = tmp_path / "select_test"
     run(COMPILER, f"-fsanitize={sanitizer}", "-pthread", *objects, "-o", program)
-    # Races do not depend on the instruction set.
-    for isa in _core.supported() if sanitizer != "thread" else ["portable"]:
-        printed = run(program, KERAS_LTH_ISA=isa, ASAN_OPTIONS="quarantine_size_mb=8")
+    # Races depend on neither the instruction set nor the format.
+    runs = [("portable", ["float32"])] if sanitizer == "thread" else [(isa, []) for isa in _core.supported()]
+    for isa, formats in runs:
+        printed = run(program, *formats, KERAS_LTH_ISA=isa, ASAN_OPTIONS="quarantine_size_mb=8")
         assert printed.splitlines() == [f"instruction set {isa}", "0 failures"]
 
 
@@ -56,3 +57,15 @@ def test_binding_compiles_without_warnings(tmp_path: Path) -> None:
     includes = [word for folder in SETUP["SYSTEM_INCLUDES"] for word in ("-isystem", folder)]
     source = ROOT / "cc/python/core.cc"
     run(COMPILER, "-std=c++17", "-fsyntax-only", "-I.", *includes, *SETUP["WARNINGS"], "-Werror", source)
+
+
+@pytest.mark.skipif(not SETUP["X86_64"], reason="other processors have the portable kernels only")
+def test_isa_objects_export_nothing_but_their_table(tmp_path: Path) -> None:
+    """An inline function compiled for AVX must not become the copy that generic code calls."""
+    for name, flags in SETUP["ISA_FLAGS"].items():
+        target = tmp_path / f"{name}.o"
+        for level in ("-O0", "-O3"):
+            run(COMPILER, "-std=c++17", level, "-I.", *flags, "-c", ROOT / "cc/select" / name, "-o", target)
+            symbols = run("nm", "--defined-only", "--extern-only", "--demangle", target).splitlines()
+            namespace = name.removesuffix(".cc")
+            assert [line.split(" ", 2)[2] for line in symbols] == [f"keras_lth::select::{namespace}::Table()"]

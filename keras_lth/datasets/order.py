@@ -19,7 +19,10 @@ PEEK = 8
 _STEP_LIMIT = 2**62
 _SEED_LIMIT = 2**63
 _PARTS = ("x", "y", "sample_weight")
-_FIELDS = (0, 1, 2)  # keys of the state table: generation, seed, step
+# Keys of the state table. A generation ≥ 0, begun by each seek, holds (seed, step); so the iterators of an earlier one
+# write where nobody reads any more.
+_CURRENT = -1  # holds (generation, 0)
+_NOWHERE = -2
 
 
 def ordered(
@@ -60,7 +63,7 @@ class Ordered(tf.data.Dataset):
     def __init__(self, x: Any, y: Any, sample_weight: Any, *, batch_size: int, seed: int, shuffle: bool) -> None:
         self._batch_size = _integer("batch_size", batch_size, 1, _STEP_LIMIT)
         self._shuffle = bool(shuffle)
-        first = [0, _integer("seed", seed, 0, _SEED_LIMIT), 0]
+        seed = _integer("seed", seed, 0, _SEED_LIMIT)
         if sample_weight is not None and y is None:
             raise ValueError("ordered: sample_weight needs y, which is None")
         with tf.init_scope(), tf.device("CPU:0"):
@@ -68,10 +71,10 @@ class Ordered(tf.data.Dataset):
             self._n = _count(data)
             # A hash table and not a variable: under a strategy's scope a variable would be mirrored.
             self._table = tf.lookup.experimental.MutableHashTable(
-                tf.int64, tf.int64, default_value=0, experimental_is_anonymous=True
+                tf.int64, tf.int64, default_value=[0, 0], experimental_is_anonymous=True
             )
-            self._table.insert(tf.constant(_FIELDS, tf.int64), tf.constant(first, tf.int64))
-            self._lock = tf.CriticalSection(name="ordered")
+            self._write(0, (seed, 0))
+            self._write(_CURRENT, (0, 0))
             self._pipeline = self._build(keras.utils.pack_x_y_sample_weight(*data))
         super().__init__(self._pipeline._variant_tensor)
 
@@ -93,7 +96,8 @@ class Ordered(tf.data.Dataset):
     @property
     def position(self) -> tuple[int, int]:
         """(seed, step) at which the next iterator will start. Read it between epochs, not within one."""
-        _, seed, step = (int(value) for value in self._read().numpy())
+        with tf.init_scope(), tf.device("CPU:0"):
+            seed, step = self._read(self._read(_CURRENT)[0]).numpy().tolist()
         return seed, step
 
     def seek(self, step: int, seed: int | None = None) -> None:
@@ -107,16 +111,11 @@ class Ordered(tf.data.Dataset):
             ValueError: if step is not an integer in [0, 2**62) or seed not one in [0, 2**63).
         """
         step = _integer("step", step, 0, _STEP_LIMIT)
-        if seed is not None:
-            seed = _integer("seed", seed, 0, _SEED_LIMIT)
-
-        def move() -> Any:
-            now = self._read()
-            state = tf.stack([now[0] + 1, now[1] if seed is None else tf.constant(seed, tf.int64), step])
-            return self._write(state)
-
+        seed = self.seed if seed is None else _integer("seed", seed, 0, _SEED_LIMIT)
         with tf.init_scope(), tf.device("CPU:0"):
-            self._lock.execute(move)
+            generation = int(self._read(_CURRENT)[0]) + 1
+            self._write(generation, (seed, step))
+            self._write(_CURRENT, (generation, 0))
 
     def order(self, epoch: int, seed: int | None = None) -> np.ndarray:
         """π(seed, epoch): int64 array of shape (n,), the indices of the examples in the order they come."""
@@ -139,42 +138,38 @@ class Ordered(tf.data.Dataset):
     def _inputs(self) -> list[Any]:
         return [self._pipeline]
 
-    def _read(self) -> Any:
-        return self._table.lookup(tf.constant(_FIELDS, tf.int64))
+    def _read(self, key: Any) -> Any:
+        return self._table.lookup(tf.convert_to_tensor(key, tf.int64))
 
-    def _write(self, state: Any) -> Any:
-        return self._table.insert(tf.constant(_FIELDS, tf.int64), state)
+    def _write(self, key: Any, value: Any) -> Any:
+        return self._table.insert(tf.convert_to_tensor(key, tf.int64), tf.convert_to_tensor(value, tf.int64))
 
     def _build(self, data: Any) -> Any:
+        # Few functions of few operations: TensorFlow prepares each of them again for every iterator.
         n, batch, steps = self._n, self._batch_size, self.steps_per_epoch
         # A batch size that XLA can see, wherever all batches are equal.
         static = min(n, batch) if n % batch == 0 or steps == 1 else None
 
         def epoch_of(_: Any) -> Any:
-            state = self._read()
-            epoch, first = state[2] // steps, state[2] % steps
-            order = permutation(n, state[1], epoch) if self._shuffle else None
+            generation = self._read(_CURRENT)[0]
+            state = self._read(generation)
+            epoch, first = state[1] // steps, state[1] % steps
+            order = permutation(n, state[0], epoch) if self._shuffle else tf.range(n, dtype=tf.int64)
+            rows = tf.data.Dataset.from_tensor_slices(order[first * batch :]).batch(batch)
+            origin = tf.data.Dataset.from_tensors((generation, state)).repeat()
+            return tf.data.Dataset.zip(rows, origin, tf.data.Dataset.range(first, steps))
 
-            def take(b: Any) -> Any:
-                start, stop = b * batch, tf.minimum((b + 1) * batch, n)
-                rows = tf.range(start, stop) if order is None else order[start:stop]
-                rows = tf.ensure_shape(rows, [static])
-                return tf.nest.map_structure(lambda array: tf.gather(array, rows), data)
+        def take(rows: Any, origin: Any, b: Any) -> Any:
+            rows = tf.ensure_shape(rows, [static])
+            return tf.nest.map_structure(lambda array: tf.gather(array, rows), data), origin, b
 
-            def used() -> Any:
-                now = self._read()
-                onward = tf.stack([state[0], state[1], (epoch + 1) * steps])
-                return self._write(tf.where(tf.reduce_all(now == state), onward, now))
-
-            def take_and_use(b: Any) -> Any:
-                with tf.control_dependencies([self._lock.execute(used)]):
-                    return take(tf.identity(b))
-
-            last = tf.minimum(first + PEEK, steps - 1)
-            spans = tf.data.Dataset.range
-            head = spans(first, last).map(take)
-            rest = spans(last + 1, steps).map(take).prefetch(2)
-            return head.concatenate(spans(last, last + 1).map(take_and_use)).concatenate(rest)
+        def use(examples: Any, origin: Any, b: Any) -> Any:
+            generation, state = origin
+            last_look = tf.minimum(state[1] % steps + PEEK, steps - 1)
+            moves = tf.logical_and(b == last_look, tf.reduce_all(self._read(generation) == state))
+            onward = tf.stack([state[0], (state[1] // steps + 1) * steps])
+            with tf.control_dependencies([self._write(tf.where(moves, generation, _NOWHERE), onward)]):
+                return tf.nest.map_structure(tf.identity, examples)
 
         options = tf.data.Options()
         options.deterministic = True
@@ -182,18 +177,21 @@ class Ordered(tf.data.Dataset):
         options.experimental_optimization.apply_default_optimizations = False
         options.experimental_optimization.inject_prefetch = False
         options.autotune.enabled = False
-        return tf.data.Dataset.range(1).flat_map(epoch_of).with_options(options)
+        # The position moves behind the prefetching, with what the consumer draws.
+        pipeline = tf.data.Dataset.range(1).flat_map(epoch_of).map(take).prefetch(2).map(use)
+        return pipeline.with_options(options)
 
 
 def permutation(n: int, seed: Any, epoch: Any) -> Any:
-    """π(seed, epoch) as an int64 tensor of shape (n,): the order of n stateless random 64-bit keys.
+    """π(seed, epoch) as an int64 tensor of shape (n,): n stateless random 64-bit keys from low to high.
 
-    The generator is Philox by name, not chosen by device, and the sort is stable: the same on every machine.
+    The generator is Philox by name, not chosen by device, and of equal keys the lower index comes first: the same on
+    every machine.
     """
     keys = tf.random.stateless_uniform(
         [n], seed=tf.stack([seed, epoch]), minval=None, maxval=None, dtype=tf.int64, alg="philox"
     )
-    return tf.cast(tf.argsort(keys, stable=True), tf.int64)
+    return tf.math.top_k(tf.bitwise.invert(keys), k=n, index_type=tf.int64).indices
 
 
 def _integer(name: str, value: Any, low: int, limit: int) -> int:

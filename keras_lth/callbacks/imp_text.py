@@ -1,0 +1,51 @@
+"""What IMP prints: a line at the begin, a line a pruning, a line at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from keras_lth.callbacks.imp_plan import IMPPlan
+from keras_lth.callbacks.levels import Level
+from keras_lth.masks import Masks
+from keras_lth.rounds import UNKNOWN, Rounds
+
+
+def introduction(plan: IMPPlan, machine: Rounds, keep: str, first: Masks, last: Mapping[str, int], epochs: int) -> str:
+    """What was chosen, in one line."""
+    back = "initialisation" if machine.rewind_step == 0 else f"step {machine.rewind_step}"
+    if machine.rewind_step > 0 and machine.steps_per_epoch != UNKNOWN:
+        back += f" (epoch {machine.rewind_step / machine.steps_per_epoch:.3g})"
+    verb = "rewinding to" if keep == "rewind" else "keeping trained weights, the schedule back to"
+    dense = "dense" if first.remaining == first.size else f"first (density {first.density:.1%})"
+    remain = sum(last.values())
+    return (
+        f"IMP: {_count(machine.epochs, dense + ' epoch')}, then {_count(machine.rounds, 'round')}, "
+        f"{plan.scope} magnitude, {verb} {back}: {first.remaining:,} ⇒ {remain:,} weights "
+        f"(density {remain / first.size:.1%}); {machine.total_epochs} of fit's {epochs} epochs."
+    )
+
+
+def pruned(level: Level, dense: float, after: Masks, *, table: bool) -> str:
+    """Before ⇒ after of one pruning, and how the training before it did."""
+    text = (
+        f"IMP round {level.round + 1}: {level.remaining:,} ⇒ {after.remaining:,} of {after.size:,} weights "
+        f"(density {after.density:.1%}); {level.monitor} was {level.score:.4f}"
+    )
+    if level.round:
+        text += f" (dense {dense:.4f}{', matching' if level.matching else ''})"
+    return text + (f"\n{after.summary()}" if table else "")
+
+
+def ended(history: Sequence[Level]) -> str:
+    """Where the run arrived, and its sparsest matching level."""
+    last = history[-1]
+    matching = max((level for level in history if level.matching), key=lambda level: level.round)
+    best = f"; sparsest matching: round {matching.round}, density {matching.density:.1%}" if matching.round else ""
+    return (
+        f"IMP: {_count(last.round, 'round')} done; density {last.density:.1%}, {last.monitor} {last.score:.4f} "
+        f"(dense {history[0].score:.4f}){best}."
+    )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"

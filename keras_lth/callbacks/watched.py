@@ -1,0 +1,125 @@
+"""Trainings from one state whose data orders are shown to differ."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from keras_lth import files
+from keras_lth.callbacks.fingerprint import Fingerprint, Orders
+from keras_lth.callbacks.fit_call import fit_argument
+from keras_lth.callbacks.rounds import RoundsCallback
+
+
+class WatchedRounds(RoundsCallback):
+    """Rounds that watch the batches which are trained on, and stop with ``ValueError`` when two trainings see the same.
+
+    What is laid on the model, and the lock on a folder, come off again however the ``fit`` ends.
+    """
+
+    def _forget(self) -> None:
+        super()._forget()
+        # Not released here: a copy forgets what the original still holds.
+        self._fingerprint: Fingerprint | None = None
+        self._lock: files.DirectoryLock | None = None
+        self._end: Any = None
+        self._orders = Orders()
+        self._mark: tuple[int, int] = (0, 0)
+        self._prefix: tuple[int, int] | None = None
+
+    def _first(self) -> int:
+        """Number of the first training that is compared."""
+        return 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Plan, watch the batches."""
+        self._release()
+        with self._releasing():
+            super().on_train_begin(logs)
+            self._fingerprint = Fingerprint(self.model)
+            # Keras tells callbacks of no exception but their own: this object of the running fit goes when it goes.
+            running = fit_argument(self.model, "epoch_iterator")
+            self._end = weakref.finalize(running, self._release) if running is not None else None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Go back if a training is over."""
+        with self._releasing():
+            super().on_epoch_begin(epoch, logs)
+            self._watch().reset()
+            self._mark, self._prefix = (0, 0), None
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """See that a training begins at the learning rate of the fork."""
+        with self._releasing():
+            super().on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keep the state at the fork."""
+        with self._releasing():
+            super().on_train_batch_end(batch, logs)
+            rest = -self._machine().start(1) % self._machine().steps_per_epoch
+            if self._order is None and rest == batch + 1:
+                self._prefix = self._watch().value()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Compare the data orders; after the last training, compare the ends."""
+        with self._releasing():
+            super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Take off what watched the batches."""
+        try:
+            super().on_train_end(logs)
+        finally:
+            self._release()
+
+    # Its parts.
+    def _capture_if_due(self) -> None:
+        before = self.captured
+        super()._capture_if_due()
+        if self.captured is not before:
+            self._mark = self._watch().value()
+
+    def _went(self, epoch: int, logs: dict[str, Any]) -> None:
+        number, fork = self.position.round - self._first(), self._machine().start(1)
+        # Before the fork there is one training, with nothing to differ from.
+        if number < 0 or self._step <= fork:
+            return
+        seen = [self._watch().since(self._mark)]
+        if self._prefix is not None and self._step - fork < self._machine().steps_per_epoch:
+            # Others begin in the middle of this epoch, but such data gives them its first batches.
+            seen.append(self._prefix)
+        self._orders.note(number, self._step, *seen)
+
+    def _take(self, folder: str | os.PathLike[str]) -> None:
+        """Lock a folder until the end of the fit."""
+        lock = files.DirectoryLock(folder)
+        lock.acquire()
+        self._lock = lock
+
+    def _watch(self) -> Fingerprint:
+        if self._fingerprint is None:
+            raise RuntimeError(f"{self.name} is in no running fit.")
+        return self._fingerprint
+
+    @contextmanager
+    def _releasing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        if self._end is not None:
+            self._end.detach()
+            self._end = None
+        if self._fingerprint is not None:
+            self._fingerprint.remove()
+            self._fingerprint = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
