@@ -1,7 +1,7 @@
 """What masking costs a training step: LeNet-300-100 at batch 60 with Adam, plain and masked side by side in one run.
 
-Plain and masked take turns in short blocks on the same data; the ratio of a pair of neighbouring blocks cancels what the
-machine does meanwhile, and the median over pairs is reported.
+Plain and masked take turns in short blocks on the same data; the ratio of a pair of neighbouring blocks cancels
+what the machine does meanwhile, and the median over pairs is reported.
 
     python benchmarks/masking.py --out masking.json
 """

@@ -141,7 +141,7 @@ def figure(results: Sequence[Comparison], *, fork: str = "", threshold: float = 
     if not results:
         raise ValueError("No two trainings have been compared: there is nothing to draw.")
     barriers = mean_barriers(results)
-    drawn = Figure(figsize=(0.8 + 5.2 * len(barriers), 4.6), layout="constrained")
+    drawn = Figure(figsize=(0.8 + 5.2 * len(barriers), 5.4), layout="constrained")
     FigureCanvasAgg(drawn)
     panels = drawn.subplots(1, len(barriers), squeeze=False)[0]
     for panel, (name, barrier) in zip(panels, barriers.items(), strict=True):
@@ -153,8 +153,8 @@ def figure(results: Sequence[Comparison], *, fork: str = "", threshold: float = 
         first, second = mine[0].pair if len(mine) == 1 else ("first", "second")
         panel.set_xlabel(f"weights α · W({first}) + (1 − α) · W({second}); large dots: the ends")
         panel.grid(alpha=0.25)
-        panel.margins(y=0.15)
-        panel.legend(fontsize=8)
+        panel.margins(x=0.1, y=0.22)
+        panel.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     path = results[0].path
     since = f" from {fork}" if fork else ""
     drawn.suptitle(

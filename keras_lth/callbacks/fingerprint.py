@@ -52,15 +52,14 @@ class Fingerprint:
         self._state.assign(np.zeros(2, np.int64))
 
     def value(self) -> tuple[int, int]:
-        """(batches seen since the last reset, their hash). Replicas' batches are counted each."""
+        """(batches seen since the last reset, their hash)."""
         count, folded = (int(number) for number in self._state.numpy())
-        return count, folded
+        return count // self._replicas, folded
 
     def since(self, mark: tuple[int, int]) -> tuple[int, int]:
         """As ``value``, of the batches after ``value()`` was ``mark``, as if ``reset`` had been called there."""
         count, folded = self.value()
-        steps = (count - mark[0]) // self._replicas
-        rest = folded - mark[1] * pow(_ROLL, steps, 1 << 64)
+        rest = folded - mark[1] * pow(_ROLL, count - mark[0], 1 << 64)
         return count - mark[0], (rest + (1 << 63)) % (1 << 64) - (1 << 63)
 
     def remove(self) -> None:

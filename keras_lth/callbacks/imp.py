@@ -14,20 +14,20 @@ from keras_lth import surgery
 from keras_lth.callbacks.fit_call import in_other_fit
 from keras_lth.callbacks.imp_plan import IMPPlan
 from keras_lth.callbacks.imp_text import ended, introduction, pruned
+from keras_lth.callbacks.imp_tickets import Tickets
 from keras_lth.callbacks.journal import Journal
-from keras_lth.callbacks.levels import Level, Monitor, nearest, summary
-from keras_lth.callbacks.rounds import RoundsCallback
+from keras_lth.callbacks.levels import Level, Monitor
 from keras_lth.criteria import Magnitude
 from keras_lth.masks import Masks
 from keras_lth.rounds import UNKNOWN, Position, Rounds, Span
 from keras_lth.schedules import Duration
 from keras_lth.selection import select
-from keras_lth.tickets import Snapshot, Ticket
+from keras_lth.tickets import Snapshot
 
 Pattern = str | Sequence[str] | Callable[[str, Any], bool] | None
 
 
-class IMPCallback(RoundsCallback):
+class IMPCallback(Tickets):
     """Finds lottery tickets while ``fit`` runs: train, prune the lowest magnitudes, rewind, train again.
 
     ``fit``'s ``epochs`` is an upper bound: one dense training and ``rounds`` trainings from step k, each of at most
@@ -189,38 +189,6 @@ class IMPCallback(RoundsCallback):
         if self.history:
             self._say(ended(self.history))
 
-    # What a user asks.
-    def summary(self) -> str:
-        """A table with a row a round: density, the monitored metric, matching or not, steps, seconds."""
-        return summary(self.history)
-
-    def masks(self, round: int) -> Masks:
-        """The masks of level ``round``; level 0 is the network that IMP began with."""
-        if not 0 <= round < len(self._masks):
-            raise ValueError(f"There is no level {round}: this run has levels 0 … {len(self._masks) - 1}.")
-        return self._masks[round]
-
-    def ticket(self, round: int | None = None, *, density: float | None = None) -> Ticket:
-        """The ticket of a level, by its round or its density; the last trained level without either.
-
-        A density means the nearest level within half a cut. Raises ``ValueError`` that lists the levels when there is
-        none, ``RuntimeError`` before the first pruning.
-        """
-        if not self.history:
-            raise RuntimeError("IMP has finished no training yet: there is no ticket.")
-        if density is not None:
-            if round is not None:
-                raise ValueError("Ask for a ticket by round or by density, not both.")
-            round = nearest([masks.density for masks in self._masks], density)
-        round = len(self.history) - 1 if round is None else round
-        masks = self.masks(round)
-        if self.captured is None:
-            raise RuntimeError("IMP has not reached its rewinding step yet: there is no ticket.")
-        start = self._start(self._kept.get(round))
-        if not self.restore_optimizer:
-            start = Snapshot(start.weights, {}, start.step, start.seeds)
-        return Ticket(masks, start, self._provenance(round))
-
     # Its parts.
     def _check_finite(self, round: int) -> None:
         for path, variable in surgery.prunable(self.model, self.include, self.exclude).items():
@@ -262,7 +230,14 @@ class IMPCallback(RoundsCallback):
         self.captured, self.origin = self._journal.load("rewind"), self._journal.load("origin")
         done = len(rows) - 1
         last = done == machine.rounds
-        self._masks = [self._journal.ticket(r).masks for r in range(done + (1 if last else 2))]
+        self._masks = [self._journal.ticket(r).masks for r in range(done + 1)]
+        if last or not self._journal.ticket_path(done + 1).exists():
+            # The end of this run, or of a shorter one that is gone on with: the model gets its trained weights.
+            surgery.mask(self.model, self._masks[-1])
+            surgery.rewind(self.model, self._journal.load("trained"), self._masks[-1], restore_optimizer=True)
+        if not last:
+            known = self._journal.ticket_path(done + 1).exists()
+            self._masks.append(self._journal.ticket(done + 1).masks if known else self._prune(done))
         for level, (masks, count) in enumerate(zip(self._masks, self._counts, strict=False)):
             if masks.remaining != sum(count.values()):
                 raise ValueError(
@@ -275,10 +250,7 @@ class IMPCallback(RoundsCallback):
         self.position = Position(done, machine.total_steps, captured=True, ended=True, pruned=not last)
         self._first_epoch = self.params["epochs"] if last else self._spent
         self.model._initial_epoch = self._first_epoch
-        if last:
-            surgery.mask(self.model, self._masks[-1])
-            surgery.rewind(self.model, self._journal.load("trained"), self._masks[-1], restore_optimizer=True)
-        else:
+        if not last:
             self._say(f"{self.name}: going on with round {done + 1} from {self.directory}.")
 
     def _config(self) -> dict[str, Any]:
@@ -289,21 +261,6 @@ class IMPCallback(RoundsCallback):
             "restore_optimizer": self.restore_optimizer,
             "weights": {path: list(mask.shape) for path, mask in self._masks[0].items()},
             "order_seed": self._order_seed if self._order is not None else None,
-        }
-
-    def _provenance(self, round: int) -> dict[str, Any]:
-        machine = self._machine()
-        level = self.history[round] if round < len(self.history) else None
-        return {
-            "criterion": "magnitude",
-            "method": "IMP" if self.keep == "rewind" else "LRR",
-            "round": round,
-            "rewind_step": machine.rewind_step,
-            "total_steps": machine.total_steps,
-            "span": machine.span,
-            "monitor": self.monitor.name,
-            "score": level.score if level else None,
-            "dense_score": self.history[0].score,
         }
 
     def _say(self, text: str) -> None:

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from keras_lth import files, surgery
-from keras_lth.callbacks.rounds import UNKNOWN
+from keras_lth.callbacks.before_fit import see_rewind_step
 from keras_lth.callbacks.watched import WatchedRounds
-from keras_lth.rounds import Rounds, Span
+from keras_lth.rounds import UNKNOWN, Rounds, Span
 from keras_lth.schedules import Duration
 from keras_lth.tickets import Snapshot
 
@@ -126,7 +126,12 @@ class InstabilityCallback(WatchedRounds):
                 f"fork_at={str(self.fork_at)!r} is step {fork}, but each training has {each * steps} steps ({each} of "
                 f"fit's {epochs} epochs, {steps} batches each): fork before that, or give fit more epochs."
             )
-        return Rounds(trainings - 1, each, steps, fork, self.span)
+        machine = Rounds(trainings - 1, each, steps, fork, self.span)
+        try:
+            see_rewind_step(machine, int(self.model.steps_per_execution), self._order is not None)
+        except ValueError as error:
+            raise ValueError(str(error).replace("rewind_to", "fork_at")) from None
+        return machine
 
     def _begin(self) -> None:
         machine = self._machine()
@@ -156,6 +161,13 @@ class InstabilityCallback(WatchedRounds):
             end.save(self.directory / f"run_{number}.state")
         if last:
             self._compare()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Say so when the fit was stopped before there was something to compare."""
+        super().on_train_end(logs)
+        if not self.results:
+            of = f"training {self.position.round + 1} of {self._machine().rounds + 1}"
+            self._say(f"{self.name}: fit ended in {of}; nothing was compared.")
 
     def _go_back(self, round: int) -> None:
         surgery.rewind(self.model, self._start(), restore_optimizer=True)

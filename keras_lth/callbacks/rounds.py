@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -12,11 +11,10 @@ import keras
 import numpy as np
 
 from keras_lth import surgery
+from keras_lth.callbacks.before_fit import mind_the_neighbours, see_rewind_step
 from keras_lth.callbacks.fit_call import fit_argument, seekable
-from keras_lth.rounds import UNKNOWN, Action, Position, Rounds, nearest_visible, noise_seed
+from keras_lth.rounds import UNKNOWN, Action, Position, Rounds, noise_seed
 from keras_lth.tickets import Snapshot
-
-_REMEMBERS = ("LearningRateScheduler", "ReduceLROnPlateau", "EarlyStopping", "ModelCheckpoint", "BackupAndRestore")
 
 
 class RoundsCallback(keras.callbacks.Callback):
@@ -101,8 +99,8 @@ class RoundsCallback(keras.callbacks.Callback):
             raise ValueError("data must be a dataset made by keras_lth.datasets.ordered.")
         self._order_seed = self._order.seed if self._order is not None else 0
         self.machine = self._plan(self.params["epochs"], self._steps_per_epoch())
-        self._see_rewind_step()
-        self._mind_the_neighbours()
+        see_rewind_step(self._machine(), int(self.model.steps_per_execution), self._order is not None)
+        mind_the_neighbours(self)
         self._running = True
         self._begin()
         self.machine = self._machine()
@@ -239,40 +237,6 @@ class RoundsCallback(keras.callbacks.Callback):
         steps = self.params.get("steps")
         return int(steps) if steps else None
 
-    def _see_rewind_step(self) -> None:
-        """Refuse a step k at which no batch hook comes, or an epoch's rest that none ends."""
-        machine, every = self._machine(), int(self.model.steps_per_execution)
-        per_epoch = machine.steps_per_epoch
-        if every == 1 or per_epoch == UNKNOWN:
-            if every > 1 and machine.rewind_step % every:
-                raise ValueError(f"rewind_to step {machine.rewind_step} is no multiple of steps_per_execution={every}.")
-            return
-        below, above = nearest_visible(machine.rewind_step, per_epoch, every)
-        if below != above:
-            raise ValueError(
-                f"steps_per_execution={every} hides step {machine.rewind_step}: the nearest steps that a callback "
-                f'sees are {below} and {above}. Use rewind_to="{below} steps" or "{above} steps".'
-            )
-        rest = per_epoch - machine.rewind_step % per_epoch
-        if self._order is None and machine.start(1) and rest % every and rest != per_epoch:
-            raise ValueError(
-                f"A round would begin with the last {rest} of an epoch's {per_epoch} steps, and "
-                f"steps_per_execution={every} hides where they end: rewind to the begin of an epoch (step "
-                f"{machine.rewind_step - machine.rewind_step % per_epoch}), or train on keras_lth.datasets.ordered."
-            )
-
-    def _mind_the_neighbours(self) -> None:
-        outside = fit_argument(self.model, "callbacks") or ()
-        outside = getattr(outside, "callbacks", outside)
-        outside = outside if isinstance(outside, (list, tuple)) else (outside,)
-        named = [type(c).__name__ for c in outside if type(c).__name__ in _REMEMBERS[:3]]
-        if named:
-            warnings.warn(
-                f"{', '.join(named)} beside {self.name} in fit's own list counts the epochs of all rounds as one "
-                f"training: pass it as {type(self).__name__}(callbacks=[…]) to have it begin anew each round.",
-                stacklevel=2,
-            )
-
     def _capture_if_due(self) -> None:
         machine = self._machine()
         if machine.action(self.position) is Action.CAPTURE:
@@ -303,9 +267,9 @@ class RoundsCallback(keras.callbacks.Callback):
         # One step per execution: hooks are exact, and Keras counts an iteration more where the data runs out. Several:
         # the last hook may be past the end, and the iterations are exact.
         one = int(self.model.steps_per_execution) == 1
-        seen = (self._step if one else self._epoch_start + self._iterations() - self._epoch_iterations) - self._epoch_start
+        seen = self._step - self._epoch_start if one else self._iterations() - self._epoch_iterations
         self.machine = self._plan(self.params["epochs"], seen)
-        self._see_rewind_step()
+        see_rewind_step(self._machine(), int(self.model.steps_per_execution), self._order is not None)
         self._step = self._epoch_start + seen
         self.position = replace(self.position, step=self._step, ended=False)
 

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lth.masks import Masks, align
-from keras_lth.surgery.roles import prunable
+from keras_lth.surgery.paths import entries
+from keras_lth.surgery.roles import has_role, prunable
 from keras_lth.surgery.variable_mask import VariableMask, attach, heal, mask_of
 
 __all__ = ["Masked"]
@@ -20,18 +21,20 @@ __all__ = ["Masked"]
 class Masked(keras.layers.Wrapper):
     """Runs ``layer`` with some of its weights pruned, in any model and under any training loop.
 
-    The mask belongs to the weight, as with `keras_lth.mask`, which reaches it too. The wrapper also masks the weight as
-    ``layer`` reads it, so gradients of pruned entries are 0 before any clipping even where nobody called
-    `keras_lth.mask` on the model. The mask is saved in ``.keras`` and ``.weights.h5`` files; ``get_config`` does not hold
-    it, so ``clone_model`` gives a dense layer.
+    The mask belongs to the weight, as with `keras_lth.mask`, which reaches it too. The wrapper also masks the
+    weight as ``layer`` reads it, so gradients of pruned entries are 0 before any clipping even where nobody called
+    `keras_lth.mask` on the model. The mask is saved in ``.keras`` and ``.weights.h5`` files; ``get_config`` does
+    not hold it, so ``clone_model`` gives a dense layer.
 
     Args:
         layer: a layer called on one input, with at least one prunable weight (see `keras_lth.prunable`).
-        mask: None (dense until `keras_lth.mask` or a file brings a mask), a boolean array of the shape of the layer's only
-            prunable weight, or a mapping from path within the layer (``"kernel"``, ``"cell/recurrent_kernel"``) to arrays.
+        mask: None (dense until `keras_lth.mask` or a file brings a mask), a boolean array of the shape of the
+            layer's only prunable weight, or a mapping from path within the layer (``"kernel"``,
+            ``"cell/recurrent_kernel"``) to arrays.
 
     Raises:
-        ValueError: when it is built: an unknown path, a wrong shape, an array for a layer with several prunable weights.
+        ValueError: when it is built: an unknown path, a wrong shape, an array for a layer with several prunable
+            weights.
     """
 
     # Adds no place of its own to structural paths.
@@ -47,6 +50,7 @@ class Masked(keras.layers.Wrapper):
         # Outside any function that is being traced, so that the pruned weights can be set to 0 here and now.
         with tf.init_scope():
             super().build(input_shape)
+            prunable(self.layer)
             if self._given is not None:
                 self._put(self._given)
 
@@ -67,12 +71,12 @@ class Masked(keras.layers.Wrapper):
     @property
     def mask(self) -> Masks:
         """The current masks by path within the layer; empty while it is dense."""
-        held = {path: mask_of(variable) for path, variable in prunable(self.layer).items()} if self.built else {}
+        held = {path: mask_of(variable) for path, variable in self._weights().items()}
         return Masks({path: mask.numpy() for path, mask in held.items() if mask is not None})
 
     def save_own_variables(self, store: Any) -> None:
         """Write the masks, packed to bits, beside the layer's weights."""
-        for number, variable in enumerate(prunable(self.layer).values()):
+        for number, variable in enumerate(self._weights().values()):
             mask = mask_of(variable)
             if mask is not None:
                 store[f"mask_{number}"] = np.packbits(mask.numpy().reshape(-1))
@@ -80,7 +84,7 @@ class Masked(keras.layers.Wrapper):
     def load_own_variables(self, store: Any) -> None:
         """Read the masks; a file without any leaves the current ones."""
         arrays = {}
-        for number, (path, variable) in enumerate(prunable(self.layer).items()):
+        for number, (path, variable) in enumerate(self._weights().items()):
             if f"mask_{number}" in store:
                 packed = np.asarray(store[f"mask_{number}"], np.uint8)
                 shape = tuple(variable.shape)
@@ -91,8 +95,12 @@ class Masked(keras.layers.Wrapper):
         if arrays:
             self._put(Masks(arrays))
 
+    def _weights(self) -> dict[str, keras.Variable]:
+        """The weights that may have a mask; also of a layer that was quantised since, which `prunable` refuses."""
+        return {entry.path: entry.variable for entry in entries(self.layer) if has_role(entry)}
+
     def _put(self, given: Masks | np.ndarray) -> None:
-        weights = prunable(self.layer)
+        weights = self._weights()
         shapes = {path: tuple(variable.shape) for path, variable in weights.items()}
         if isinstance(given, np.ndarray):
             if len(weights) != 1:

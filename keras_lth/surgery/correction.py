@@ -1,8 +1,9 @@
 """Restarting the bias correction of an optimizer.
 
-After a rewind to step k the schedule goes on from k while the slots are those of a fresh optimizer. Adam and its kin divide
-by 1 - beta^iterations to correct for young slots, so at iteration k the first updates would be several times too large.
-Here the update rule, and it alone, sees iterations - offset; schedules, averages and accumulation see the true count.
+After a rewind to step k the schedule goes on from k while the slots are those of a fresh optimizer. Adam and its
+kin divide by 1 - beta^iterations to correct for young slots, so at iteration k the first updates would be several
+times too large. Here the update rule, and it alone, sees iterations - offset; schedules, averages and accumulation
+see the true count.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class _Correction:
             self.offset = tf.Variable(
                 0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
             )
-        # With several replicas the update runs once a device inside a merge call, other replicas waiting; only there is
-        # the optimizer not shared between threads.
+        # With several replicas the update runs once a device inside a merge call, other replicas waiting; only
+        # there is the optimizer not shared between threads.
         shifted = "_backend_update_step" if strategy.num_replicas_in_sync == 1 else "update_step"
         if shifted == "update_step" and type(optimizer).__name__ == "Nadam":
             raise ValueError(
@@ -84,7 +85,7 @@ def offset_of(optimizer: keras.optimizers.Optimizer) -> int:
 
 
 def restart(optimizer: keras.optimizers.Optimizer, offset: int) -> bool:
-    """Let the slots of ``optimizer`` begin at iteration ``offset``; returns whether a traced step must be traced anew."""
+    """Let the slots of ``optimizer`` begin at iteration ``offset``; returns whether a step must be traced anew."""
     held = vars(optimizer).get(_ATTRIBUTE)
     if held is None and (offset == 0 or not depends_on_iterations(optimizer)):
         return False

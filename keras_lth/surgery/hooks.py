@@ -48,7 +48,7 @@ class ModelHooks:
         self.heal()
 
     def before_evaluation(self) -> None:
-        """Runs at every ``evaluate`` and ``predict``. Quantised weights are 0 where they were pruned: they may run."""
+        """Runs at every ``evaluate`` and ``predict``; quantised weights may run, they are 0 where they were pruned."""
         lora = [e for e in self.masked.values() if getattr(e.layer, "lora_enabled", False)]
         refuse_replaced_weights(lora)
         self.heal()

@@ -22,12 +22,13 @@ __all__ = ["heal_model", "mask", "masks_of", "resolve", "unmask"]
 def mask(model: keras.Model, masks: Mapping[str, Any]) -> Masks:
     """Mask ``model`` in place and return its masks; every later ``fit``, ``evaluate`` and ``predict`` keeps them.
 
-    ``masks`` maps structural paths to boolean arrays of the weights' shapes; weights that it does not name stay as they
-    are. It may be called before or after ``compile``, again, and from a callback inside ``fit``. Pruned weights become 0
-    and their optimizer slots those of a fresh optimizer.
+    ``masks`` maps structural paths to boolean arrays of the weights' shapes; weights that it does not name stay as
+    they are. It may be called before or after ``compile``, again, and from a callback inside ``fit``. Pruned
+    weights become 0 and their optimizer slots those of a fresh optimizer.
 
     Raises:
-        ValueError: an unknown path, a wrong shape, a layer with LoRA or quantisation, an optimizer that couples weights.
+        ValueError: an unknown path, a wrong shape, a layer with LoRA or quantisation, an optimizer that couples
+            weights.
     """
     found = entries(model)
     arrays = resolve(model, masks)
@@ -63,7 +64,7 @@ def mask(model: keras.Model, masks: Mapping[str, Any]) -> Masks:
 
 
 def unmask(model: keras.Model) -> None:
-    """Give back the plain model: constraints and functions as before. Pruned weights stay 0 until they are trained."""
+    """Give back the plain model: constraints and functions as before. Pruned weights stay 0 until trained."""
     masked = [entry.variable for entry in entries(model) if mask_of(entry.variable) is not None]
     for variable in masked:
         detach(variable)
@@ -92,7 +93,9 @@ def resolve(model: keras.Model, masks: Mapping[str, Any]) -> dict[str, np.ndarra
     """The given masks as boolean arrays under this model's paths."""
     if not isinstance(masks, Mapping):
         raise TypeError(f"masks must be a Masks or a mapping from path to boolean array, not {type(masks).__name__}")
-    floats = {e.path: tuple(e.variable.shape) for e in entries(model) if not e.seed and "float" in str(e.variable.dtype)}
+    floats = {
+        e.path: tuple(e.variable.shape) for e in entries(model) if not e.seed and "float" in str(e.variable.dtype)
+    }
     known = set(masks) <= set(floats)
     shapes = floats if known else {path: tuple(v.shape) for path, v in prunable(model).items()}
     return align(Masks(masks), shapes, what="masks")

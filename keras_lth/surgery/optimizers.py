@@ -29,8 +29,8 @@ __all__ = [
 COPY = "copy of the weight"
 EMA = "_model_variables_moving_average"
 # Adafactor factors its second moment into rows and columns and clips by the root mean square of a whole weight; Muon
-# orthogonalises a whole weight. Lamb is not here: its norms over a weight do not see entries that are 0 in the weight,
-# the gradient and the slots.
+# orthogonalises a whole weight. Lamb is not here: its norms over a weight do not see entries that are 0 in the
+# weight, the gradient and the slots.
 _COUPLING = ("Adafactor", "Muon")
 
 
@@ -62,7 +62,7 @@ def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optim
 
 
 def slots(optimizer: keras.optimizers.Optimizer) -> dict[str, list[keras.Variable | None]]:
-    """Attribute → slot variables aligned with ``optimizer._trainable_variables``, found by length and shape, not by name."""
+    """Attribute → slot variables aligned with the optimizer's weights, found by length and shape, not by name."""
     weights = list(optimizer._trainable_variables)
     own = {id(optimizer._iterations), *(id(weight) for weight in weights)}
     found: dict[str, list[keras.Variable | None]] = {}
@@ -82,7 +82,7 @@ def slots(optimizer: keras.optimizers.Optimizer) -> dict[str, list[keras.Variabl
 
 
 def scalars(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
-    """Attribute → variable for state that belongs to no weight (Nadam's product, the loss scale); not count and rate."""
+    """Attribute → variable that belongs to no weight (Nadam's product, the loss scale); not count and rate."""
     known = {id(optimizer._iterations), id(optimizer._learning_rate)}
     owned = {id(variable) for variable in optimizer._variables}
     held = vars(optimizer).items()
@@ -147,8 +147,8 @@ def refuse_coupling(optimizer: keras.optimizers.Optimizer, variables: Sequence[k
         handled = {id(variable) for variable in leaf._trainable_variables} if leaf.built else None
         if handled is None or any(id(variable) in handled for variable in variables):
             raise ValueError(
-                f"optimizer {leaf.name!r} ({kind}) couples the entries of a weight, so a pruned entry would still act on "
-                "the others: train masked models with SGD, Adam, AdamW, RMSprop, Lion, Nadam, Adagrad or another "
+                f"optimizer {leaf.name!r} ({kind}) couples the entries of a weight, so a pruned entry would still act "
+                "on the others: train masked models with SGD, Adam, AdamW, RMSprop, Lion, Nadam, Adagrad or another "
                 "optimizer that works entry by entry"
             )
 

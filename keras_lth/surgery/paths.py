@@ -30,8 +30,8 @@ class Entry:
 def variables(model: keras.Model) -> dict[str, keras.Variable]:
     """Every variable of ``model`` by structural path: weights, statistics and seed-generator states.
 
-    Metric and optimizer variables are not among them. Shared layers appear once, at their first place. The order is the
-    order of construction and is the same for two instances, for clones and for loaded copies.
+    Metric and optimizer variables are not among them. Shared layers appear once, at their first place. The order is
+    the order of construction and is the same for two instances, for clones and for loaded copies.
     """
     return {entry.path: entry.variable for entry in entries(model)}
 

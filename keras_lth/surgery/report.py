@@ -61,7 +61,8 @@ class Sparsity:
             "  ".join([cells[0].ljust(width[0]), *(c.rjust(w) for c, w in zip(cells[1:], width[1:], strict=True))])
             for cells in table
         ]
-        lines += [f"left dense, of unknown kind: {layer} ({', '.join(paths)})" for layer, paths in self.unknown.items()]
+        for layer, paths in self.unknown.items():
+            lines.append(f"left dense, of unknown kind: {layer} ({', '.join(paths)})")
         return "\n".join(lines)
 
 

@@ -47,19 +47,17 @@ _NEVER = {
 def prunable(model: keras.Model, include: Filter = None, exclude: Filter = None) -> dict[str, keras.Variable]:
     """The prunable weights of ``model`` by structural path, in order of construction.
 
-    Prunable are the kernels of Dense, EinsumDense (so attention), all convolutions, RNN cells (input and recurrent) and
-    Embedding tables, in these layers and their subclasses. ``include`` keeps only the paths it matches and may also name
-    weights of `unknown_layers`; ``exclude`` removes paths. Both are a regular expression (``re.search``), a function
-    ``(path, variable) -> bool``, or a list of these.
+    Prunable are the kernels of Dense, EinsumDense (so attention), all convolutions, RNN cells (input and recurrent)
+    and Embedding tables, in these layers and their subclasses. ``include`` keeps only the paths it matches and may
+    also name weights of `unknown_layers`; ``exclude`` removes paths. Both are a regular expression (``re.search``),
+    a function ``(path, variable) -> bool``, or a list of these.
 
     Raises:
-        ValueError: the model is not built, nothing is prunable, an ``include`` matches nothing, or a selected layer has
-            LoRA enabled or is quantised.
+        ValueError: the model is not built, nothing is prunable, an ``include`` matches nothing, or a selected layer
+            has LoRA enabled or is quantised.
     """
     if not getattr(model, "built", False):
-        raise ValueError(
-            f"model {model.name!r} is not built, so it has no weights yet: call it on a batch, or model.build(shape), first"
-        )
+        raise ValueError(f"model {model.name!r} is not built, so it has no weights yet: call it on a batch first")
     found = entries(model)
     known = [entry for entry in found if has_role(entry)]
     candidates = known if include is None else [*known, *(e for e in found if _is_unknown(e))]

@@ -26,8 +26,9 @@ def snapshot(model: keras.Model) -> Snapshot:
     """All values of ``model`` as NumPy copies: weights, statistics, optimizer variables, step and seeds.
 
     ``weights`` and ``seeds`` are keyed by structural path, ``optimizer`` by position and name (``"000/iteration"``,
-    ``"002/momentums/dense/kernel"``). The optimizer part is empty for a model that is not compiled, and holds only the
-    count and the rate while the optimizer is not built. ``step`` counts batches, also under gradient accumulation.
+    ``"002/momentums/dense/kernel"``). The optimizer part is empty for a model that is not compiled, and holds only
+    the count and the rate while the optimizer is not built. ``step`` counts batches, also under gradient
+    accumulation.
     """
     found = entries(model)
     optimizer: dict[str, np.ndarray] = {}
@@ -54,12 +55,12 @@ def rewind(
 ) -> None:
     """Set ``model`` back to ``snapshot``, in place, inside or outside ``fit``.
 
-    Every variable takes the snapshot's value bit by bit, pruned ones 0: by ``masks``, which are then also put on, else by
-    the current masks. The step count goes back to the snapshot's (or to ``step``), the learning-rate variable and the loss
-    scale with it. The slots take the values of a freshly built optimizer and the bias correction restarts, while
-    schedules go on from the step; with ``restore_optimizer=True`` the slots are the snapshot's, pruned entries reset.
-    Averages (EMA) take the rewound weights, half-filled gradient accumulators are cleared. ``seeds=True`` also rewinds
-    seed generators, so that dropout repeats its noise.
+    Every variable takes the snapshot's value bit by bit, pruned ones 0: by ``masks``, which are then also put on,
+    else by the current masks. The step count goes back to the snapshot's (or to ``step``), the learning-rate
+    variable and the loss scale with it. The slots take the values of a freshly built optimizer and the bias
+    correction restarts, while schedules go on from the step; with ``restore_optimizer=True`` the slots are the
+    snapshot's, pruned entries reset. Averages (EMA) take the rewound weights, half-filled gradient accumulators are
+    cleared. ``seeds=True`` also rewinds seed generators, so that dropout repeats its noise.
 
     Raises:
         ValueError: a snapshot of another architecture or optimizer; nothing is then changed.
@@ -110,6 +111,10 @@ def _set(
         elif name in fill:
             variable.assign(fill[name])
 
+    rate = leaf._learning_rate
+    if id(rate) in values:
+        rate.assign(values[id(rate)])
+
     restored = any(id(slot) in values for held in slots(leaf).values() for slot in held if slot is not None)
     wraps = len(leaves(leaf)) > 1 and hasattr(leaf, "inner_optimizer")
     count = int(values.get(id(leaf._iterations), 0 if wraps else snapshot.step))
@@ -128,7 +133,9 @@ def _plan(
     stored = {
         key: value
         for key, value in snapshot.optimizer.items()
-        if key.startswith(prefix) and key[len(prefix) :][:3].isdigit() and key[len(prefix) : len(prefix) + 4].endswith("/")
+        if key.startswith(prefix)
+        and key[len(prefix) :][:3].isdigit()
+        and key[len(prefix) : len(prefix) + 4].endswith("/")
     }
     always = {id(leaf._iterations), id(leaf._learning_rate)}
     always |= {id(getattr(leaf, name, None)) for name in ("dynamic_scale", "step_counter")}
@@ -171,7 +178,7 @@ def _leaves(model: keras.Model) -> list[tuple[str, keras.optimizers.Optimizer]]:
 
 def _build(model: keras.Model) -> None:
     for optimizer in optimizers_of(model):
-        if not optimizer.built and optimizer is getattr(model, "optimizer", None):
+        if optimizer is model.optimizer and not optimizer.built:
             with model.distribute_strategy.scope():
                 optimizer.build(model.trainable_variables)
 

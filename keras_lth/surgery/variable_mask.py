@@ -1,7 +1,7 @@
 """The mask of one variable.
 
-It belongs to the variable: a boolean ``tf.Variable`` beside it, held by the variable's constraint. It is neither a Keras
-nor an optimizer variable, so it changes no variable count and no checkpoint.
+It belongs to the variable: a boolean ``tf.Variable`` beside it, held by the variable's constraint. It is neither a
+Keras nor an optimizer variable, so it changes no variable count and no checkpoint.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class VariableMask:
             )
 
     def __call__(self, value: Any) -> tf.Tensor:
+        """What Keras assigns at the end of a step."""
         return self.keep(value if self.user is None else self.user(value))
 
     def keep(self, value: Any) -> tf.Tensor:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import keras
 import ml_dtypes
@@ -178,9 +180,16 @@ def test_distances_by_hand():
 
 def test_a_snapshot_of_another_instance_will_do():
     def model():
-        return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name=None)])
+        return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
 
     one, two = surgery.snapshot(model()), surgery.snapshot(model())
     mixed = interpolate(one, two, 0.5)
     expected = (one.weights["dense/kernel"].astype(float) + two.weights["dense/kernel"]) / 2
     np.testing.assert_allclose(mixed["dense/kernel"], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_pure_part_loads_no_tensorflow():
+    code = (
+        "import sys, keras_lth.analysis.connectivity; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -44,8 +44,10 @@ def same(a: keras.Model, b: keras.Model) -> None:
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("options", [{"rewind_to": "1 epoch"}, {"keep": "trained"}, {"rewind_to": 3, "restore_optimizer": True}])
-@pytest.mark.parametrize("epoch", [1, 3, 5])
+@pytest.mark.parametrize(
+    "options", [{"rewind_to": "1 epoch"}, {"keep": "trained"}, {"rewind_to": 3, "restore_optimizer": True}]
+)
+@pytest.mark.parametrize("epoch", [1, 3, 4])
 def test_a_stopped_run_ends_as_one_that_was_never_stopped(tmp_path: Path, options: dict[str, Any], epoch: int) -> None:
     whole = model()
     expected = imp(tmp_path / "whole", **options)
@@ -64,7 +66,8 @@ def test_a_stopped_run_ends_as_one_that_was_never_stopped(tmp_path: Path, option
     lines = [[json.loads(line) for line in files.read_lines(tmp_path / f / "metrics.jsonl")] for f in ("whole", "cut")]
     assert lines[0] == lines[1]
     for level in range(4):
-        first, second = (lth.Ticket.load(tmp_path / f / "tickets" / f"level_{level:02d}.ticket") for f in ("whole", "cut"))
+        name = f"level_{level:02d}.ticket"
+        first, second = (lth.Ticket.load(tmp_path / run / "tickets" / name) for run in ("whole", "cut"))
         assert first.snapshot.same_bits(second.snapshot) and first.masks == second.masks
 
 
@@ -197,5 +200,5 @@ def test_a_ruined_ticket_is_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="level_01.ticket"):
+    with pytest.raises(ValueError, match=r"level_01\.ticket"):
         fit(model(), imp(tmp_path), 8)

@@ -223,6 +223,35 @@ def test_divergence_is_named(digits):
         run(callback, ordered(*train, batch_size=BATCH, seed=1), mlp(keras.optimizers.SGD(1e38)), epochs=2)
 
 
+def test_a_training_that_ends_early_and_validation(digits):
+    train, test = digits
+    early = keras.callbacks.EarlyStopping("val_accuracy", min_delta=1.0, patience=0)
+    callback = InstabilityCallback(
+        "3 steps", data={"train": train}, statistics="reestimate", points=2, callbacks=[early], verbose=0
+    )
+    run(callback, ordered(*train, batch_size=BATCH, seed=1), epochs=8, validation_data=test)
+    # Patience 0 ends each training at its second epoch, of four.
+    assert [end.step for end in callback.ends] == [2 * STEPS, 2 * STEPS]
+    assert callback.results[0].path.statistics == "reestimate"
+    assert "re-estimated on training data at every point" in callback.summary()
+
+
+def test_a_fit_that_is_stopped_says_that_nothing_was_compared(digits, capsys):
+    train, test = digits
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    callback = InstabilityCallback("3 steps", data={"test": test})
+    model = run(callback, ordered(*train, batch_size=BATCH, seed=1), extra=[Stop()])
+    assert "fit ended in training 1 of 2; nothing was compared" in capsys.readouterr().out
+    assert callback.results == [] and not overrides(model)
+    assert callback.summary() == "No two trainings have been compared yet."
+    with pytest.raises(ValueError, match="nothing to draw"):
+        callback.figure()
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -259,7 +288,7 @@ def test_what_cannot_work_is_said_at_the_begin(digits):
         start(0, runs=3, epochs=2)
     with pytest.raises(ValueError, match=r"fork_at='16 steps' is step 16, but each training has 16 steps"):
         start("16 steps")
-    with pytest.raises(ValueError, match=r"hides step 6.*4 and 8"):
+    with pytest.raises(ValueError, match=r'hides step 6.*fork_at="4 steps" or "8 steps"'):
         start("6 steps", steps_per_execution=4)
     endless = tf.data.Dataset.from_generator(
         lambda: iter([(train[0][:50], train[1][:50])]), output_signature=data.element_spec

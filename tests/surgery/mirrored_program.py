@@ -1,4 +1,4 @@
-"""Run by test_mirrored.py in a process of its own: two virtual CPU devices have to be set up before TensorFlow starts."""
+"""Run by test_mirrored.py in a process of its own: two virtual CPU devices must be set up before TensorFlow starts."""
 
 from __future__ import annotations
 

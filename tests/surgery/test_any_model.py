@@ -268,3 +268,28 @@ def test_lamb_sees_the_norm_of_the_surviving_weights() -> None:
     model.optimizer.apply([tf.constant([[1.0], [7.0], [2.0]])], [model.layers[0].kernel])
     step = 0.1 * 5 / np.sqrt(2)
     np.testing.assert_allclose(model.layers[0].kernel.numpy()[:, 0], [3 - step, 0, -4 - step], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "fresh"),
+    [
+        (lambda: keras.optimizers.Adam(0.05, use_ema=True, gradient_accumulation_steps=3), 0.0),
+        (lambda: keras.optimizers.Adagrad(0.05, initial_accumulator_value=0.25), 0.25),
+        (lambda: keras.optimizers.ScheduleFreeAdamW(0.05), 0.0),
+    ],
+)
+def test_a_new_mask_resets_the_slots_of_pruned_weights_and_leaves_the_others(optimizer: Any, fresh: float) -> None:
+    model = sequential()
+    model.compile(optimizer(), "mse")
+    fit(model)
+    before = {name: [s.numpy() for s in held] for name, held in surgery.optimizers.slots(model.optimizer).items()}
+    masks = random_masks(model)
+    surgery.mask(model, masks)
+    after = surgery.optimizers.slots(model.optimizer)
+    assert len(after) == len(before) > 0
+    for name, held in after.items():
+        for index, path in ((0, "dense/kernel"), (2, "dense_1/kernel")):
+            expected = np.where(masks[path], before[name][index], np.float32(fresh))
+            np.testing.assert_array_equal(held[index].numpy(), expected)
+            assert name == "_accumulated_gradients" or np.count_nonzero(before[name][index] != fresh) > 0
+        np.testing.assert_array_equal(held[1].numpy(), before[name][1])

@@ -32,7 +32,7 @@ def test_nothing_prunable() -> None:
 
 
 def test_filters() -> None:
-    with pytest.raises(ValueError, match="include='tail' matches no prunable weight.*head/kernel"):
+    with pytest.raises(ValueError, match=r"include='tail' matches no prunable weight.*head/kernel"):
         surgery.prunable(network(), include="tail")
     with pytest.raises(ValueError, match="include='tail' matches no prunable weight"):
         surgery.prunable(network(), include=["head", "tail"])

@@ -1,10 +1,12 @@
 """zero_is_zero and as_if_absent over optimizers × modes.
 
-The reference has no pruned weights at all: its surviving weights live in one vector per kernel, scattered into the kernel.
+The reference has no pruned weights at all: its surviving weights live in one vector per kernel, scattered into the
+kernel.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -75,7 +77,7 @@ def _constant(value: np.ndarray) -> Callable[..., Any]:
 
 def weights_and_masks() -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     random = np.random.default_rng(3)
-    shapes = list(zip(WIDTHS[:-1], WIDTHS[1:], strict=True))
+    shapes = list(itertools.pairwise(WIDTHS))
     kernels = [random.normal(size=shape).astype(np.float32) for shape in shapes]
     biases = [random.normal(size=shape[1]).astype(np.float32) * 0.1 for shape in shapes]
     masks = [random.random(shape) < 0.4 for shape in shapes]

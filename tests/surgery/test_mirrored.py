@@ -13,16 +13,22 @@ from typing import Any
 import pytest
 
 PROGRAM = Path(__file__).with_name("mirrored_program.py")
-NAMES = (
-    "sgd momentum nesterov adam adamw rmsprop lion nadam adagrad global_clipnorm ema loss_scale"  # as in the program
-).split()
+# As in the program.
+NAMES = [
+    *("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "lion", "nadam", "adagrad"),
+    *("global_clipnorm", "ema", "loss_scale"),
+]
 
 
 @cache
 def result() -> dict[str, Any]:
     path = os.pathsep.join([str(PROGRAM.parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, str(PROGRAM)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False
+        [sys.executable, str(PROGRAM)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[7:])

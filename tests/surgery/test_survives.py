@@ -43,7 +43,10 @@ def test_recompile_with_a_new_optimizer() -> None:
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.01), "mse")
     fit(model)
     assert wrong(model, masks) == 0
-    for slot, path in ((model.optimizer.momentums[0], "dense/kernel"), (model.optimizer.momentums[2], "dense_1/kernel")):
+    for slot, path in (
+        (model.optimizer.momentums[0], "dense/kernel"),
+        (model.optimizer.momentums[2], "dense_1/kernel"),
+    ):
         assert np.count_nonzero(slot.numpy()[~masks[path]]) == 0
 
 

@@ -1,0 +1,67 @@
+"""What a user asks of an IMP run: its levels, their masks, their tickets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_lth.callbacks.levels import Level, Monitor, nearest, summary
+from keras_lth.callbacks.rounds import RoundsCallback
+from keras_lth.masks import Masks
+from keras_lth.tickets import Snapshot, Ticket
+
+
+class Tickets(RoundsCallback):
+    """The asking half of ``IMPCallback``, over levels that the pruning half fills in."""
+
+    history: list[Level]
+    keep: str
+    restore_optimizer: bool
+    monitor: Monitor
+    _masks: list[Masks]
+    _kept: dict[int, Snapshot]
+
+    def summary(self) -> str:
+        """A table with a row a round: density, the monitored metric, matching or not, steps, seconds."""
+        return summary(self.history)
+
+    def masks(self, round: int) -> Masks:
+        """The masks of level ``round``; level 0 is the network that IMP began with."""
+        if not 0 <= round < len(self._masks):
+            raise ValueError(f"There is no level {round}: this run has levels 0 … {len(self._masks) - 1}.")
+        return self._masks[round]
+
+    def ticket(self, round: int | None = None, *, density: float | None = None) -> Ticket:
+        """The ticket of a level, by its round or its density; the last trained level without either.
+
+        A density means the nearest level within half a cut. Raises ``ValueError`` that lists the levels when there is
+        none, ``RuntimeError`` before the first pruning.
+        """
+        if not self.history:
+            raise RuntimeError("IMP has finished no training yet: there is no ticket.")
+        if density is not None:
+            if round is not None:
+                raise ValueError("Ask for a ticket by round or by density, not both.")
+            round = nearest([masks.density for masks in self._masks], density)
+        round = len(self.history) - 1 if round is None else round
+        masks = self.masks(round)
+        if self.captured is None:
+            raise RuntimeError("IMP has not reached its rewinding step yet: there is no ticket.")
+        start = self._start(self._kept.get(round))
+        if not self.restore_optimizer:
+            start = Snapshot(start.weights, {}, start.step, start.seeds)
+        return Ticket(masks, start, self._provenance(round))
+
+    def _provenance(self, round: int) -> dict[str, Any]:
+        machine = self._machine()
+        level = self.history[round] if round < len(self.history) else None
+        return {
+            "criterion": "magnitude",
+            "method": "IMP" if self.keep == "rewind" else "LRR",
+            "round": round,
+            "rewind_step": machine.rewind_step,
+            "total_steps": machine.total_steps,
+            "span": machine.span,
+            "monitor": self.monitor.name,
+            "score": level.score if level else None,
+            "dense_score": self.history[0].score,
+        }
