@@ -17,6 +17,8 @@ def get_config() -> ConfigDict:
     config.steps = 960
     config.levels = 9
     config.replicates = 3
-    config.rewind_to = "5%"
+    # Two epochs of the digits; a callback sees every 24th step.
+    config.steps_per_execution = 24
+    config.rewind_to = "48 steps"
     config.arms = ("imp", "reinit", "random_layerwise")
     return config

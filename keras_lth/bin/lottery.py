@@ -7,6 +7,7 @@ Every value of the config can be overridden: ``--config.replicates=3``. The same
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str]) -> None:
     """Run the experiment, then its report."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from keras_lth import report
     from keras_lth.experiments import run
 

@@ -107,9 +107,7 @@ class IMPCallback(Tickets):
 
     def _forget(self) -> None:
         super()._forget()
-        journal = getattr(self, "_journal", None)
-        if journal is not None:
-            journal.close()
+        # Not closed here: a copy forgets what the original still holds.
         self._journal: Journal | None = None if self.directory is None else Journal(self.directory)
         self.history: list[Level] = []
         self._masks: list[Masks] = []
@@ -117,6 +115,12 @@ class IMPCallback(Tickets):
         self._counts: list[dict[str, int]] = []
         self._began = time.perf_counter()
         self._seen: dict[str, float] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Plan, mask, resume."""
+        if self._journal is not None:
+            self._journal.close()  # an earlier fit of this callback may have raised
+        super().on_train_begin(logs)
 
     # What RoundsCallback asks.
     def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:

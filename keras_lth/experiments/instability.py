@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_lth import files
+from keras_lth.analysis.instability import Comparison
 from keras_lth.callbacks.instability import InstabilityCallback
 from keras_lth.callbacks.journal import Journal
 from keras_lth.experiments.lottery import Config, Setting, folder, seed_of
@@ -39,19 +40,15 @@ def run_instability(config: Config, workdir: Path, network: str, fork: str, repl
         fork_at=fork, runs=runs, data={"train": setting.splits.train, "test": setting.splits.test}
     )
     setting.fit(model, seed_of(config, "instability", replicate), runs * setting.epochs, [callback])
-    rows: list[dict[str, Any]] = [
-        {
-            "network": network,
-            "level": level,
-            "density": ticket.density,
-            "replicate": replicate,
-            "fork_step": callback.fork_step,
-            **result.as_dict(),
-        }
-        for result in callback.results
-    ]
+    about = {"network": network, "level": level, "density": ticket.density, "replicate": replicate}
+    rows = [{**about, "fork_step": callback.as_dict()["fork_step"], **_flat(result)} for result in callback.results]
     files.write_atomic(path, (json.dumps(rows) + "\n").encode())
     print(f"instability of {network} (level {level}) from {fork}:\n{callback.summary()}", flush=True)
+
+
+def _flat(result: Comparison) -> dict[str, Any]:
+    row = result.as_dict()
+    return {**row, **row.pop("path"), "stable": result.stable()}
 
 
 def gather(workdir: Path) -> None:

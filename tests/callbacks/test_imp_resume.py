@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -164,6 +165,19 @@ def test_the_folder_is_free_after_a_failed_fit(tmp_path: Path) -> None:
     with pytest.raises(StopHere):
         fit(model(), run, 8, beside=[Crash(3)])
     fit(model(), run, 8)
+    assert len(run.history) == 4
+
+
+def test_a_copy_does_not_free_the_folder(tmp_path: Path) -> None:
+    run = imp(tmp_path)
+
+    class Copy(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            copy.deepcopy(run)
+            with pytest.raises(RuntimeError, match="in use"):
+                files.DirectoryLock(tmp_path).acquire()
+
+    fit(model(), run, 8, beside=[Copy()])
     assert len(run.history) == 4
 
 
