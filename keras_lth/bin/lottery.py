@@ -29,8 +29,8 @@ def main(argv: Sequence[str]) -> None:
     from keras_lth.experiments import run
 
     began = time.time()
-    config = _CONFIG.value.to_dict()
     try:
+        config = _CONFIG.value.to_dict()
         workdir = run.run(config, _WORKDIR.value, workers=_WORKERS.value)
     except (ValueError, RuntimeError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
@@ -41,5 +41,14 @@ def main(argv: Sequence[str]) -> None:
     print(f"  {page.relative_to(workdir)}  figures and table on one page")
 
 
+def parse(argv: Sequence[str]) -> list[str]:
+    """Flags from the command line; what the config does not know is one line, with the near key, not a traceback."""
+    try:
+        return app.parse_flags_with_usage(list(argv))
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        words = str(error).replace("\\n", " ").replace("\\", "").strip("'\"").split()
+        raise SystemExit(f"--config: {' '.join(words)}") from error
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)
