@@ -46,7 +46,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(list(argv))
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        words = str(error).replace("\\n", " ").replace("\\", "").strip("'\"").split()
+        words = str(error).replace("\\n", " ").replace("\\", "").replace("'", "").split()
         raise SystemExit(f"--config: {' '.join(words)}") from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_lth.surgery.optimizers import hook, leaves, optimizers_of, refuse_coupling, unhook
+from keras_lth.surgery.optimizers import hook, leaves, optimizers_of, refuse_coupling, trust, unhook
 from keras_lth.surgery.paths import Entry
 from keras_lth.surgery.roles import refuse_replaced_weights, replaced
 from keras_lth.surgery.variable_mask import heal, mask_of
@@ -36,6 +36,8 @@ class ModelHooks:
             if hasattr(model, name):
                 self.previous[name] = vars(model).get(name)
                 vars(model)[name] = _Before(before, getattr(model, name))
+        making = vars(model)["make_train_function"]
+        vars(model)["make_train_function"] = _Before(lambda: None, making, self.after_making)
 
     def before_training(self) -> None:
         """Runs at every ``fit`` and ``train_on_batch``, so it sees the optimizer of a later ``compile``."""
@@ -46,6 +48,12 @@ class ModelHooks:
             refuse_coupling(optimizer, variables)
             hook(optimizer)
         self.heal()
+
+    def after_making(self) -> None:
+        """Heal before an execution instead of in every step, where the optimizer keeps zeros by itself."""
+        function = self.model.train_function
+        if function is not None and not isinstance(function, _Healed):
+            vars(self.model)["train_function"] = _Healed(self, function)
 
     def before_evaluation(self) -> None:
         """Runs at every ``evaluate`` and ``predict``; quantised weights may run, they are 0 where they were pruned."""
@@ -72,13 +80,41 @@ class ModelHooks:
 class _Before:
     """Runs ``before()``, then the function it replaces."""
 
-    def __init__(self, before: Callable[[], None], function: Callable[..., Any]) -> None:
+    def __init__(
+        self, before: Callable[[], None], function: Callable[..., Any], after: Callable[[], None] | None = None
+    ) -> None:
         self.before = before
         self.function = function
+        self.after = after
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.before()
-        return self.function(*args, **kwargs)
+        result = self.function(*args, **kwargs)
+        if self.after is not None:
+            self.after()
+        return result
+
+
+class _Healed:
+    """A training function that first heals weights which were assigned from outside since."""
+
+    def __init__(self, hooks: ModelHooks, function: Callable[..., Any]) -> None:
+        self.hooks = hooks
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for entry in self.hooks.masked.values():
+            mask = mask_of(entry.variable)
+            if mask is not None and mask.touched:
+                heal(entry.variable)
+        optimizers = optimizers_of(self.hooks.model)
+        for optimizer in optimizers:
+            trust(optimizer, True)
+        try:
+            return self.function(*args, **kwargs)
+        finally:
+            for optimizer in optimizers:
+                trust(optimizer, False)
 
 
 def hooks_of(model: keras.Model) -> ModelHooks | None:

@@ -23,6 +23,7 @@ __all__ = [
     "reset_pruned",
     "scalars",
     "slots",
+    "trust",
     "unhook",
 ]
 
@@ -32,6 +33,7 @@ EMA = "_model_variables_moving_average"
 # orthogonalises a whole weight. Lamb is not here: its norms over a weight do not see entries that are 0 in the
 # weight, the gradient and the slots.
 _COUPLING = ("Adafactor", "Muon")
+_KEEPING = ("SGD", "Adam", "AdamW", "RMSprop", "Lion", "Nadam", "Adagrad", "Adadelta", "Adamax")
 
 
 def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
@@ -162,6 +164,8 @@ class _Apply:
     def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
         self.optimizer = optimizer
         self.previous = optimizer.apply
+        # Set while the training step of a hooked model runs: it has healed its weights just before.
+        self.healed = False
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Iterable[keras.Variable] | None = None) -> Any:
         given = None if trainable_variables is None else list(trainable_variables)
@@ -172,7 +176,16 @@ class _Apply:
         refuse_coupling(self.optimizer, masked)
         if len(grads) == len(weights):
             grads = [_masked(gradient, weight) for gradient, weight in zip(grads, weights, strict=True)]
-        return self.previous(grads, given)
+        if not self.healed or not _keeps_zeros(self.optimizer):
+            return self.previous(grads, given)
+        constraints = [(weight, weight.constraint) for weight in masked if weight.constraint.user is None]
+        for weight, _ in constraints:
+            weight.constraint = None
+        try:
+            return self.previous(grads, given)
+        finally:
+            for weight, constraint in constraints:
+                weight.constraint = constraint
 
 
 class _Finalize:
@@ -198,6 +211,13 @@ def hook(optimizer: keras.optimizers.Optimizer) -> None:
             vars(optimizer)[name] = kind(optimizer)
 
 
+def trust(optimizer: keras.optimizers.Optimizer, healed: bool) -> None:
+    """Tell the hook of ``optimizer`` whether its pruned weights are known to be 0 when a step begins."""
+    held = vars(optimizer).get("apply")
+    if isinstance(held, _Apply):
+        held.healed = healed
+
+
 def unhook(optimizer: keras.optimizers.Optimizer) -> None:
     """Undo `hook`."""
     for name, kind in _HOOKS.items():
@@ -206,6 +226,17 @@ def unhook(optimizer: keras.optimizers.Optimizer) -> None:
             del vars(optimizer)[name]
             if current.previous != getattr(optimizer, name):
                 vars(optimizer)[name] = current.previous
+
+
+def _keeps_zeros(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether a weight of 0 with gradient 0 and fresh slots provably stays 0, so that no constraint is needed.
+
+    Not with averages (they are assigned), nor with norms (one infinite gradient makes all of them NaN), nor on several
+    replicas (their threads would take each other's constraints away).
+    """
+    exact = type(optimizer).__name__ in _KEEPING and type(optimizer).__module__.split(".")[0] == "keras"
+    settings = (optimizer.use_ema, optimizer.clipnorm, optimizer.global_clipnorm)
+    return exact and not any(settings) and optimizer._distribution_strategy.num_replicas_in_sync == 1
 
 
 def _masked(gradient: Any, weight: Any) -> Any:

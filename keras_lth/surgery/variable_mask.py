@@ -24,6 +24,7 @@ class VariableMask:
 
     def __init__(self, variable: keras.Variable, strategy: tf.distribute.Strategy) -> None:
         self.user: Callable[[Any], Any] | None = variable.constraint
+        self.touched = True
         with tf.init_scope(), strategy.scope(), strategy.extended.colocate_vars_with(variable._value):
             self.mask = tf.Variable(
                 tf.ones(tuple(variable.shape), tf.bool),
@@ -49,6 +50,16 @@ class VariableMask:
             return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
         return self.keep(gradient)
 
+    def watch(self, variable: keras.Variable) -> None:
+        """Notice values assigned from outside, so that a step need not look for them (`hooks`)."""
+        assign = variable.assign
+
+        def watched(value: Any) -> Any:
+            self.touched = True
+            return assign(value)
+
+        vars(variable)["assign"] = watched
+
     def assign(self, mask: np.ndarray) -> None:
         """Set the mask to a boolean array of the variable's shape."""
         self.mask.assign(mask)
@@ -68,6 +79,7 @@ def attach(variable: keras.Variable, strategy: tf.distribute.Strategy) -> Variab
     """Give ``variable`` a full mask."""
     mask = VariableMask(variable, strategy)
     variable.constraint = mask
+    mask.watch(variable)
     return mask
 
 
@@ -76,6 +88,7 @@ def detach(variable: keras.Variable) -> None:
     mask = mask_of(variable)
     if mask is not None:
         variable.constraint = mask.user
+        del vars(variable)["assign"]
 
 
 def heal(variable: keras.Variable) -> None:
@@ -83,3 +96,4 @@ def heal(variable: keras.Variable) -> None:
     mask = mask_of(variable)
     if mask is not None:
         variable.assign(mask.keep(variable._value))
+        mask.touched = False
