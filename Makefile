@@ -4,6 +4,7 @@
 PYTHON ?= python3
 DATA ?= digits
 BIN := .venv/bin
+export KERAS_LTH_WERROR := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 DEMO_digits :=

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_lth.surgery.optimizers import hook, leaves, optimizers_of, refuse_coupling, trust, unhook
+from keras_lth.surgery.optimizers import hook, leaves, optimizers_of, refuse_coupling, reset_pruned, trust, unhook
 from keras_lth.surgery.paths import Entry
 from keras_lth.surgery.roles import refuse_replaced_weights, replaced
 from keras_lth.surgery.variable_mask import heal, mask_of
@@ -15,6 +15,7 @@ from keras_lth.surgery.variable_mask import heal, mask_of
 __all__ = ["ModelHooks", "hooks_of", "install", "remove", "retrace"]
 
 _ATTRIBUTE = "_keras_lth_hooks"
+_MANY_STEPS = 8
 
 
 class ModelHooks:
@@ -47,7 +48,13 @@ class ModelHooks:
         for optimizer in optimizers_of(self.model):
             refuse_coupling(optimizer, variables)
             hook(optimizer)
+            if self.heals_per_execution():
+                reset_pruned(optimizer, variables)
         self.heal()
+
+    def heals_per_execution(self) -> bool:
+        """With many steps in an execution, healing before each is cheaper than a constraint in every step."""
+        return getattr(self.model, "compiled", False) and self.model.steps_per_execution >= _MANY_STEPS
 
     def after_making(self) -> None:
         """Heal before an execution instead of in every step, where the optimizer keeps zeros by itself."""
@@ -103,6 +110,8 @@ class _Healed:
         self.function = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.hooks.heals_per_execution():
+            return self.function(*args, **kwargs)
         for entry in self.hooks.masked.values():
             mask = mask_of(entry.variable)
             if mask is not None and mask.touched:

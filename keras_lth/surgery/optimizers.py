@@ -200,7 +200,19 @@ class _Finalize:
             heal(variable)
 
 
-_HOOKS: dict[str, Any] = {"apply": _Apply, "finalize_variable_values": _Finalize}
+class _Load:
+    """Replaces ``optimizer.load_own_variables``: slots that come from a dense model's file are reset where pruned."""
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.previous = optimizer.load_own_variables
+
+    def __call__(self, store: Any) -> None:
+        self.previous(store)
+        reset_pruned(self.optimizer, self.optimizer._trainable_variables)
+
+
+_HOOKS: dict[str, Any] = {"apply": _Apply, "finalize_variable_values": _Finalize, "load_own_variables": _Load}
 
 
 def hook(optimizer: keras.optimizers.Optimizer) -> None:

@@ -205,3 +205,39 @@ def test_loss_scaling_by_policy() -> None:
         keras.config.set_dtype_policy("float32")
     assert wrong(model, masks) == 0
     assert not set(surgery.masks_of(model)) ^ set(masks)
+
+
+class Foreign(keras.callbacks.Callback):
+    """Assigns pruned weights, then loads dense slots, between executions; looks after each."""
+
+    def __init__(self, masks: dict[str, np.ndarray], store: dict[str, np.ndarray]) -> None:
+        super().__init__()
+        self.masks, self.store, self.seen = masks, store, []
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.model.set_weights([np.ones_like(w) for w in self.model.get_weights()])
+        if batch:
+            self.model.optimizer.load_own_variables(self.store)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.seen.append(wrong(self.model, self.masks))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "Lion", "Nadam", "Adagrad"])
+def test_many_steps_in_an_execution_keep_zeros_as_every_step_does(optimizer: str, jit: bool) -> None:
+    """From 8 steps per execution on, weights are healed before it instead of in each step: the same trajectory."""
+    ends = []
+    for steps in (1, 8):
+        arguments = {"momentum": 0.9} if optimizer == "SGD" else {"weight_decay": 0.1}
+        make = getattr(keras.optimizers, optimizer)
+        model, masks = masked(make(0.01, **arguments), steps_per_execution=steps, jit_compile=jit)
+        model.fit(X, Y, batch_size=1, epochs=2, verbose=0, shuffle=False)
+        assert wrong(model, masks) == 0
+        ends.append(surgery.snapshot(model))
+    for path, value in ends[0].weights.items():
+        np.testing.assert_allclose(ends[1].weights[path], value, rtol=0, atol=1e-6)
+    foreign = Foreign(masks, {str(i): np.ones_like(v.numpy()) for i, v in enumerate(model.optimizer.variables)})
+    model.fit(X, Y, batch_size=1, epochs=2, verbose=0, shuffle=False, callbacks=[foreign])
+    assert foreign.seen == [0] * 4
+    assert model.layers[0].kernel.constraint is surgery.variable_mask.mask_of(model.layers[0].kernel)

@@ -1,0 +1,76 @@
+"""One training in the thesis' setting, and what a round of IMP adds to it.
+
+LeNet-300-100 on Fashion-MNIST: 24 000 steps of Adam at batch 60 through ``fit``, plain and with masks at a density of
+20 %, with a test after each epoch; then choosing the next masks, and rewinding, each the median of several.
+
+    python benchmarks/training.py --out training.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import timing
+
+import keras_lth as lth
+from keras_lth.experiments.lottery import Setting
+
+
+def milliseconds(call: Callable[[], object], repeats: int = 15) -> float:
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - begin) * 1e3)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--data", default="fashion_mnist")
+    arguments = parser.parse_args()
+
+    config = importlib.import_module("configs.lenet_300_100").thesis(arguments.data).to_dict()
+    setting = Setting(config)
+    steps = setting.epochs * setting.steps_per_epoch
+    seconds = {}
+    for name in ("plain", "masked, density 20 %"):
+        model = setting.model(1)
+        start = lth.snapshot(model)
+        masks = lth.select(lth.criteria.Random(0)(model), density=0.2)
+        if name != "plain":
+            lth.mask(model, masks)
+        begin = time.perf_counter()
+        setting.fit(model, 1, setting.epochs, [])
+        seconds[name] = time.perf_counter() - begin
+
+    def prune() -> lth.Masks:
+        return lth.prune(lth.criteria.Magnitude()(model), masks, 0.2)
+
+    def rewind() -> None:
+        lth.mask(model, masks)
+        lth.rewind(model, start, masks)
+
+    rows = {
+        **{f"{steps} steps, {name}, s": value for name, value in seconds.items()},
+        **{f"steps/s, {name}": steps / value for name, value in seconds.items()},
+        "prune: scores and masks, ms": milliseconds(prune),
+        "mask and rewind, ms": milliseconds(rewind),
+    }
+    for name, value in rows.items():
+        print(f"{name:45} {value:10.1f}")
+    if arguments.out:
+        timing.write(arguments.out, {"machine": timing.machine(), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
