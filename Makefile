@@ -5,7 +5,7 @@ PYTHON ?= python3
 DATA ?= digits
 BIN := .venv/bin
 export KERAS_LTH_WERROR := 1
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 DEMO_digits :=
 DEMO_fashion_mnist := --config.steps=3000 --config.replicates=1
@@ -21,7 +21,7 @@ DEMO_fashion_mnist := --config.steps=3000 --config.replicates=1
 
 demo: .venv/installed data-$(DATA)
 	$(BIN)/python -m keras_lth.bin.lottery --config=configs/demo.py --config.data=$(DATA) $(DEMO_$(DATA)) \
-	  --workdir=runs/demo_$(DATA)
+	  --workers=2 --workdir=runs/demo_$(DATA)
 
 test: .venv/installed data-fashion_mnist
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The demo: a few minutes of iterative magnitude pruning with rewinding, beside two of its ablations.
 
 Nine levels down to 13 % of LeNet-300-100 on the digits that scikit-learn ships (97 to 98 % dense accuracy), three
-replicates of 960 steps. ``--config.data=fashion_mnist --config.steps=3000 --config.replicates=1`` for 70 000 images.
+replicates of 480 steps. ``--config.data=fashion_mnist --config.steps=3000 --config.replicates=1`` for 70 000 images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from configs.lenet_300_100 import thesis
 def get_config() -> ConfigDict:
     """The setting."""
     config = thesis("digits")
-    config.steps = 960
+    config.steps = 480
     config.levels = 9
     config.replicates = 3
     # Two epochs of the digits; a callback sees every 24th step.

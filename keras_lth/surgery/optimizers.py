@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 COPY = "copy of the weight"
+_FILL = "_keras_lth_fill"
 EMA = "_model_variables_moving_average"
 # Adafactor factors its second moment into rows and columns and clips by the root mean square of a whole weight; Muon
 # orthogonalises a whole weight. Lamb is not here: its norms over a weight do not see entries that are 0 in the
@@ -96,6 +97,12 @@ def fresh_fill(optimizer: keras.optimizers.Optimizer) -> dict[str, float | str]:
 
     Learned by building a twin from its config on one small variable, so that no initial value is assumed.
     """
+    if _FILL not in vars(optimizer):
+        vars(optimizer)[_FILL] = _learn_fill(optimizer)
+    return vars(optimizer)[_FILL]
+
+
+def _learn_fill(optimizer: keras.optimizers.Optimizer) -> dict[str, float | str]:
     if hasattr(optimizer, "inner_optimizer"):
         return {"dynamic_scale": float(optimizer.initial_scale), "step_counter": 0.0}
     if hasattr(optimizer, "optimizers"):

@@ -1,0 +1,76 @@
+"""The house: what imports what, what loads TensorFlow, which names are public."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_lth
+
+PACKAGE = Path(keras_lth.__file__).parent
+# Imports go up this list: a room may use those before it.
+ROOMS = (
+    "ops", "files", "masks", "selection", "schedules", "rounds", "tickets", "surgery", "criteria", "layers",
+    "callbacks", "training", "analysis", "models", "datasets", "experiments", "report", "bin",
+)  # fmt: skip
+# Tickets are applied to models, and callbacks end with an analysis: imported when asked for, inside a function.
+LATE = {("tickets", "surgery"), ("callbacks", "analysis")}
+
+
+def imports(path: Path) -> set[tuple[str, bool]]:
+    """Rooms that a module imports, and whether at its top level."""
+    tree = ast.parse(path.read_text())
+    top = {id(node) for node in tree.body}
+    found = set()
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "keras_lth":
+            parts = node.module.split(".")
+            names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [a.name.split(".")[1] for a in node.names if a.name.startswith("keras_lth.")]
+        found |= {(name, id(node) in top) for name in names}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_up(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    assert room in ROOMS
+    for name, at_top in imports(path):
+        if name not in ROOMS or name == room:
+            continue
+        up = ROOMS.index(name) < ROOMS.index(room)
+        assert up or ((room, name) in LATE and not at_top), f"{path.name} imports {name}"
+
+
+def test_no_room_is_too_large() -> None:
+    root = PACKAGE.parent
+    files = [p for folder in ("keras_lth", "cc", "configs", "benchmarks") for p in (root / folder).rglob("*")]
+    sources = [p for p in files if p.suffix in (".py", ".cc", ".h", ".inc")]
+    assert len(sources) > 60
+    assert [p.name for p in sources if len(p.read_text().splitlines()) > 300] == []
+
+
+def test_public_names() -> None:
+    named = {"IMPCallback", "InstabilityCallback", "Masks", "Snapshot", "Ticket", "mask", "unmask", "prunable"}
+    assert named <= set(dir(keras_lth))
+    for name in keras_lth.__all__:
+        assert getattr(keras_lth, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'imp'"):
+        keras_lth.imp  # noqa: B018 - the access is the test
+
+
+def test_the_values_need_no_tensorflow() -> None:
+    code = (
+        "import sys, keras_lth as lth;"
+        "lth.Masks; lth.select; lth.Ticket; lth.schedules; lth.rounds; lth.ops; lth.files; lth.report;"
+        "bad = {'tensorflow', 'keras'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
