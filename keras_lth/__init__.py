@@ -24,6 +24,7 @@ _NAMES = {
     "snapshot": "keras_lth.surgery",
     "rewind": "keras_lth.surgery",
     "sparsity": "keras_lth.surgery",
+    "unknown_layers": "keras_lth.surgery",
     "IMPCallback": "keras_lth.callbacks.imp",
     "InstabilityCallback": "keras_lth.callbacks.instability",
 }
@@ -40,6 +41,7 @@ _MODULES = (
     "report",
     "rounds",
     "schedules",
+    "surgery",
 )
 
 __all__ = [*sorted(_NAMES), *_MODULES]

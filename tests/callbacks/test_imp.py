@@ -133,9 +133,7 @@ def test_callbacks_inside_see_the_epochs_of_each_round() -> None:
 
     watch, inner = Watch(), Watch()
     scheduler = keras.callbacks.LearningRateScheduler(rate)
-    imp = lth.IMPCallback(
-        rounds=2, epochs_per_round=3, rewind_to="1 epoch", callbacks=[scheduler, inner], verbose=0
-    )
+    imp = lth.IMPCallback(rounds=2, epochs_per_round=3, rewind_to="1 epoch", callbacks=[scheduler, inner], verbose=0)
     fit(model(lambda: keras.optimizers.SGD(0.1)), imp, 9, beside=[watch])
     assert seen == inner.epochs == [0, 1, 2, 1, 2, 1, 2]
     assert inner.trainings == 3

@@ -1,0 +1,47 @@
+"""The README's Python runs as it stands, on a small problem."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def small(seed: int) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(4)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"], steps_per_execution=5, jit_compile=False)
+    return model
+
+
+def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(1500, 8)).astype("float32")
+    y = (x @ random.normal(size=(8, 4))).argmax(1).astype("int32")
+    from keras_lth.datasets import ordered
+
+    names = {
+        "model": small(0),
+        "other_model": small(1),
+        "x": x,
+        "y": y,
+        "train": ordered(x, y, batch_size=60, seed=1),
+        "test": (x[:200], y[:200]),
+    }
+    assert len(BLOCKS) == 4
+    for block in BLOCKS:
+        # The models are compiled already; a short fit stands for one whose arguments are left out.
+        code = block.replace("model.compile(...)", "pass").replace("fit(...)", "fit(x, y, verbose=0)")
+        exec(code.replace("callbacks=", "verbose=0, callbacks="), names)
+    imp = names["imp"]
+    assert [level.steps for level in imp.history] == [600, *[100] * 15]  # type: ignore[attr-defined]
+    assert (tmp_path / "lenet.ticket").exists() and (tmp_path / "path.png").exists()
+    assert (tmp_path / "runs" / "lenet" / "levels.json").exists()
