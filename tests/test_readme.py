@@ -42,6 +42,6 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         code = block.replace("model.compile(...)", "pass").replace("fit(...)", "fit(x, y, verbose=0)")
         exec(code.replace("callbacks=", "verbose=0, callbacks="), names)
     imp = names["imp"]
-    assert [level.steps for level in imp.history] == [600, *[100] * 15]  # type: ignore[attr-defined]
+    assert [level.steps for level in imp.history] == [600, *[100] * 15]
     assert (tmp_path / "lenet.ticket").exists() and (tmp_path / "path.png").exists()
     assert (tmp_path / "runs" / "lenet" / "levels.json").exists()

@@ -79,7 +79,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="before 50"):
         Rounds(1, 5, 10, 50)
     with pytest.raises(ValueError, match="span"):
-        Rounds(1, 5, 10, 0, "all")  # type: ignore[arg-type]
+        Rounds(1, 5, 10, 0, "all")
     with pytest.raises(ValueError, match="epochs ≥ 1"):
         Rounds(1, 0, 10)
 

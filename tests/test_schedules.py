@@ -28,13 +28,13 @@ LENET = {"fc1/kernel": 235_200, "fc2/kernel": 30_000, "output/kernel": 1_000}
     ],
 )
 def test_durations_are_read(text: object, amount: float, unit: str) -> None:
-    assert Duration.parse(text) == Duration(amount, unit)  # type: ignore[arg-type]
+    assert Duration.parse(text) == Duration(amount, unit)
 
 
 @pytest.mark.parametrize("text", ["", "five steps", "500", "1.5 steps", "-1 steps", -1, None, 2.0, True, "1 % steps"])
 def test_what_is_no_duration_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="no duration"):
-        Duration.parse(text)  # type: ignore[arg-type]
+        Duration.parse(text)
 
 
 def test_durations_in_steps() -> None:

@@ -13,7 +13,7 @@ TOTAL = 266_200
 
 
 def choose(epochs: int, steps: int = 1000, **arguments: object) -> Rounds:
-    return IMPPlan(**arguments).choose(epochs, steps, SIZE, TOTAL)  # type: ignore[arg-type]
+    return IMPPlan(**arguments).choose(epochs, steps, SIZE, TOTAL)
 
 
 def test_the_example_of_the_readme() -> None:
@@ -84,7 +84,7 @@ def test_what_the_epochs_cannot_hold(epochs: int, arguments: dict[str, object], 
 )
 def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        IMPPlan(**arguments)  # type: ignore[arg-type]
+        IMPPlan(**arguments)
 
 
 def test_half_the_rate_at_the_output() -> None:
