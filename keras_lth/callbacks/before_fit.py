@@ -1,9 +1,12 @@
-"""What is looked at before rounds begin: whether step k can be seen, and who else counts epochs."""
+"""What is looked at before rounds begin: whether step k can be seen, and which other callbacks count epochs."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
+
+import keras
 
 from keras_lth.callbacks.fit_call import fit_argument
 from keras_lth.rounds import UNKNOWN, Rounds, nearest_visible
@@ -41,14 +44,43 @@ def see_rewind_step(machine: Rounds, every: int, seekable: bool) -> None:
 
 
 def mind_the_neighbours(callback: Any) -> None:
-    """Warn of callbacks in fit's own list that remember across rounds."""
+    """Warn of callbacks in fit's own list that remember across rounds.
+
+    Raises ``ValueError`` for ``BackupAndRestore``, in either list: its backup knows no rounds, so that a run which
+    begins again would go on with an epoch of one round and the weights of another.
+    """
     outside = fit_argument(callback.model, "callbacks") or ()
     outside = getattr(outside, "callbacks", outside)
     outside = outside if isinstance(outside, (list, tuple)) else (outside,)
-    named = [type(other).__name__ for other in outside if type(other).__name__ in _REMEMBERS]
+    if any(isinstance(other, keras.callbacks.BackupAndRestore) for other in (*outside, *callback.callbacks)):
+        resumes = " A run with directory=… is gone on with where it was killed." if hasattr(callback, "resume") else ""
+        raise ValueError(
+            f"BackupAndRestore cannot go on with a fit of several trainings: leave it out beside {callback.name}."
+            f"{resumes}"
+        )
+    remember = tuple(getattr(keras.callbacks, name) for name in _REMEMBERS)
+    named = [type(other).__name__ for other in outside if isinstance(other, remember)]
     if named:
         warnings.warn(
             f"{', '.join(named)} beside {callback.name} in fit's own list counts the epochs of all rounds as one "
             f"training: pass it as {type(callback).__name__}(callbacks=[…]) to have it begin anew each round.",
             stacklevel=3,
         )
+
+
+class Inner(keras.callbacks.CallbackList):
+    """Callbacks that begin and end with each training.
+
+    Keras' own begin anew in their ``on_train_begin``, except for the best value of a ``ModelCheckpoint``.
+    """
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], **options: Any) -> None:
+        super().__init__(callbacks, **options)
+        checkpoints = [one for one in callbacks if isinstance(one, keras.callbacks.ModelCheckpoint)]
+        self._best = [(one, one.best) for one in checkpoints if hasattr(one, "best")]
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin a training."""
+        for checkpoint, best in self._best:
+            checkpoint.best = best
+        super().on_train_begin(logs)

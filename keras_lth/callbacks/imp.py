@@ -115,6 +115,7 @@ class IMPCallback(Tickets):
         self._counts: list[dict[str, int]] = []
         self._began = time.perf_counter()
         self._seen: dict[str, float] = {}
+        self._logs: dict[int, dict[str, float]] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Plan, mask, resume."""
@@ -148,7 +149,8 @@ class IMPCallback(Tickets):
 
     def _went(self, epoch: int, logs: dict[str, Any]) -> None:
         numbers = {name: float(value) for name, value in logs.items()}
-        self._seen.update(numbers)  # with validation_freq > 1 the last epoch may lack the monitored log
+        # With validation_freq > 1 the last epoch may lack the monitored log.
+        self._seen = self._logs[epoch] = {**self._seen, **numbers}
         if self._journal is not None:
             self._journal.epoch({"round": self.position.round, "epoch": epoch, "step": self._step, **numbers})
 
@@ -156,7 +158,8 @@ class IMPCallback(Tickets):
         machine, model = self._machine(), self.model
         self._check_finite(round)
         now = self._masks[round]
-        score = self.monitor.score(self._seen)
+        logs = self._logs_of_the_weights()
+        score = self.monitor.score(logs)
         dense = self.history[0].score if self.history else score
         seconds = time.perf_counter() - self._began
         level = Level(
@@ -168,7 +171,7 @@ class IMPCallback(Tickets):
             monitor=self.monitor.name,
             score=score,
             matching=self.monitor.at_least(score, dense),
-            logs=self._seen,
+            logs=logs,
         )
         self.history.append(level)
         if not last:
@@ -177,7 +180,7 @@ class IMPCallback(Tickets):
                 self._kept[round + 1] = surgery.snapshot(model)
             self._say(pruned(level, self.history[0].score, self._masks[-1], table=self.verbose > 1))
         self._write(last)
-        self._began, self._seen = time.perf_counter(), {}
+        self._began, self._seen, self._logs = time.perf_counter(), {}, {}
 
     def _go_back(self, round: int) -> None:
         masks = self._masks[round]
@@ -194,6 +197,13 @@ class IMPCallback(Tickets):
             self._say(ended(self.history))
 
     # Its parts.
+    def _logs_of_the_weights(self) -> dict[str, float]:
+        """The logs of the last epoch, or of the one whose weights an EarlyStopping inside has given back."""
+        for other in self.callbacks:
+            if isinstance(other, keras.callbacks.EarlyStopping) and other.best_weights is not None:
+                return self._logs.get(other.best_epoch, self._seen)
+        return self._seen
+
     def _check_finite(self, round: int) -> None:
         for path, variable in surgery.prunable(self.model, self.include, self.exclude).items():
             if np.isnan(variable.numpy().astype(np.float32)).any():

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_lth import surgery
-from keras_lth.callbacks.before_fit import mind_the_neighbours, see_rewind_step
+from keras_lth.callbacks.before_fit import Inner, mind_the_neighbours, see_rewind_step
 from keras_lth.callbacks.fit_call import fit_argument, seekable
 from keras_lth.rounds import UNKNOWN, Action, Position, Rounds, noise_seed
 from keras_lth.tickets import Snapshot
@@ -104,7 +104,7 @@ class RoundsCallback(keras.callbacks.Callback):
         self._running = True
         self._begin()
         self.machine = self._machine()
-        self._inner = keras.callbacks.CallbackList(
+        self._inner = Inner(
             self.callbacks,
             model=model,
             epochs=self.machine.epochs,
@@ -147,6 +147,8 @@ class RoundsCallback(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """See that a round begins at the rewound learning rate."""
         self._inner.on_train_batch_begin(batch, logs)
+        # Not the number given at the end: before Keras 3.11 that too is of the first step of an execution.
+        self._execution_end = batch + int(self.model.steps_per_execution)
         machine = self._machine()
         if self._check_rate:
             self._check_rate = False
@@ -159,7 +161,7 @@ class RoundsCallback(keras.callbacks.Callback):
         self._inner.on_train_batch_end(batch, logs)
         machine = self._machine()
         stop = machine.stop(self.position) if machine.action(self.position) is Action.TRAIN else self._step
-        self._step = min(self._epoch_start + batch + 1, max(stop, self._step))
+        self._step = min(self._epoch_start + self._execution_end, max(stop, self._step))
         if self._step < stop:
             return
         self.position = machine.after(self.position)
@@ -167,7 +169,7 @@ class RoundsCallback(keras.callbacks.Callback):
         ends = machine.action(self.position) is Action.END_EPOCH
         # The rest of an epoch: no more batches are wanted, though the data has some. Not StopIteration, of which
         # Keras warns as of data that ran out.
-        if ends and batch + 1 < machine.steps_per_epoch and not self.model.stop_training:
+        if ends and self._execution_end < machine.steps_per_epoch and not self.model.stop_training:
             self._cut = self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

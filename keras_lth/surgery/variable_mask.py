@@ -16,7 +16,7 @@ import tensorflow as tf
 __all__ = ["VariableMask", "attach", "detach", "heal", "mask_of"]
 
 
-class VariableMask:
+class VariableMask(keras.constraints.Constraint):
     """Constraint of a masked variable: the user's own constraint, then 0 where the mask is False.
 
     Keras optimizers apply constraints last in a step, so pruned weights are 0 after it under any of them.

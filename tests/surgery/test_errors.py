@@ -82,7 +82,10 @@ def test_lora_and_quantised_layers_are_named() -> None:
         surgery.prunable(model)
 
 
-@pytest.mark.parametrize("optimizer", [keras.optimizers.Adafactor, keras.optimizers.Muon])
+# Muon came with Keras 3.10.
+@pytest.mark.parametrize(
+    "optimizer", [vars(keras.optimizers)[name] for name in ("Adafactor", "Muon") if name in vars(keras.optimizers)]
+)
 def test_optimizers_that_couple_weights(optimizer: Any) -> None:
     name = optimizer.__name__
     model = network()

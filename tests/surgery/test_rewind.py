@@ -49,8 +49,9 @@ OPTIMIZERS = {
     "adamax": lambda rate: keras.optimizers.Adamax(rate),
     "lamb": lambda rate: keras.optimizers.Lamb(rate),
     "adagrad": lambda rate: keras.optimizers.Adagrad(rate),
-    "schedule_free": lambda rate: keras.optimizers.ScheduleFreeAdamW(rate),
 }
+if hasattr(keras.optimizers, "ScheduleFreeAdamW"):  # newer than the oldest Keras supported
+    OPTIMIZERS["schedule_free"] = lambda rate: keras.optimizers.ScheduleFreeAdamW(rate)
 MODES: dict[str, dict[str, Any]] = {
     "graph": {},
     "eager": {"run_eagerly": True},

@@ -1,0 +1,58 @@
+"""IMP and instability under MirroredStrategy with two virtual CPU devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("strategy_program.py")
+
+
+@cache
+def result() -> dict[str, Any]:
+    path = os.pathsep.join([str(PROGRAM.parents[2]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[7:])
+
+
+def test_imp_holds_its_masks_on_both_replicas_alike() -> None:
+    # Counts, rewound weights and zeros are asserted in the program; then slots of step k and three steps an epoch.
+    assert result()["agree"] == [True, True]
+
+
+def test_two_replicas_find_the_ticket_of_one_device() -> None:
+    # The program asserts equal masks; replicas add gradients in another order.
+    assert 0 <= result()["distance"] < 1e-5
+
+
+def test_instability_on_replicas() -> None:
+    found = result()["instability"]
+    assert found["apart"] > 1e-3
+    assert found["steps"] == [24, 24]
+    # The end of the line at α = 0 is the last training, which the model still holds.
+    assert found["error"][0] == pytest.approx(found["error"][1], rel=1e-5)
+    assert found["gone"]
+
+
+def test_equal_orders_are_caught_on_replicas() -> None:
+    first, second = result()["instability"]["equal_orders"]
+    assert "Trainings 0 and 1 saw the same 12 batches in the same order in the epoch up to step 12" in first
+    assert "Trainings 0 and 1 saw the same 12 batches in the same order in the epoch up to step 24" in second
+
+
+def test_what_keras_cannot_run_is_refused() -> None:
+    assert "steps_per_execution=1" in result()["refusal"]
