@@ -41,20 +41,34 @@ def entries(model: keras.Model) -> list[Entry]:
     seen: set[int] = set()
     found: list[Entry] = []
     taken: set[str] = set()
+    walk = list(layers(model))
+    owners = _owners(walk)
 
     def add(layer_path: str, layer: keras.layers.Layer, variable: keras.Variable, seed: bool, name: str) -> None:
-        if id(variable) in seen:
+        if id(variable) in seen or owners.get(id(variable), layer) is not layer:
             return
         seen.add(id(variable))
         path = _unique(f"{layer_path}/{name}" if layer_path else name, taken)
         found.append(Entry(path, variable, layer_path, layer, seed))
 
-    for layer_path, layer in layers(model):
+    for layer_path, layer in walk:
         for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
             add(layer_path, layer, variable, False, variable.name)
         for generator in layer._seed_generators:
             add(layer_path, layer, generator.state, True, "seed_generator_state")
     return found
+
+
+def _owners(walk: list[tuple[str, keras.layers.Layer]]) -> dict[int, keras.layers.Layer]:
+    """Of each variable the layer that made it: an outer layer may keep a weight of an inner one under its own name too
+    (SpectralNormalization, tied embeddings), and Keras then tracks it in both."""
+    owners: dict[int, tuple[str, keras.layers.Layer]] = {}
+    for path, layer in walk:
+        for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
+            outer = owners.get(id(variable))
+            if outer is None or path.startswith(f"{outer[0]}/" if outer[0] else ""):
+                owners[id(variable)] = (path, layer)
+    return {key: layer for key, (_, layer) in owners.items()}
 
 
 def layers(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
