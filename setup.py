@@ -9,10 +9,11 @@ import pybind11
 from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
 
+AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mpopcnt"]
 # Each instruction set is one file with flags of its own; which one runs is chosen when the module is used.
 ISA_FLAGS = {
-    "avx2.cc": ["-mavx2", "-mbmi", "-mbmi2", "-mpopcnt"],
-    "avx512.cc": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mbmi", "-mbmi2", "-mpopcnt"],
+    "avx2.cc": AVX2,
+    "avx512.cc": [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
 }
 X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow"]
@@ -38,7 +39,9 @@ class BuildExt(build_ext):
 SYSTEM_INCLUDES = [pybind11.get_include(), sysconfig.get_path("include"), sysconfig.get_path("platinclude")]
 CORE = Pybind11Extension(
     "keras_lth._core",
-    sorted(str(path) for folder in ("select", "threads", "python") for path in Path("cc", folder).glob("*.cc")),
+    sorted(
+        str(path) for room in ("isa", "python", "select", "sparse", "threads") for path in Path("cc", room).glob("*.cc")
+    ),
     include_dirs=["."],
     include_pybind11=False,
     cxx_std=17,

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "cc/isa/isa.h"
 #include "cc/select/kernels.h"
 #include "cc/select/select.h"
 
@@ -70,7 +71,7 @@ std::optional<std::pair<std::size_t, std::size_t>> TopK(const std::vector<py::ar
                       eligible ? static_cast<const std::uint8_t*>((*eligible)[i].data()) : nullptr,
                       static_cast<std::uint8_t*>(out.mutable_data()), static_cast<std::size_t>(size)});
   }
-  const sel::Kernels& kernels = sel::Choose(isa);
+  const sel::Kernels& kernels = sel::KernelsFor(keras_lth::isa::Choose(isa));
   std::optional<sel::Position> nan;
   {
     const py::gil_scoped_release release;
@@ -80,6 +81,14 @@ std::optional<std::pair<std::size_t, std::size_t>> TopK(const std::vector<py::ar
   return std::make_pair(nan->array, nan->index);
 }
 
+std::vector<std::string> Supported() {
+  std::vector<std::string> names;
+  for (const keras_lth::isa::Level level : keras_lth::isa::Supported()) names.emplace_back(keras_lth::isa::Name(level));
+  return names;
+}
+
+std::string Chosen() { return keras_lth::isa::Name(keras_lth::isa::Choose("")); }
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
@@ -87,7 +96,6 @@ PYBIND11_MODULE(_core, module) {
   module.def("top_k", &TopK, py::arg("values"), py::arg("selected"), py::arg("eligible"), py::arg("format"),
              py::arg("k"), py::arg("isa") = "", py::arg("threads") = 0,
              "Writes the selection into `selected`; returns (array, index) of the first NaN, or None.");
-  module.def("supported", &sel::Supported, "Instruction sets this processor runs, best first.");
-  module.def(
-      "chosen", [] { return std::string(sel::Choose("").name); }, "The instruction set that is used.");
+  module.def("supported", &Supported, "Instruction sets this processor runs, best first.");
+  module.def("chosen", &Chosen, "The instruction set that is used.");
 }

@@ -1,4 +1,4 @@
-// The table of inner loops that each instruction set fills, and its choice at run time.
+// The table of inner loops that each instruction set fills.
 //
 // Values are read as signed integers of their width; clearing the sign bit gives the magnitude. For IEEE formats and
 // bfloat16 the order of these integers is the order of |x|: -0 equals 0, denormals are exact whatever the processor's
@@ -9,8 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <string>
-#include <vector>
+
+#include "cc/isa/isa.h"
 
 namespace keras_lth::select {
 
@@ -51,12 +51,7 @@ struct Kernels {
   std::size_t (*count)(const std::uint8_t* eligible, std::size_t n);  // non-zero bytes
 };
 
-// What this processor can run, best first; the last is "portable".
-std::vector<std::string> Supported();
-
-// The kernels called `name`; an empty name means KERAS_LTH_ISA where it is set, else the best.
-// Throws std::invalid_argument for a name that is unknown or that the processor cannot run.
-const Kernels& Choose(const std::string& name);
+const Kernels& KernelsFor(isa::Level level);
 
 }  // namespace keras_lth::select
 

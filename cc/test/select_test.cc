@@ -108,14 +108,14 @@ void Check(const Case<T>& c) {
     for (std::size_t i = 0; i < k; ++i) expected[order[i].array][order[i].index] = 1;
     for (const unsigned threads : {1U, 3U}) {
       const std::vector<sel::Array> arrays = Arrays(c, &got);
-      const auto nan = sel::TopK(arrays, c.format, k, sel::Choose(""), threads);
+      const auto nan = sel::TopK(arrays, c.format, k, sel::KernelsFor(keras_lth::isa::Choose("")), threads);
       Expect(!nan && got == expected,
              c.name + ", k " + std::to_string(k) + " of " + std::to_string(n) + ", threads " + std::to_string(threads));
     }
   }
   std::vector<std::vector<std::uint8_t>> out;
   try {
-    sel::TopK(Arrays(c, &out), c.format, n + 1, sel::Choose(""), 1);
+    sel::TopK(Arrays(c, &out), c.format, n + 1, sel::KernelsFor(keras_lth::isa::Choose("")), 1);
     Fail(c.name + ": k = n + 1 is accepted");
   } catch (const std::invalid_argument& error) {
     Expect(std::string(error.what()).find("0..." + std::to_string(n)) != std::string::npos, error.what());
@@ -213,7 +213,7 @@ void CheckNan(sel::Format format, T infinity, const std::string& name) {
       c.masks = {std::vector<std::uint8_t>(5, 1), std::vector<std::uint8_t>(150000, 0)};
       std::vector<std::vector<std::uint8_t>> out;
       for (const std::size_t k : {0, 2, 5}) {
-        const auto found = sel::TopK(Arrays(c, &out), format, k, sel::Choose(""), 2);
+        const auto found = sel::TopK(Arrays(c, &out), format, k, sel::KernelsFor(keras_lth::isa::Choose("")), 2);
         Expect(found && found->array == 1 && found->index == at, name + ": NaN at " + std::to_string(at));
       }
     }
@@ -239,19 +239,19 @@ void CheckForEach() {
 
 void CheckChoice() {
   try {
-    sel::Choose("sse9");
+    keras_lth::isa::Choose("sse9");
     Fail("an unknown instruction set is accepted");
   } catch (const std::invalid_argument& error) {
     Expect(std::string(error.what()).find("portable") != std::string::npos, error.what());
   }
-  Expect(sel::Supported().back() == "portable", "portable is always there");
+  Expect(keras_lth::isa::Supported().back() == keras_lth::isa::Level::kPortable, "portable is always there");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   const bool all = argc < 2 || std::strcmp(argv[1], "float32") != 0;
-  std::printf("instruction set %s\n", sel::Choose("").name);
+  std::printf("instruction set %s\n", keras_lth::isa::Name(keras_lth::isa::Choose("")));
   CheckForEach();
   CheckChoice();
   CheckFormat<std::int32_t>(sel::Format::kFloat32, 0x7F800000, "float32");

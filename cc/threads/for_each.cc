@@ -2,16 +2,145 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <deque>
 #include <exception>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <thread>
-#include <vector>
 
 #if defined(__linux__)
 #include <sched.h>
 #endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 
 namespace keras_lth::threads {
+
+namespace {
+
+constexpr unsigned kMost = 1024;
+
+struct Job {
+  Job(const std::function<void(unsigned, std::size_t)>& function, std::size_t count, unsigned helpers)
+      : body(function), items(count), open(helpers) {}
+
+  const std::function<void(unsigned, std::size_t)>& body;
+  const std::size_t items;
+  unsigned open;             // helpers that may still join
+  unsigned next_worker = 1;  // 0 is the caller
+  unsigned active = 0;       // helpers at work
+  std::atomic<std::size_t> next{0};
+  std::exception_ptr failure;
+  std::condition_variable idle;
+};
+
+thread_local bool inside = false;
+
+class Pool {
+ public:
+  void Run(Job* job) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      Grow(job->open);
+      jobs_.push_back(job);
+    }
+    wake_.notify_all();
+    Work(job, 0);
+    std::unique_lock<std::mutex> lock(mutex_);
+    // A helper that has not woken by now is not waited for.
+    jobs_.erase(std::remove(jobs_.begin(), jobs_.end(), job), jobs_.end());
+    job->idle.wait(lock, [job] { return job->active == 0; });
+  }
+
+  std::mutex& mutex() { return mutex_; }
+
+ private:
+  void Grow(unsigned wanted) {
+    try {
+      for (; started_ < std::min(wanted, kMost); ++started_) std::thread([this] { Serve(); }).detach();
+    } catch (const std::exception&) {
+      // No more threads or memory to be had: those that started and the caller do all the items.
+    }
+  }
+
+  void Serve() {
+    inside = true;
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [this] { return !jobs_.empty(); });
+      Job* job = jobs_.front();
+      const unsigned worker = job->next_worker++;
+      ++job->active;
+      if (--job->open == 0) jobs_.pop_front();
+      lock.unlock();
+      Work(job, worker);
+      lock.lock();
+      if (--job->active == 0) job->idle.notify_one();
+    }
+  }
+
+  void Work(Job* job, unsigned worker) {
+    const bool before = inside;
+    inside = true;
+    try {
+      for (std::size_t item = job->next.fetch_add(1); item < job->items; item = job->next.fetch_add(1)) {
+        job->body(worker, item);
+      }
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!job->failure) job->failure = std::current_exception();
+      job->next.store(job->items);
+    }
+    inside = before;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Job*> jobs_;
+  unsigned started_ = 0;
+};
+
+std::atomic<Pool*> pool{nullptr};
+std::mutex creation;
+std::atomic<unsigned> set_size{0};
+
+#if defined(__unix__) || defined(__APPLE__)
+// A child has none of its parent's threads: it leaves the parent's pool alone and starts one of its own when it needs it.
+void BeforeFork() {
+  creation.lock();
+  if (Pool* current = pool.load()) current->mutex().lock();
+}
+
+void InParent() {
+  if (Pool* current = pool.load()) current->mutex().unlock();
+  creation.unlock();
+}
+
+void InChild() {
+  pool.store(nullptr);
+  creation.unlock();
+}
+#endif
+
+// Never destroyed: its threads sleep in it until the process ends.
+Pool& ThePool() {
+  if (Pool* current = pool.load()) return *current;
+  const std::lock_guard<std::mutex> lock(creation);
+  if (pool.load() == nullptr) {
+#if defined(__unix__) || defined(__APPLE__)
+    static const int registered = pthread_atfork(BeforeFork, InParent, InChild);
+    (void)registered;
+#endif
+    pool.store(new Pool);
+  }
+  return *pool.load();
+}
+
+}  // namespace
 
 unsigned Available() {
 #if defined(__linux__)
@@ -25,32 +154,31 @@ unsigned Available() {
   return std::max(1U, std::thread::hardware_concurrency());
 }
 
-void ForEach(unsigned workers, std::size_t items, const std::function<void(unsigned, std::size_t)>& body) {
-  std::atomic<std::size_t> next{0};
-  std::exception_ptr failure;
-  std::mutex failure_mutex;
-  const auto work = [&](unsigned worker) {
-    try {
-      for (std::size_t item = next.fetch_add(1); item < items; item = next.fetch_add(1)) body(worker, item);
-    } catch (...) {
-      const std::lock_guard<std::mutex> lock(failure_mutex);
-      if (!failure) failure = std::current_exception();
-      next.store(items);
-    }
-  };
-  std::vector<std::thread> helpers;
-  if (workers > 1 && items > 1) {
-    const std::size_t wanted = std::min<std::size_t>(workers, items) - 1;
-    helpers.reserve(wanted);
-    try {
-      for (std::size_t i = 0; i < wanted; ++i) helpers.emplace_back(work, static_cast<unsigned>(i + 1));
-    } catch (const std::exception&) {
-      // No more threads or memory to be had: those that started and the caller do all the items.
-    }
+unsigned Size() {
+  if (const unsigned size = set_size.load()) return size;
+  const char* text = std::getenv("KERAS_LTH_THREADS");
+  if (text == nullptr || *text == '\0') return Available();
+  char* end = nullptr;
+  const long size = std::strtol(text, &end, 10);
+  if (*end != '\0' || size < 1 || size > static_cast<long>(kMost)) {
+    throw std::invalid_argument("KERAS_LTH_THREADS is '" + std::string(text) + "', not a number from 1 to " +
+                                std::to_string(kMost));
   }
-  work(0);
-  for (std::thread& helper : helpers) helper.join();
-  if (failure) std::rethrow_exception(failure);
+  return static_cast<unsigned>(size);
+}
+
+void SetSize(unsigned size) { set_size.store(std::min(size, kMost)); }
+
+void ForEach(unsigned workers, std::size_t items, const std::function<void(unsigned, std::size_t)>& body) {
+  if (workers == 0) workers = Size();
+  if (workers == 1 || items <= 1 || inside) {
+    for (std::size_t item = 0; item < items; ++item) body(0, item);
+    return;
+  }
+  const auto helpers = static_cast<unsigned>(std::min<std::size_t>(std::min(workers, kMost), items) - 1);
+  Job job(body, items, helpers);
+  ThePool().Run(&job);
+  if (job.failure) std::rethrow_exception(job.failure);
 }
 
 }  // namespace keras_lth::threads

@@ -1,0 +1,52 @@
+#include "cc/isa/isa.h"
+
+#include <cstdlib>
+#include <stdexcept>
+
+namespace keras_lth::isa {
+
+const char* Name(Level level) {
+  switch (level) {
+    case Level::kPortable:
+      return "portable";
+    case Level::kAvx2:
+      return "avx2";
+    case Level::kAvx512:
+      return "avx512";
+  }
+  return "unknown";
+}
+
+std::vector<Level> Supported() {
+  std::vector<Level> levels;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                    __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx2 && avx512) levels.push_back(Level::kAvx512);
+  if (avx2) levels.push_back(Level::kAvx2);
+#endif
+  levels.push_back(Level::kPortable);
+  return levels;
+}
+
+Level Choose(const std::string& name) {
+  std::string wanted = name;
+  if (wanted.empty()) {
+    const char* forced = std::getenv("KERAS_LTH_ISA");
+    if (forced != nullptr) wanted = forced;
+  }
+  const std::vector<Level> levels = Supported();
+  if (wanted.empty()) return levels.front();
+  std::string names;
+  for (const Level level : levels) {
+    if (wanted == Name(level)) return level;
+    names += (names.empty() ? "" : ", ") + std::string(Name(level));
+  }
+  throw std::invalid_argument("instruction set '" + wanted + "' (KERAS_LTH_ISA) is not one this processor runs: " +
+                              names);
+}
+
+}  // namespace keras_lth::isa
