@@ -6,9 +6,7 @@ KERAS_LTH_ISA (portable, avx2 or avx512) forces an instruction set lower than th
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
@@ -16,25 +14,22 @@ from numpy.typing import NDArray
 
 from keras_lth.ops import reference
 from keras_lth.ops.arguments import Array, Bools, NotANumberError, check_arrays, check_k, check_masks
+from keras_lth.ops.core import CORE
+from keras_lth.ops.sparse import sparse_conv2d, sparse_conv2d_gradients, sparse_matmul, sparse_matmul_gradients
+from keras_lth.ops.structure import SparseStructure
 
-__all__ = ["NotANumberError", "isa", "top_k_masks"]
-
-
-def _load() -> ModuleType | None:
-    try:
-        from keras_lth import _core
-    except ImportError as error:
-        warnings.warn(
-            f"keras_lth._core is missing ({error}): NumPy is used, same results but slower; "
-            "reinstalling the package with a C++ compiler builds it",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-        return None
-    return _core
+__all__ = [
+    "NotANumberError",
+    "SparseStructure",
+    "isa",
+    "sparse_conv2d",
+    "sparse_conv2d_gradients",
+    "sparse_matmul",
+    "sparse_matmul_gradients",
+    "top_k_masks",
+]
 
 
-_CORE = _load()
 T = TypeVar("T", bound=np.generic)
 
 
@@ -44,7 +39,7 @@ def isa() -> str:
     Raises:
       ValueError: KERAS_LTH_ISA names a set that is unknown or that this processor does not run.
     """
-    return "numpy" if _CORE is None else str(_CORE.chosen())
+    return "numpy" if CORE is None else str(CORE.chosen())
 
 
 def top_k_masks(arrays: Sequence[Array], k: int, *, masks: Sequence[Bools] | None = None) -> list[Bools]:
@@ -68,7 +63,7 @@ def top_k_masks(arrays: Sequence[Array], k: int, *, masks: Sequence[Bools] | Non
       ValueError: k is out of range, or a mask has another shape.
       TypeError: a dtype is not supported, dtypes are mixed, or a mask is not boolean.
     """
-    if _CORE is None:
+    if CORE is None:
         return reference.top_k_masks(arrays, k, masks=masks)
     values, name = check_arrays(arrays)
     allowed = check_masks(masks, values)
@@ -76,7 +71,7 @@ def top_k_masks(arrays: Sequence[Array], k: int, *, masks: Sequence[Bools] | Non
     count = check_k(k, size if allowed is None else sum(int(np.count_nonzero(mask)) for mask in allowed))
     selected = [np.empty(array.shape, dtype=np.bool_) for array in values]
     plain = [_plain(array) for array in values]
-    nan = _CORE.top_k(plain, selected, None if allowed is None else [_plain(mask) for mask in allowed], name, count)
+    nan = CORE.top_k(plain, selected, None if allowed is None else [_plain(mask) for mask in allowed], name, count)
     if nan is not None:
         raise NotANumberError(*nan)
     return selected

@@ -1,0 +1,80 @@
+#include "cc/sparse/structure.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "cc/threads/for_each.h"
+
+namespace keras_lth::sparse {
+
+namespace {
+
+constexpr std::int64_t kPart = std::int64_t{1} << 16;  // entries checked by a thread at a time
+
+[[noreturn]] void Refuse(const std::string& what) { throw std::invalid_argument(what); }
+
+unsigned Threads(unsigned threads, std::int64_t work) { return work <= kPart ? 1U : threads; }
+
+void CheckList(const BlockList& list, const std::string& name, std::int64_t groups, std::int64_t others,
+               std::int64_t stored, unsigned threads) {
+  if (list.starts == nullptr) Refuse(name + ".starts is missing");
+  if (stored > 0 && list.others == nullptr) Refuse(name + ".others is missing");
+  if (list.starts[0] != 0) Refuse(name + ".starts begins with " + std::to_string(list.starts[0]) + ", not 0");
+  if (list.starts[groups] != stored) {
+    Refuse(name + ".starts ends with " + std::to_string(list.starts[groups]) + ", but " + std::to_string(stored) +
+           " blocks are stored");
+  }
+  // Starts go up from 0 to `stored`, so none of them leads out of the lists.
+  for (std::int64_t g = 0; g < groups; ++g) {
+    if (list.starts[g] > list.starts[g + 1]) Refuse(name + ".starts goes down after group " + std::to_string(g));
+  }
+  const std::int64_t parts = (stored + kPart - 1) / kPart;
+  threads::ForEach(Threads(threads, stored), static_cast<std::size_t>(parts), [&](unsigned, std::size_t part) {
+    const std::int64_t begin = static_cast<std::int64_t>(part) * kPart;
+    const std::int64_t end = std::min(begin + kPart, stored);
+    bool in_range = true;
+    for (std::int64_t e = begin; e < end; ++e) in_range &= list.others[e] >= 0 && list.others[e] < others;
+    if (!in_range) Refuse(name + ".others holds a number that is not in 0..." + std::to_string(others - 1));
+    if (list.ids != nullptr) {
+      for (std::int64_t e = begin; e < end; ++e) in_range &= list.ids[e] >= 0 && list.ids[e] < stored;
+      if (!in_range) Refuse(name + ".ids holds a number that is not in 0..." + std::to_string(stored - 1));
+    }
+    // From the entry before this part on, so that the step between two parts is looked at too.
+    const std::int64_t* next = std::upper_bound(list.starts, list.starts + groups + 1, std::max<std::int64_t>(begin - 1, 0));
+    for (std::int64_t e = std::max<std::int64_t>(begin - 1, 0); e < end; ++next) {
+      const std::int64_t last = std::min(*next, end);
+      for (; e + 1 < last; ++e) in_range &= list.others[e] < list.others[e + 1];
+      e = last;
+    }
+    if (!in_range) Refuse(name + ".others does not ascend within a group");
+  });
+}
+
+}  // namespace
+
+void Check(const Structure& structure, unsigned threads) {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  const Structure& s = structure;
+  if (s.rows < 0 || s.cols < 0) Refuse("a structure's shape is " + std::to_string(s.rows) + " x " + std::to_string(s.cols));
+  if (s.taps < 1 || s.taps > kMost) Refuse("a structure has " + std::to_string(s.taps) + " taps");
+  if (s.block_rows < 1 || s.block_cols < 1) {
+    Refuse("a block is " + std::to_string(s.block_rows) + " x " + std::to_string(s.block_cols));
+  }
+  if (s.rows > std::numeric_limits<std::int64_t>::max() / 2 || s.cols > std::numeric_limits<std::int64_t>::max() / 2 ||
+      s.RowGroups() > kMost / s.taps || s.ColGroups() > kMost) {
+    Refuse("a structure has more than " + std::to_string(kMost) + " groups of rows or columns");
+  }
+  if (s.stored < 0 || s.stored > kMost) Refuse("a structure stores " + std::to_string(s.stored) + " blocks");
+  const std::int64_t area = std::int64_t{s.block_rows} * s.block_cols;
+  if (s.stored > std::numeric_limits<std::int64_t>::max() / 16 / area) Refuse("a structure stores too many weights");
+  CheckList(s.by_col, "by_col", s.ColGroups(), s.taps * s.RowGroups(), s.stored, threads);
+  CheckList(s.by_row, "by_row", s.taps * s.RowGroups(), s.ColGroups(), s.stored, threads);
+  if (s.by_col.ids != nullptr) Refuse("by_col.ids is given, but values are in the order of by_col");
+  if (s.stored > 0 && s.by_row.ids == nullptr) Refuse("by_row.ids is missing");
+}
+
+}  // namespace keras_lth::sparse

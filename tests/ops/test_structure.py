@@ -1,0 +1,108 @@
+"""SparseStructure against loops over blocks."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import hypothesis.strategies as st
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from keras_lth.ops import SparseStructure
+
+shapes = st.one_of(
+    st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
+)
+blocks = st.one_of(st.none(), st.tuples(st.integers(1, 8), st.integers(1, 8)))
+
+
+def mask_of_blocks(shape: tuple[int, ...], block: tuple[int, int] | None, density: float, seed: int) -> Any:
+    rows, cols = block or (1, 1)
+    random = np.random.default_rng(seed)
+    mask = np.zeros(shape, bool)
+    for tap in np.ndindex(shape[:-2]):
+        for row, col in itertools.product(range(0, shape[-2], rows), range(0, shape[-1], cols)):
+            mask[tap][row : row + rows, col : col + cols] = random.random() < density
+    return mask
+
+
+@settings(deadline=None)
+@given(shapes, blocks, st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.integers(0, 99))
+def test_against_loops(shape: tuple[int, ...], block: Any, density: float, seed: int) -> None:
+    mask = mask_of_blocks(shape, block, density, seed)
+    structure = SparseStructure.from_mask(mask, block)
+    rows, cols = block or (1, 1)
+    assert (structure.rows, structure.cols) == shape[-2:]
+    assert structure.taps == int(np.prod(shape[:-2]))
+    taps = mask.reshape(-1, *shape[-2:])
+    groups = (-(-shape[-2] // rows), -(-shape[-1] // cols))
+    kernel = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    flat = kernel.reshape(taps.shape)
+    listed = []
+    for col in range(groups[1]):
+        assert structure.starts[col] == len(listed)
+        for tap, row in itertools.product(range(len(taps)), range(groups[0])):
+            if taps[tap, row * rows, col * cols]:
+                listed.append((tap * groups[0] + row, col))
+                tile = np.zeros((rows, cols), np.float32)
+                part = flat[tap, row * rows : (row + 1) * rows, col * cols : (col + 1) * cols]
+                tile[: part.shape[0], : part.shape[1]] = part
+                np.testing.assert_array_equal(structure.values(kernel)[len(listed) - 1], tile)
+    assert structure.starts[-1] == structure.stored == len(listed)
+    assert structure.others.tolist() == [row for row, _ in listed]
+    by_row = sorted((row, col, i) for i, (row, col) in enumerate(listed))
+    assert structure.row_others.tolist() == [col for _, col, _ in by_row]
+    assert structure.row_ids.tolist() == [i for _, _, i in by_row]
+    in_group = [sum(row == group for row, _, _ in by_row) for group in range(len(taps) * groups[0])]
+    assert np.diff(structure.row_starts).tolist() == in_group
+    np.testing.assert_array_equal(structure.to_dense(structure.values(kernel)), kernel * mask)
+    np.testing.assert_array_equal(structure.mask(), mask)
+    assert structure.density == pytest.approx(mask.mean())
+
+
+def test_values_keep_bfloat16_and_narrow_float64() -> None:
+    structure = SparseStructure.from_mask(np.eye(3, dtype=bool))
+    assert structure.values(np.eye(3)).dtype == np.float32
+    assert structure.values(np.eye(3, dtype=ml_dtypes.bfloat16)).dtype == ml_dtypes.bfloat16
+
+
+def test_equal_structures_are_equal() -> None:
+    mask = np.random.default_rng(0).random((6, 8)) < 0.5
+    one, same, other = (SparseStructure.from_mask(m) for m in (mask, mask.copy(), ~mask))
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    assert one != "a mask"
+    assert repr(one) == f"SparseStructure(shape=(6, 8), block=(1, 1), stored={mask.sum()}, density={mask.mean():.4g})"
+    with pytest.raises(ValueError, match="read-only"):
+        one.others[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("mask", "block", "error", "message"),
+    [
+        (np.ones((4, 4)), None, TypeError, "mask is float64, not bool"),
+        (np.ones(4, bool), None, ValueError, r"mask has shape \(4,\)"),
+        (np.ones((4, 0), bool), None, ValueError, "without empty axes"),
+        (np.ones((4, 4), bool), "ab", TypeError, "block must be an integer or two"),
+        (np.ones((4, 4), bool), (2, 2, 2), ValueError, "two sides"),
+        (np.ones((4, 4), bool), 0, ValueError, "at least 1"),
+        (np.eye(4, dtype=bool), 2, ValueError, "keeps 2 of 2 blocks 2x2 only in part"),
+        (np.eye(3, dtype=bool), 2, ValueError, "keeps 1 of 2 blocks 2x2 only in part"),
+    ],
+)
+def test_bad_arguments(mask: Any, block: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        SparseStructure.from_mask(mask, block)
+
+
+def test_bad_values() -> None:
+    structure = SparseStructure.from_mask(np.eye(4, dtype=bool))
+    with pytest.raises(ValueError, match=r"kernel has shape \(4, 5\), the structure \(4, 4\)"):
+        structure.values(np.ones((4, 5)))
+    with pytest.raises(ValueError, match=r"values has shape \(4,\), the structure stores \(4, 1, 1\)"):
+        structure.to_dense(np.ones(4))
