@@ -61,7 +61,7 @@ class WatchedRounds(RoundsCallback):
         with self._releasing():
             super().on_train_batch_end(batch, logs)
             rest = -self._machine().start(1) % self._machine().steps_per_epoch
-            if self._order is None and rest == batch + 1:
+            if self._order is None and rest == self._execution_end:
                 self._prefix = self._watch().value()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

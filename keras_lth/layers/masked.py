@@ -84,8 +84,10 @@ class Masked(keras.layers.Wrapper):
     def load_own_variables(self, store: Any) -> None:
         """Read the masks; a file without any leaves the current ones."""
         arrays = {}
+        # Not `in store`: the store of Keras 3.8 has keys, but no membership.
+        saved = set(store.keys())
         for number, (path, variable) in enumerate(self._weights().items()):
-            if f"mask_{number}" in store:
+            if f"mask_{number}" in saved:
                 packed = np.asarray(store[f"mask_{number}"], np.uint8)
                 shape = tuple(variable.shape)
                 size = int(np.prod(shape))

@@ -31,7 +31,7 @@ class Ledger(keras.callbacks.Callback):
         self.slots: list[list[np.ndarray]] = []
         self.end: list[list[np.ndarray]] = []
         self.rates: list[float] = []
-        self.step = 0
+        self.step = self.coming = 0
 
     def values(self) -> list[np.ndarray]:
         return [np.array(value) for value in self.model.get_weights()]
@@ -50,9 +50,12 @@ class Ledger(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+        # The number given at the end is of the first step of an execution before Keras 3.11, of the last since.
+        if len(self.begin) == 1:
+            self.coming = batch + int(self.model.steps_per_execution)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.step = batch + 1 if len(self.begin) == 1 else self.step
+        self.step = self.coming
         self.keep()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

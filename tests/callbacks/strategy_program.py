@@ -1,8 +1,7 @@
-"""Run by test_imp_strategy.py in a process of its own: virtual devices must be set up before TensorFlow starts."""
+"""Run by test_imp_strategy.py in a process of its own, on two devices."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import keras
@@ -14,10 +13,8 @@ from keras_lth import surgery
 from keras_lth.callbacks.instability import InstabilityCallback
 from keras_lth.datasets import ordered
 from tests.callbacks.ledger import Ledger, check
+from tests.two_devices import mirrored, report
 
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
-)
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(96, 6)).astype(np.float32)
 Y = (X[:, :2] ** 2).astype(np.float32)
@@ -111,14 +108,14 @@ def refusals(strategy: Any) -> str:
 
 
 def main() -> None:
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = mirrored()
     result = {
         "agree": [imp(strategy, 8, 5, False), imp(strategy, 32, 1, True)],
         "distance": distance(strategy),
         "instability": instability(strategy),
         "refusal": refusals(strategy),
     }
-    print("RESULT " + json.dumps(result))
+    report(result)
 
 
 if __name__ == "__main__":

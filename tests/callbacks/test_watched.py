@@ -147,18 +147,20 @@ def test_an_equal_order_of_arrays_is_an_error(digits, fork):
     assert not overrides(model)
 
 
-def test_data_that_is_shuffled_anew_is_accepted_and_a_fixed_shuffle_is_not(digits):
+@pytest.mark.parametrize(("fork", "executed"), [(3, 1), (4, 2), (6, 2)])
+def test_data_that_is_shuffled_anew_is_accepted_and_a_fixed_shuffle_is_not(digits, fork, executed):
     train, test = digits
     for again, fails in ((True, False), (False, True)):
         data = (
             tf.data.Dataset.from_tensor_slices(train).shuffle(400, seed=1, reshuffle_each_iteration=again).batch(BATCH)
         )
-        callback = InstabilityCallback("3 steps", data={"test": test}, points=2, verbose=0)
+        callback = InstabilityCallback(fork, data={"test": test}, points=2, verbose=0)
+        model = mlp(steps_per_execution=executed)
         if fails:
-            with pytest.raises(ValueError, match="same 5 batches"):
-                run(callback, data, epochs=2)
+            with pytest.raises(ValueError, match=f"same {STEPS - fork} batches"):
+                run(callback, data, model, epochs=2)
         else:
-            run(callback, data, epochs=2)
+            run(callback, data, model, epochs=2)
             assert [end.step for end in callback.ends] == [STEPS, STEPS]
 
 

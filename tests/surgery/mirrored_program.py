@@ -1,8 +1,7 @@
-"""Run by test_mirrored.py in a process of its own: two virtual CPU devices must be set up before TensorFlow starts."""
+"""Run by test_mirrored.py in a process of its own, on two devices."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import keras
@@ -11,10 +10,8 @@ import tensorflow as tf
 
 from keras_lth import surgery
 from keras_lth.layers import Masked
+from tests.two_devices import mirrored, report
 
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
-)
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
 Y = np.random.default_rng(1).normal(size=(32, 2)).astype(np.float32)
@@ -63,7 +60,7 @@ def run(strategy: Any, make: Any) -> tuple[Any, dict[str, np.ndarray]]:
     return model, {**masks, "healed": healed}
 
 
-def report(model: Any, masks: dict[str, np.ndarray]) -> dict[str, Any]:
+def findings(model: Any, masks: dict[str, np.ndarray]) -> dict[str, Any]:
     healed = masks.pop("healed")
     wrong, agree = int(healed), True
     for path, mask in masks.items():
@@ -124,11 +121,11 @@ def by_hand(strategy: Any) -> int:
 
 
 def main() -> None:
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = mirrored()
     result: dict[str, Any] = {"optimizers": {}}
     for name, make in OPTIMIZERS.items():
         model, masks = run(strategy, make)
-        result["optimizers"][name] = report(model, masks)
+        result["optimizers"][name] = findings(model, masks)
         single, _ = run(tf.distribute.get_strategy(), make)
         result["optimizers"][name]["distance"] = max(
             float(np.abs(a - b).max()) for a, b in zip(model.get_weights(), single.get_weights(), strict=True)
@@ -136,7 +133,7 @@ def main() -> None:
     result["refusals"] = refusals(strategy)
     result["rewound"] = rewound(strategy)
     result["by_hand"] = by_hand(strategy)
-    print("RESULT " + json.dumps(result))
+    report(result)
 
 
 if __name__ == "__main__":
