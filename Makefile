@@ -29,6 +29,16 @@ test: .venv/installed data-fashion_mnist
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
 
+# Beside PyTorch, which brings MKL, and beside sparseprop where it is installed (pip install sparseprop).
+.venv/bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,bench]"
+	touch $@
+
+# Takes about ten minutes; BENCH="--quick --out=FOLDER" shows in one that everything runs.
+BENCH ?= --out=docs/results/benchmarks
+bench: .venv/bench
+	$(BIN)/python benchmarks/bench.py $(BENCH)
+
 # Fashion-MNIST comes from Debian's package where there is one; elsewhere from TFDS at run time.
 data-fashion_mnist:
 	@test -e /usr/share/datasets/fashion-mnist || { command -v apt-get >/dev/null && \

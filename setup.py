@@ -1,4 +1,4 @@
-"""The compiled extension; everything else about the package is in pyproject.toml."""
+"""The compiled extensions; everything else about the package is in pyproject.toml."""
 
 import os
 import platform
@@ -22,39 +22,50 @@ WERROR = ["-Werror"] if os.environ.get("KERAS_LTH_WERROR") == "1" else []
 
 
 class BuildExt(build_ext):
-    """build_ext that adds the flags of ISA_FLAGS to the files they belong to."""
+    """build_ext that adds the flags of ISA_FLAGS to the files they belong to, and compiles a file once for both."""
 
     def build_extensions(self) -> None:
         """Compiles and links, with a compiler that looks up each file's flags."""
         compile_file = self.compiler._compile
+        compiled: set[tuple[str, ...]] = set()
 
         def with_flags(obj: str, src: str, ext: str, cc_args: list[str], postargs: list[str], *rest: object) -> None:
             flags = ISA_FLAGS.get(Path(src).name, []) if X86_64 else []
-            compile_file(obj, src, ext, cc_args, [*postargs, *flags], *rest)
+            command = (obj, src, *cc_args, *postargs, *flags)
+            if command not in compiled:
+                compile_file(obj, src, ext, cc_args, [*postargs, *flags], *rest)
+                compiled.add(command)
 
         self.compiler._compile = with_flags
         super().build_extensions()
 
 
 SYSTEM_INCLUDES = [pybind11.get_include(), sysconfig.get_path("include"), sysconfig.get_path("platinclude")]
-CORE = Pybind11Extension(
-    "keras_lth._core",
-    sorted(
-        str(path) for room in ("isa", "python", "select", "sparse", "threads") for path in Path("cc", room).glob("*.cc")
-    ),
-    include_dirs=["."],
-    include_pybind11=False,
-    cxx_std=17,
-    depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("cc").rglob(pattern)),
-    extra_compile_args=[
-        "-O3",
-        "-pthread",
-        *WARNINGS,
-        *WERROR,
-        *(flag for folder in dict.fromkeys(SYSTEM_INCLUDES) for flag in ("-isystem", folder)),
-    ],
-    extra_link_args=["-pthread"],
-)
+
+
+def extension(name: str, rooms: tuple[str, ...], libraries: tuple[str, ...] = ()) -> Pybind11Extension:
+    """An extension of the sources in these folders of cc/. All have the same flags; symbols are hidden."""
+    return Pybind11Extension(
+        name,
+        sorted(str(path) for room in rooms for path in Path("cc", room).glob("*.cc")),
+        include_dirs=["."],
+        include_pybind11=False,
+        cxx_std=17,
+        depends=sorted(str(path) for pattern in ("*.h", "*.inc") for path in Path("cc").rglob(pattern)),
+        extra_compile_args=[
+            "-O3",
+            "-pthread",
+            *WARNINGS,
+            *WERROR,
+            *(flag for folder in dict.fromkeys(SYSTEM_INCLUDES) for flag in ("-isystem", folder)),
+        ],
+        extra_link_args=["-pthread", *libraries],
+    )
+
+
+CORE = extension("keras_lth._core", ("isa", "python", "select", "sparse", "threads"))
+# TensorFlow loads it; it is built without TensorFlow (docs/tensorflow_ops.md).
+TF_OPS = extension("keras_lth._tf_ops", ("isa", "sparse", "tf", "threads"), ("-ldl",))
 
 if __name__ == "__main__":
-    setup(ext_modules=[CORE], cmdclass={"build_ext": BuildExt})
+    setup(ext_modules=[CORE] if os.name == "nt" else [CORE, TF_OPS], cmdclass={"build_ext": BuildExt})

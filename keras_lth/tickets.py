@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import numbers
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from keras_lth import __version__, files
+from keras_lth.files.plain import plain
 from keras_lth.masks import Masks, differences, match_paths
 
 FORMAT = "keras_lth ticket 1"
@@ -133,7 +133,7 @@ class Ticket(_Value):
                 raise ValueError(f"mask {path!r} needs a weight of shape {mask.shape}, the snapshot has {found}")
         if not isinstance(self.provenance, Mapping):
             raise TypeError(f"provenance is a mapping, not a {type(self.provenance).__name__}")
-        given = _plain(self.provenance, "provenance")
+        given = plain(self.provenance, "provenance")
         defaults = {"format": FORMAT, "criterion": "unknown", "versions": _versions()}
         object.__setattr__(self, "provenance", MappingProxyType({**defaults, **given, "density": self.density}))
 
@@ -249,21 +249,6 @@ def _reason(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)} is not a keras_lth {kind}: {error}") from error
-
-
-def _plain(value: Any, name: str) -> Any:
-    """A private copy made of JSON types; NumPy scalars become Python numbers, tuples lists."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, (bool, str, int, float)):
-        return value
-    if isinstance(value, numbers.Number):
-        raise TypeError(f"{name} is {value!r}; JSON has no such number")
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _plain(item, f"{name}[{key!r}]") for key, item in value.items()}
-    raise TypeError(f"{name} is a {type(value).__name__}; it may hold numbers, strings, lists, dicts with string keys")
 
 
 def _versions() -> dict[str, str]:

@@ -21,6 +21,13 @@ inline __m256i Greater(__m256i a, __m256i b) {
   if constexpr (sizeof(T) == 8) return _mm256_cmpgt_epi64(a, b);
 }
 
+template <class T>
+inline __m256i Subtract(__m256i a, __m256i b) {
+  if constexpr (sizeof(T) == 2) return _mm256_sub_epi16(a, b);
+  if constexpr (sizeof(T) == 4) return _mm256_sub_epi32(a, b);
+  if constexpr (sizeof(T) == 8) return _mm256_sub_epi64(a, b);
+}
+
 inline std::uint64_t Bits(__m256i bytes) {
   return static_cast<std::uint64_t>(static_cast<std::uint32_t>(_mm256_movemask_epi8(bytes)));
 }
@@ -45,26 +52,31 @@ inline void Expand(std::uint64_t bits, std::uint8_t* bytes) {
   Expand32(bits >> 32, bytes + 32);
 }
 
-template <class T>
+template <class T, bool kPlain>
 class Comparer {
  public:
-  Comparer(T lo, T hi, T infinity)
-      : below_(Set1(static_cast<T>(lo - 1))), hi_(Set1(hi)), infinity_(Set1(infinity)), nan_(_mm256_setzero_si256()) {}
+  explicit Comparer(const Range<T>& range)
+      : below_(Set1(static_cast<T>(range.lo - 1))),
+        hi_(Set1(range.hi)),
+        infinity_(Set1(range.infinity)),
+        signed_(Set1(range.order.by_value ? T{-1} : T{0})),
+        reversed_(Set1(range.order.largest ? T{0} : T{-1})),
+        nan_(_mm256_setzero_si256()) {}
 
   void operator()(const T* x, std::uint64_t* above, std::uint64_t* at_least) {
     std::uint64_t high = 0, low = 0;
     if constexpr (sizeof(T) == 2) {
       for (int i = 0; i < 64; i += 32) {
-        const __m256i a = Magnitude(x + i), b = Magnitude(x + i + 16);
+        const __m256i a = KeyOf(x + i), b = KeyOf(x + i + 16);
         high |= Narrow(Greater<T>(a, hi_), Greater<T>(b, hi_)) << i;
         low |= Narrow(Greater<T>(a, below_), Greater<T>(b, below_)) << i;
       }
     } else {
-      constexpr int kLanes = 32 / sizeof(T);
-      for (int i = 0; i < 64; i += kLanes) {
-        const __m256i v = Magnitude(x + i);
-        high |= LaneBits(Greater<T>(v, hi_)) << i;
-        low |= LaneBits(Greater<T>(v, below_)) << i;
+      constexpr int kInRegister = 32 / sizeof(T);
+      for (int i = 0; i < 64; i += kInRegister) {
+        const __m256i key = KeyOf(x + i);
+        high |= LaneBits(Greater<T>(key, hi_)) << i;
+        low |= LaneBits(Greater<T>(key, below_)) << i;
       }
     }
     *above = high;
@@ -74,10 +86,14 @@ class Comparer {
   bool nan() const { return _mm256_testz_si256(nan_, nan_) == 0; }
 
  private:
-  __m256i Magnitude(const T* x) {
-    const __m256i v = _mm256_and_si256(Load(x), Set1(kMagnitude<T>));
-    nan_ = _mm256_or_si256(nan_, Greater<T>(v, infinity_));
-    return v;
+  __m256i KeyOf(const T* x) {
+    const __m256i v = Load(x);
+    const __m256i magnitude = _mm256_and_si256(v, Set1(kMagnitude<T>));
+    nan_ = _mm256_or_si256(nan_, Greater<T>(magnitude, infinity_));
+    if constexpr (kPlain) return magnitude;
+    const __m256i negative = Greater<T>(_mm256_setzero_si256(), v);
+    const __m256i flip = _mm256_xor_si256(_mm256_and_si256(negative, signed_), reversed_);
+    return Subtract<T>(_mm256_xor_si256(magnitude, flip), flip);
   }
 
   static std::uint64_t Narrow(__m256i a, __m256i b) {
@@ -93,7 +109,7 @@ class Comparer {
     }
   }
 
-  __m256i below_, hi_, infinity_, nan_;
+  __m256i below_, hi_, infinity_, signed_, reversed_, nan_;
 };
 
 #define KERAS_LTH_KERNELS_NAME "avx2"

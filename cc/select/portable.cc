@@ -39,18 +39,28 @@ inline void Expand(std::uint64_t bits, std::uint8_t* bytes) {
   }
 }
 
-template <class T>
+template <class T, bool kPlain>
 class Comparer {
  public:
-  Comparer(T lo, T hi, T infinity) : below_(static_cast<T>(lo - 1)), hi_(hi), infinity_(infinity) {}
+  explicit Comparer(const Range<T>& range)
+      : below_(static_cast<T>(range.lo - 1)),
+        hi_(range.hi),
+        infinity_(range.infinity),
+        signed_(range.order.by_value ? T{-1} : T{0}),
+        reversed_(range.order.largest ? T{0} : T{-1}) {}
 
   void operator()(const T* x, std::uint64_t* above, std::uint64_t* at_least) {
     std::uint8_t high[64], low[64];
     T largest = 0;
     for (int i = 0; i < 64; ++i) {
       const T magnitude = static_cast<T>(x[i] & kMagnitude<T>);
-      high[i] = magnitude > hi_;
-      low[i] = magnitude > below_;
+      T key = magnitude;
+      if constexpr (!kPlain) {
+        const T flip = static_cast<T>(((x[i] < 0 ? T{-1} : T{0}) & signed_) ^ reversed_);
+        key = static_cast<T>((magnitude ^ flip) - flip);
+      }
+      high[i] = key > hi_;
+      low[i] = key > below_;
       largest = magnitude > largest ? magnitude : largest;
     }
     nan_ |= largest > infinity_;
@@ -61,7 +71,7 @@ class Comparer {
   bool nan() const { return nan_; }
 
  private:
-  T below_, hi_, infinity_;
+  T below_, hi_, infinity_, signed_, reversed_;
   bool nan_ = false;
 };
 

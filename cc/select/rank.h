@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "cc/select/kernels.h"
@@ -21,13 +23,28 @@ const KernelsOf<T>& Of(const Kernels& kernels) {
 }
 
 template <class T>
+T KeyOf(T x, const Order& order) {
+  const T magnitude = static_cast<T>(x & kMagnitude<T>);
+  return ((order.by_value && x < 0) == order.largest) ? static_cast<T>(-magnitude) : magnitude;
+}
+
+// All keys of numbers are in it.
+template <class T>
+Range<T> Everything(T infinity, const Order& order) {
+  const bool negative = order.by_value || !order.largest, positive = order.by_value || order.largest;
+  return {negative ? static_cast<T>(-infinity) : T{0}, positive ? infinity : T{0}, infinity, order};
+}
+
+template <class T>
 struct Chunk {
-  const T* values;
-  const std::uint8_t* eligible;
-  std::uint8_t* selected;
-  std::size_t size;
+  Values<T> values;
+  Output selected;
   std::size_t start;  // position of the first value when all arrays are put end to end
 };
+
+inline const std::uint8_t* From(const Flags& flags, std::size_t at) {
+  return flags.data == nullptr ? nullptr : flags.data + (flags.packed ? at / 8 : at);
+}
 
 template <class T>
 std::vector<Chunk<T>> Split(const std::vector<Array>& arrays) {
@@ -37,8 +54,11 @@ std::vector<Chunk<T>> Split(const std::vector<Array>& arrays) {
     const auto* values = static_cast<const T*>(array.values);
     for (std::size_t at = 0; at < array.size; at += kChunk) {
       const std::size_t size = std::min(kChunk, array.size - at);
-      chunks.push_back({values + at, array.eligible == nullptr ? nullptr : array.eligible + at, array.selected + at,
-                        size, start + at});
+      std::uint8_t* selected = array.selected.data;
+      if (selected != nullptr) selected += array.selected.packed ? at / 8 : at;
+      chunks.push_back({{values + at, {From(array.eligible, at), array.eligible.packed}, size},
+                        {selected, array.selected.packed},
+                        start + at});
     }
     start += array.size;
   }
@@ -46,38 +66,68 @@ std::vector<Chunk<T>> Split(const std::vector<Array>& arrays) {
 }
 
 template <class T>
-void CountBins(const Kernels& kernels, const std::vector<Chunk<T>>& chunks, T lo, T hi, int shift, unsigned workers,
-               std::vector<std::size_t>* bins) {
-  std::vector<std::vector<std::size_t>> wide(workers);
-  threads::ForEach(workers, chunks.size(), [&](unsigned worker, std::size_t i) {
-    std::vector<std::size_t>& mine = wide[worker];
-    if (mine.empty()) mine.resize(kBins, 0);
-    std::uint32_t narrow[kBins] = {};
-    Of<T>(kernels).histogram(chunks[i].values, chunks[i].eligible, chunks[i].size, lo, hi, shift, narrow);
-    for (std::size_t bin = 0; bin < kBins; ++bin) mine[bin] += narrow[bin];
-  });
-  for (const std::vector<std::size_t>& part : wide) {
-    for (std::size_t bin = 0; bin < part.size(); ++bin) (*bins)[bin] += part[bin];
+Position FirstNan(const std::vector<Array>& arrays, T infinity) {
+  for (std::size_t array = 0; array < arrays.size(); ++array) {
+    const auto* values = static_cast<const T*>(arrays[array].values);
+    for (std::size_t i = 0; i < arrays[array].size; ++i) {
+      if ((values[i] & kMagnitude<T>) > infinity) return {array, i};
+    }
   }
+  throw std::runtime_error("the values changed while they were read");
 }
 
-// The rank-th largest eligible magnitude among those in [lo, hi], rank from 1, by histograms of ever narrower bins.
+// Adds the bins of all pieces; true if there is a NaN.
 template <class T>
-T Kth(const Kernels& kernels, const std::vector<Chunk<T>>& chunks, T lo, T hi, std::size_t rank, unsigned workers) {
+bool CountBins(const Kernels& kernels, const std::vector<Values<T>>& pieces, const Range<T>& range, int shift,
+               unsigned workers, std::vector<std::size_t>* bins) {
+  constexpr std::size_t kMost = std::size_t{1} << 31;  // values counted in 32 bits
+  struct Mine {
+    std::vector<std::uint32_t> narrow;
+    std::vector<std::size_t> wide;
+    std::size_t counted = 0;
+    bool nan = false;
+    void Flush() {
+      for (std::size_t bin = 0; bin < narrow.size(); ++bin) wide[bin] += std::exchange(narrow[bin], 0U);
+      counted = 0;
+    }
+  };
+  std::vector<Mine> all(workers);
+  threads::ForEach(workers, pieces.size(), [&](unsigned worker, std::size_t i) {
+    Mine& mine = all[worker];
+    mine.narrow.resize(kBins, 0);
+    mine.wide.resize(kBins, 0);
+    if (mine.counted + pieces[i].size > kMost) mine.Flush();
+    mine.counted += pieces[i].size;
+    mine.nan |= Of<T>(kernels).histogram(pieces[i], range, shift, mine.narrow.data());
+  });
+  bool nan = false;
+  for (Mine& mine : all) {
+    mine.Flush();
+    nan |= mine.nan;
+    for (std::size_t bin = 0; bin < mine.wide.size(); ++bin) (*bins)[bin] += mine.wide[bin];
+  }
+  return nan;
+}
+
+// The rank-th largest eligible key among those in [range.lo, range.hi], rank from 1, by histograms of ever narrower
+// bins.
+template <class T>
+T Kth(const Kernels& kernels, const std::vector<Values<T>>& pieces, Range<T> range, std::size_t rank,
+      unsigned workers) {
   using Wide = std::uint64_t;
-  while (lo < hi) {
+  while (range.lo < range.hi) {
+    const Wide lo = static_cast<Wide>(range.lo), span = static_cast<Wide>(range.hi) - lo;
     int shift = 0;
-    while (((static_cast<Wide>(hi) - static_cast<Wide>(lo)) >> shift) >= kBins) ++shift;
+    while ((span >> shift) >= kBins) ++shift;
     std::vector<std::size_t> bins(kBins, 0);
-    CountBins(kernels, chunks, lo, hi, shift, workers, &bins);
+    CountBins(kernels, pieces, range, shift, workers, &bins);
     std::size_t bin = kBins - 1;
     for (; bin > 0 && rank > bins[bin]; --bin) rank -= bins[bin];
-    const Wide first = static_cast<Wide>(lo) + (static_cast<Wide>(bin) << shift);
-    const Wide last = first + ((Wide{1} << shift) - 1);
-    lo = static_cast<T>(first);
-    hi = static_cast<T>(std::min(last, static_cast<Wide>(hi)));
+    const Wide first = static_cast<Wide>(bin) << shift;
+    range.hi = static_cast<T>(lo + std::min(first + ((Wide{1} << shift) - 1), span));
+    range.lo = static_cast<T>(lo + first);
   }
-  return lo;
+  return range.lo;
 }
 
 }  // namespace keras_lth::select

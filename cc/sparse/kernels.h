@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "cc/isa/isa.h"
+#include "cc/sparse/conv_kernels.h"
 
 namespace keras_lth::sparse {
 
@@ -58,6 +59,8 @@ struct Kernels {
 
   // bfloat16 to float32.
   void (*widen)(const std::uint16_t* in, std::int64_t count, float* out);
+
+  const ConvKernels* convolution;
 };
 
 const Kernels& KernelsFor(isa::Level level);

@@ -155,6 +155,21 @@ void Product(const Structure& s, const Side& side, const Values& values, const f
   }
 }
 
+// What fills up the last blocks has met zeros only, but 0 times infinity is not 0.
+void ClearPadding(const Structure& s, float* dvalues) {
+  const std::int64_t rows = s.rows % s.block_rows, cols = s.cols % s.block_cols;
+  const std::int64_t last_row = s.RowGroups() - 1, last_col = s.ColGroups() - 1;
+  if (rows == 0 && cols == 0) return;
+  for (std::int64_t id = rows == 0 ? s.by_col.starts[last_col] : 0; id < s.stored; ++id) {
+    float* block = dvalues + id * Area(s);
+    if (rows != 0 && s.by_col.others[id] == last_row) std::fill(block + rows * s.block_cols, block + Area(s), 0.0F);
+    if (cols == 0 || id < s.by_col.starts[last_col]) continue;
+    for (std::int64_t i = 0; i < s.block_rows; ++i) {
+      std::fill(block + i * s.block_cols + cols, block + (i + 1) * s.block_cols, 0.0F);
+    }
+  }
+}
+
 }  // namespace
 
 void Multiply(const Structure& structure, const Values& values, const float* x, std::int64_t m,
@@ -202,6 +217,7 @@ void SampleProduct(const Structure& structure, const float* x, const float* dy, 
       }
     });
   }
+  ClearPadding(s, dvalues);
 }
 
 }  // namespace keras_lth::sparse

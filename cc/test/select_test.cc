@@ -1,122 +1,148 @@
-// Holds TopK against a stable sort of decoded values. Prints what fails and returns 1, or 0 when nothing does.
-// The instruction set is the best one, or the one KERAS_LTH_ISA names. With the argument "float32" only that format is
-// checked: enough to look for races, which the formats have in common.
+// Holds TopK and its passes over shards against a stable sort of decoded values. Prints what fails and returns 1, or 0
+// when nothing does. The instruction set is the best one, or the one KERAS_LTH_ISA names. With the argument "float32"
+// only that format is checked: enough to look for races, which the formats have in common.
 #include "cc/select/select.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <functional>
-#include <numeric>
+#include <limits>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <vector>
 
-#include "cc/threads/for_each.h"
+#include "cc/test/formats.h"
 
 namespace {
 
 namespace sel = keras_lth::select;
+using keras_lth::test::Expect;
+using keras_lth::test::kOrders;
+using keras_lth::test::Name;
+using keras_lth::test::Rank;
 
-int failures = 0;
+using Bytes = std::vector<std::uint8_t>;
 
-void Fail(const std::string& what) {
-  if (++failures <= 20) std::printf("FAILED: %s\n", what.c_str());
-}
-
-void Expect(bool ok, const std::string& what) {
-  if (!ok) Fail(what);
-}
-
-// The magnitude a bit pattern stands for, by the definition of the format.
-double Decode(std::uint64_t bits, sel::Format format) {
-  const auto value = [bits](int exponent_bits, int fraction_bits) {
-    const auto fraction = static_cast<double>(bits & ((std::uint64_t{1} << fraction_bits) - 1));
-    const auto exponent = static_cast<int>((bits >> fraction_bits) & ((std::uint64_t{1} << exponent_bits) - 1));
-    const int bias = (1 << (exponent_bits - 1)) - 1;
-    if (exponent == 2 * bias + 1) return fraction == 0 ? static_cast<double>(INFINITY) : std::nan("");
-    if (exponent == 0) return std::ldexp(fraction, 1 - bias - fraction_bits);
-    return std::ldexp(fraction + std::ldexp(1.0, fraction_bits), exponent - bias - fraction_bits);
-  };
-  switch (format) {
-    case sel::Format::kFloat64: return value(11, 52);
-    case sel::Format::kFloat32: return value(8, 23);
-    case sel::Format::kFloat16: return value(5, 10);
-    case sel::Format::kBfloat16: return value(8, 7);
-  }
-  return 0.0;
-}
+const sel::Kernels& Table() { return sel::KernelsFor(keras_lth::isa::Choose("")); }
 
 template <class T>
 struct Case {
   std::string name;
   sel::Format format;
   std::vector<std::vector<T>> values;
-  std::vector<std::vector<std::uint8_t>> masks;  // none, or one for each array
-
-  std::size_t Size() const {
-    std::size_t size = 0;
-    for (const auto& array : values) size += array.size();
-    return size;
-  }
+  std::vector<Bytes> masks;  // none, or one for each array: a byte a value
 };
 
-template <class T>
-std::vector<sel::Array> Arrays(const Case<T>& c, std::vector<std::vector<std::uint8_t>>* out) {
-  out->clear();
-  for (const auto& array : c.values) out->emplace_back(array.size(), std::uint8_t{7});
-  std::vector<sel::Array> arrays;
-  for (std::size_t i = 0; i < c.values.size(); ++i) {
-    arrays.push_back({c.values[i].data(), c.masks.empty() ? nullptr : c.masks[i].data(), (*out)[i].data(),
-                      c.values[i].size()});
+// As numpy.packbits.
+Bytes Packed(const Bytes& flags) {
+  Bytes bits((flags.size() + 7) / 8, 0);
+  for (std::size_t i = 0; i < flags.size(); ++i) {
+    if (flags[i] != 0) bits[i / 8] = static_cast<std::uint8_t>(bits[i / 8] | (1U << (7 - i % 8)));
   }
-  return arrays;
+  return bits;
 }
+
+// A case's arrays with masks as bytes or bits, and room for the result.
+template <class T>
+struct Views {
+  Views(const Case<T>& c, bool packed) {
+    for (const Bytes& mask : c.masks) masks.push_back(packed ? Packed(mask) : mask);
+    for (const auto& array : c.values) {
+      out.emplace_back(packed ? (array.size() + 7) / 8 : array.size(), std::uint8_t{0xA5});
+    }
+    for (std::size_t i = 0; i < c.values.size(); ++i) {
+      arrays.push_back({c.values[i].data(), {masks.empty() ? nullptr : masks[i].data(), packed},
+                        {out[i].data(), packed}, c.values[i].size()});
+    }
+  }
+
+  std::vector<Bytes> masks, out;
+  std::vector<sel::Array> arrays;
+};
 
 // Eligible positions in the order in which they are selected.
 template <class T>
-std::vector<sel::Position> Ranking(const Case<T>& c) {
-  std::vector<sel::Position> order;
-  std::vector<std::vector<double>> magnitudes;
+std::vector<sel::Position> Ranking(const Case<T>& c, sel::Order order) {
+  std::vector<sel::Position> positions;
+  std::vector<std::vector<double>> ranks;
   for (std::size_t a = 0; a < c.values.size(); ++a) {
-    magnitudes.emplace_back();
+    ranks.emplace_back();
     for (std::size_t i = 0; i < c.values[a].size(); ++i) {
-      const auto bits = static_cast<std::uint64_t>(static_cast<std::make_unsigned_t<T>>(c.values[a][i]));
-      magnitudes[a].push_back(Decode(bits, c.format));
-      if (c.masks.empty() || c.masks[a][i] != 0) order.push_back({a, i});
+      ranks[a].push_back(Rank(c.values[a][i], c.format, order));
+      if (c.masks.empty() || c.masks[a][i] != 0) positions.push_back({a, i});
     }
   }
-  std::stable_sort(order.begin(), order.end(), [&](const sel::Position& x, const sel::Position& y) {
-    return magnitudes[x.array][x.index] > magnitudes[y.array][y.index];
+  std::stable_sort(positions.begin(), positions.end(), [&](const sel::Position& x, const sel::Position& y) {
+    return ranks[x.array][x.index] > ranks[y.array][y.index];
   });
-  return order;
+  return positions;
+}
+
+// The passes of several hosts, on all data at once: the interval of keys is narrowed until it is one.
+template <class T>
+void InPasses(const std::vector<sel::Array>& arrays, const Case<T>& c, sel::Order order, std::size_t k) {
+  const std::int64_t infinity = sel::Infinity(c.format);
+  std::int64_t lo = order.by_value || !order.largest ? -infinity : 0;
+  std::int64_t hi = order.by_value || order.largest ? infinity : 0;
+  std::vector<std::int64_t> bins(sel::kBins);
+  while (lo < hi) {
+    int shift = 0;
+    while ((static_cast<std::uint64_t>(hi) - static_cast<std::uint64_t>(lo)) >> shift >= sel::kBins) ++shift;
+    Expect(!sel::CountKeys(arrays, c.format, order, lo, hi, shift, Table(), 2, bins.data()), "no NaN");
+    std::size_t bin = sel::kBins - 1;
+    for (; bin > 0 && k > static_cast<std::size_t>(bins[bin]); --bin) k -= static_cast<std::size_t>(bins[bin]);
+    const auto first = static_cast<std::uint64_t>(lo) + (static_cast<std::uint64_t>(bin) << shift);
+    const std::uint64_t last = first + ((std::uint64_t{1} << shift) - 1);
+    lo = static_cast<std::int64_t>(first);
+    hi = std::min(hi, static_cast<std::int64_t>(last));
+  }
+  sel::SelectFrom(arrays, c.format, order, lo, k, Table(), 2);
 }
 
 template <class T>
-void Check(const Case<T>& c) {
-  const std::vector<sel::Position> order = Ranking(c);
-  const std::size_t n = order.size();
+void Check(const Case<T>& c, sel::Order order) {
+  const std::vector<sel::Position> ranking = Ranking(c, order);
+  const std::size_t n = ranking.size();
   const std::vector<std::size_t> ks = {0, 1, n / 100, n / 5, n - n / 5, n - std::min<std::size_t>(n, 1), n};
   for (const std::size_t k : ks) {
     if (k > n) continue;
-    std::vector<std::vector<std::uint8_t>> expected, got;
+    std::vector<Bytes> expected, expected_bits;
     for (const auto& array : c.values) expected.emplace_back(array.size(), std::uint8_t{0});
-    for (std::size_t i = 0; i < k; ++i) expected[order[i].array][order[i].index] = 1;
+    for (std::size_t i = 0; i < k; ++i) expected[ranking[i].array][ranking[i].index] = 1;
+    for (const Bytes& mask : expected) expected_bits.push_back(Packed(mask));
+    const std::string what = c.name + Name(order) + ", k " + std::to_string(k) + " of " + std::to_string(n);
+    const auto value = [&](std::size_t rank) {
+      const sel::Position& at = ranking[rank - 1];
+      return static_cast<std::make_unsigned_t<T>>(c.values[at.array][at.index]);
+    };
     for (const unsigned threads : {1U, 3U}) {
-      const std::vector<sel::Array> arrays = Arrays(c, &got);
-      const auto nan = sel::TopK(arrays, c.format, k, sel::KernelsFor(keras_lth::isa::Choose("")), threads);
-      Expect(!nan && got == expected,
-             c.name + ", k " + std::to_string(k) + " of " + std::to_string(n) + ", threads " + std::to_string(threads));
+      const bool packed = threads == 1;
+      Views<T> views(c, packed);
+      sel::Wanted wanted{k};
+      wanted.threshold = packed;
+      if (n > 0 && threads == 3) wanted.near = value(k < n / 2 ? k + 1 : std::max<std::size_t>(k, 1));  // close to right, or right
+      if (n > 0 && threads == 3 && k % 2 == 1) wanted.near = value(n - k / 2);  // somewhere
+      const sel::Selection got = sel::TopK(views.arrays, c.format, order, wanted, Table(), threads);
+      Expect(!got.nan && views.out == (packed ? expected_bits : expected), what);
+      if (!wanted.threshold) continue;
+      Expect(got.threshold.has_value() == (k > 0), what + ": threshold");
+      if (k == 0 || !got.threshold) continue;
+      Expect(Rank(static_cast<T>(*got.threshold), c.format, order) == Rank(static_cast<T>(value(k)), c.format, order),
+             what + ": threshold");
     }
+    if (k == 0 || k % 2 == 1) continue;
+    Views<T> views(c, false);
+    InPasses(views.arrays, c, order, k);
+    Expect(views.out == expected, what + ", in passes");
   }
-  std::vector<std::vector<std::uint8_t>> out;
+  Views<T> views(c, false);
   try {
-    sel::TopK(Arrays(c, &out), c.format, n + 1, sel::KernelsFor(keras_lth::isa::Choose("")), 1);
-    Fail(c.name + ": k = n + 1 is accepted");
+    sel::TopK(views.arrays, c.format, order, {n + 1}, Table(), 1);
+    Expect(false, c.name + ": k = n + 1 is accepted");
   } catch (const std::invalid_argument& error) {
     Expect(std::string(error.what()).find("0..." + std::to_string(n)) != std::string::npos, error.what());
   }
@@ -125,7 +151,7 @@ void Check(const Case<T>& c) {
 // The positions that the selection samples, so that inputs can be made to mislead it.
 std::vector<bool> Sampled(std::size_t n) {
   std::vector<bool> sampled(n, false);
-  const auto stride = static_cast<std::size_t>(std::cbrt(static_cast<double>(n)));
+  const auto stride = std::max<std::size_t>(1, static_cast<std::size_t>(0.75 * std::cbrt(static_cast<double>(n))));
   for (std::uint64_t stretch = 0; stretch * stride < n; ++stretch) {
     std::uint64_t x = stretch + 0x9E3779B97F4A7C15U;
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
@@ -174,6 +200,7 @@ std::vector<Input<T>> Inputs(std::size_t n, T infinity, std::mt19937_64& random)
 template <class T>
 void CheckFormat(sel::Format format, T infinity, const std::string& name) {
   std::mt19937_64 random(1);
+  std::size_t turn = 0;
   for (const std::size_t n : {0, 1, 63, 64, 65, 1000, 80001}) {
     for (const Input<T>& input : Inputs<T>(n, infinity, random)) {
       std::vector<T> flat(n);
@@ -197,7 +224,12 @@ void CheckFormat(sel::Format format, T infinity, const std::string& name) {
             }
           }
         }
-        Check(c);
+        // All orders where it costs little, one where it does not.
+        if (n < 80000) {
+          for (const sel::Order order : kOrders) Check(c, order);
+        } else {
+          Check(c, kOrders[turn++ % 4]);
+        }
       }
     }
   }
@@ -211,36 +243,23 @@ void CheckNan(sel::Format format, T infinity, const std::string& name) {
       c.values[1][at] = nan;
       c.values[1][149999] = nan;
       c.masks = {std::vector<std::uint8_t>(5, 1), std::vector<std::uint8_t>(150000, 0)};
-      std::vector<std::vector<std::uint8_t>> out;
       for (const std::size_t k : {0, 2, 5}) {
-        const auto found = sel::TopK(Arrays(c, &out), format, k, sel::KernelsFor(keras_lth::isa::Choose("")), 2);
+        Views<T> views(c, false);
+        const auto found = sel::TopK(views.arrays, format, {}, {k}, Table(), 2).nan;
         Expect(found && found->array == 1 && found->index == at, name + ": NaN at " + std::to_string(at));
       }
+      Views<T> views(c, true);
+      std::vector<std::int64_t> bins(sel::kBins);
+      const auto found = sel::CountKeys(views.arrays, format, {true, true}, 0, 5, 0, Table(), 2, bins.data());
+      Expect(found && found->array == 1 && found->index == at, name + ": NaN counted at " + std::to_string(at));
     }
   }
-}
-
-void CheckForEach() {
-  std::vector<std::atomic<int>> calls(1000);
-  keras_lth::threads::ForEach(4, calls.size(), [&](unsigned worker, std::size_t item) {
-    if (worker < 4) ++calls[item];
-  });
-  Expect(std::all_of(calls.begin(), calls.end(), [](const auto& n) { return n == 1; }), "ForEach: once for each item");
-  try {
-    keras_lth::threads::ForEach(4, 100, [](unsigned, std::size_t item) {
-      if (item == 50) throw std::runtime_error("item 50");
-    });
-    Fail("ForEach swallowed an exception");
-  } catch (const std::runtime_error& error) {
-    Expect(std::string(error.what()) == "item 50", "ForEach: which exception");
-  }
-  keras_lth::threads::ForEach(4, 0, [](unsigned, std::size_t) { Fail("ForEach: no items, but a call"); });
 }
 
 void CheckChoice() {
   try {
     keras_lth::isa::Choose("sse9");
-    Fail("an unknown instruction set is accepted");
+    Expect(false, "an unknown instruction set is accepted");
   } catch (const std::invalid_argument& error) {
     Expect(std::string(error.what()).find("portable") != std::string::npos, error.what());
   }
@@ -252,7 +271,6 @@ void CheckChoice() {
 int main(int argc, char** argv) {
   const bool all = argc < 2 || std::strcmp(argv[1], "float32") != 0;
   std::printf("instruction set %s\n", keras_lth::isa::Name(keras_lth::isa::Choose("")));
-  CheckForEach();
   CheckChoice();
   CheckFormat<std::int32_t>(sel::Format::kFloat32, 0x7F800000, "float32");
   CheckNan<std::int32_t>(sel::Format::kFloat32, 0x7F800000, "float32");
@@ -264,6 +282,6 @@ int main(int argc, char** argv) {
     CheckNan<std::int16_t>(sel::Format::kBfloat16, 0x7F80, "bfloat16");
     CheckNan<std::int64_t>(sel::Format::kFloat64, 0x7FF0000000000000, "float64");
   }
-  std::printf("%d failures\n", failures);
-  return failures == 0 ? 0 : 1;
+  std::printf("%d failures\n", keras_lth::test::failures);
+  return keras_lth::test::failures == 0 ? 0 : 1;
 }

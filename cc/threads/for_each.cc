@@ -40,15 +40,28 @@ struct Job {
 
 thread_local bool inside = false;
 
+class Inside {
+ public:
+  Inside() : before_(inside) { inside = true; }
+  ~Inside() { inside = before_; }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+ private:
+  const bool before_;
+};
+
 class Pool {
  public:
   void Run(Job* job) {
+    const unsigned wanted = job->open;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      Grow(job->open);
+      Grow(wanted);
       jobs_.push_back(job);
     }
-    wake_.notify_all();
+    // Not all: a call of two threads must not wake the thousand of another.
+    for (unsigned helper = 0; helper < wanted; ++helper) wake_.notify_one();
     Work(job, 0);
     std::unique_lock<std::mutex> lock(mutex_);
     // A helper that has not woken by now is not waited for.
@@ -84,8 +97,7 @@ class Pool {
   }
 
   void Work(Job* job, unsigned worker) {
-    const bool before = inside;
-    inside = true;
+    const Inside mark;
     try {
       for (std::size_t item = job->next.fetch_add(1); item < job->items; item = job->next.fetch_add(1)) {
         job->body(worker, item);
@@ -95,7 +107,6 @@ class Pool {
       if (!job->failure) job->failure = std::current_exception();
       job->next.store(job->items);
     }
-    inside = before;
   }
 
   std::mutex mutex_;
@@ -124,19 +135,16 @@ void InChild() {
   pool.store(nullptr);
   creation.unlock();
 }
+
+// When the library is loaded: at first use, another thread's fork could come between the lock and the registration.
+[[maybe_unused]] const int registered = pthread_atfork(BeforeFork, InParent, InChild);
 #endif
 
 // Never destroyed: its threads sleep in it until the process ends.
 Pool& ThePool() {
   if (Pool* current = pool.load()) return *current;
   const std::lock_guard<std::mutex> lock(creation);
-  if (pool.load() == nullptr) {
-#if defined(__unix__) || defined(__APPLE__)
-    static const int registered = pthread_atfork(BeforeFork, InParent, InChild);
-    (void)registered;
-#endif
-    pool.store(new Pool);
-  }
+  if (pool.load() == nullptr) pool.store(new Pool);
   return *pool.load();
 }
 
@@ -172,6 +180,7 @@ void SetSize(unsigned size) { set_size.store(std::min(size, kMost)); }
 void ForEach(unsigned workers, std::size_t items, const std::function<void(unsigned, std::size_t)>& body) {
   if (workers == 0) workers = Size();
   if (workers == 1 || items <= 1 || inside) {
+    const Inside mark;
     for (std::size_t item = 0; item < items; ++item) body(0, item);
     return;
   }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -49,7 +48,7 @@ def mind_the_neighbours(callback: Any) -> None:
     Raises ``ValueError`` for ``BackupAndRestore``, in either list: its backup knows no rounds, so that a run which
     begins again would go on with an epoch of one round and the weights of another.
     """
-    outside = fit_argument(callback.model, "callbacks") or ()
+    outside = callback.params.get("neighbours") or fit_argument(callback.model, "callbacks") or ()
     outside = getattr(outside, "callbacks", outside)
     outside = outside if isinstance(outside, (list, tuple)) else (outside,)
     if any(isinstance(other, keras.callbacks.BackupAndRestore) for other in (*outside, *callback.callbacks)):
@@ -66,21 +65,3 @@ def mind_the_neighbours(callback: Any) -> None:
             f"training: pass it as {type(callback).__name__}(callbacks=[…]) to have it begin anew each round.",
             stacklevel=3,
         )
-
-
-class Inner(keras.callbacks.CallbackList):
-    """Callbacks that begin and end with each training.
-
-    Keras' own begin anew in their ``on_train_begin``, except for the best value of a ``ModelCheckpoint``.
-    """
-
-    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], **options: Any) -> None:
-        super().__init__(callbacks, **options)
-        checkpoints = [one for one in callbacks if isinstance(one, keras.callbacks.ModelCheckpoint)]
-        self._best = [(one, one.best) for one in checkpoints if hasattr(one, "best")]
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Begin a training."""
-        for checkpoint, best in self._best:
-            checkpoint.best = best
-        super().on_train_begin(logs)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_lth import surgery
+from keras_lth.callbacks import imp_state
 from keras_lth.callbacks.fit_call import in_other_fit
 from keras_lth.callbacks.imp_plan import IMPPlan
 from keras_lth.callbacks.imp_text import ended, introduction, pruned
@@ -116,6 +117,7 @@ class IMPCallback(Tickets):
         self._began = time.perf_counter()
         self._seen: dict[str, float] = {}
         self._logs: dict[int, dict[str, float]] = {}
+        self._rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Plan, mask, resume."""
@@ -151,8 +153,9 @@ class IMPCallback(Tickets):
         numbers = {name: float(value) for name, value in logs.items()}
         # With validation_freq > 1 the last epoch may lack the monitored log.
         self._seen = self._logs[epoch] = {**self._seen, **numbers}
+        self._rows.append({"round": self.position.round, "epoch": epoch, "step": self._step, **numbers})
         if self._journal is not None:
-            self._journal.epoch({"round": self.position.round, "epoch": epoch, "step": self._step, **numbers})
+            self._journal.epoch(self._rows[-1])
 
     def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
         machine, model = self._machine(), self.model
@@ -180,13 +183,23 @@ class IMPCallback(Tickets):
                 self._kept[round + 1] = surgery.snapshot(model)
             self._say(pruned(level, self.history[0].score, self._masks[-1], table=self.verbose > 1))
         self._write(last)
-        self._began, self._seen, self._logs = time.perf_counter(), {}, {}
+        self._began, self._seen, self._logs, self._rows = time.perf_counter(), {}, {}, []
 
     def _go_back(self, round: int) -> None:
         masks = self._masks[round]
         surgery.mask(self.model, masks)
         start = self._start(self._kept.get(round))
         surgery.rewind(self.model, start, masks, restore_optimizer=self.restore_optimizer)
+
+    def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Where the run is inside a round; finished levels are in it too, since there may be no folder."""
+        state, arrays = super().get_state()
+        return imp_state.get(self, state, arrays)
+
+    def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from inside a round; after ``on_train_begin``."""
+        super().set_state(state, arrays)
+        imp_state.set(self, state, arrays)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Let go of the folder."""

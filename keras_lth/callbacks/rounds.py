@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +11,15 @@ import keras
 import numpy as np
 
 from keras_lth import surgery
-from keras_lth.callbacks.before_fit import Inner, mind_the_neighbours, see_rewind_step
+from keras_lth.callbacks import rounds_state
+from keras_lth.callbacks.before_fit import mind_the_neighbours, see_rewind_step
 from keras_lth.callbacks.fit_call import fit_argument, seekable
+from keras_lth.callbacks.inner import Inner, PassesTests
 from keras_lth.rounds import UNKNOWN, Action, Position, Rounds, noise_seed
 from keras_lth.tickets import Snapshot
 
 
-class RoundsCallback(keras.callbacks.Callback):
+class RoundsCallback(PassesTests):
     """Trains, goes back to the state of step k, trains again, within one ``fit``.
 
     A subclass says how many rounds (``_plan``), what happens when a training is over (``_trained``) and how to go
@@ -93,13 +95,13 @@ class RoundsCallback(keras.callbacks.Callback):
             raise ValueError(f"{self.name} needs a model compiled with a Keras optimizer.")
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        data = self._data if self._data is not None else fit_argument(model, "x")
+        data = self._data if self._data is not None else self.params.get("data", fit_argument(model, "x"))
         self._order = seekable(data)
         if self._data is not None and self._order is None:
             raise ValueError("data must be a dataset made by keras_lth.datasets.ordered.")
         self._order_seed = self._order.seed if self._order is not None else 0
         self.machine = self._plan(self.params["epochs"], self._steps_per_epoch())
-        see_rewind_step(self._machine(), int(self.model.steps_per_execution), self._order is not None)
+        see_rewind_step(self._machine(), self._per_hook(), self._order is not None)
         mind_the_neighbours(self)
         self._running = True
         self._begin()
@@ -148,7 +150,7 @@ class RoundsCallback(keras.callbacks.Callback):
         """See that a round begins at the rewound learning rate."""
         self._inner.on_train_batch_begin(batch, logs)
         # Not the number given at the end: before Keras 3.11 that too is of the first step of an execution.
-        self._execution_end = batch + int(self.model.steps_per_execution)
+        self._execution_end = batch + self._per_hook()
         machine = self._machine()
         if self._check_rate:
             self._check_rate = False
@@ -159,6 +161,8 @@ class RoundsCallback(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the state of step k; end an epoch that began in its middle."""
         self._inner.on_train_batch_end(batch, logs)
+        if self.params.get("exact_steps"):
+            self._execution_end = batch + 1
         machine = self._machine()
         stop = machine.stop(self.position) if machine.action(self.position) is Action.TRAIN else self._step
         self._step = min(self._epoch_start + self._execution_end, max(stop, self._step))
@@ -213,23 +217,25 @@ class RoundsCallback(keras.callbacks.Callback):
             self._inner.on_train_end(logs)
         self._running = False
 
-    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Passed on."""
-        self._inner.on_test_begin(logs)
+    # What a loop of our own asks.
+    def steps_until_stop(self) -> int | None:
+        """Steps after which this callback wants to see the model, at most; None for any number."""
+        machine = self._machine()
+        return machine.stop(self.position) - self._step if machine.action(self.position) is Action.TRAIN else None
 
-    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Passed on."""
-        self._inner.on_test_end(logs)
+    def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Where the rounds are, to go on from inside one."""
+        return rounds_state.get(self)
 
-    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Passed on."""
-        self._inner.on_test_batch_begin(batch, logs)
-
-    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Passed on."""
-        self._inner.on_test_batch_end(batch, logs)
+    def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from where `get_state` was asked; after ``on_train_begin``."""
+        rounds_state.set(self, state, arrays)
 
     # Its parts.
+    def _per_hook(self) -> int:
+        """Steps between two batch hooks; our own loop stops wherever it is asked to."""
+        return 1 if self.params.get("exact_steps") else int(self.model.steps_per_execution)
+
     def _machine(self) -> Rounds:
         if self.machine is None:
             raise RuntimeError(f"{self.name} has not been in a fit yet.")
@@ -271,7 +277,7 @@ class RoundsCallback(keras.callbacks.Callback):
         one = int(self.model.steps_per_execution) == 1
         seen = self._step - self._epoch_start if one else self._iterations() - self._epoch_iterations
         self.machine = self._plan(self.params["epochs"], seen)
-        see_rewind_step(self._machine(), int(self.model.steps_per_execution), self._order is not None)
+        see_rewind_step(self._machine(), self._per_hook(), self._order is not None)
         self._step = self._epoch_start + seen
         self.position = replace(self.position, step=self._step, ended=False)
 

@@ -58,6 +58,8 @@ class Ordered(tf.data.Dataset):
     drawn more than `PEEK` batches, or the last of the epoch; so looking at a batch uses nothing up. A `seek` wins over
     every iterator that drew before it: a stale or prefetching one can no longer move the position. Under a strategy
     that prefetches, an epoch of at most four batches can be used up by a look; `seek` at each epoch begin avoids that.
+
+    `arrays` holds the examples, as tensors packed the way `fit` gets them: x, (x, y) or (x, y, sample_weight).
     """
 
     def __init__(self, x: Any, y: Any, sample_weight: Any, *, batch_size: int, seed: int, shuffle: bool) -> None:
@@ -75,7 +77,8 @@ class Ordered(tf.data.Dataset):
             )
             self._write(0, (seed, 0))
             self._write(_CURRENT, (0, 0))
-            self._pipeline = self._build(keras.utils.pack_x_y_sample_weight(*data))
+            self.arrays = keras.utils.pack_x_y_sample_weight(*data)
+            self._pipeline = self._build(self.arrays)
         super().__init__(self._pipeline._variant_tensor)
 
     @property

@@ -11,14 +11,13 @@ import hashlib
 import json
 import math
 import os
-import stat
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 
-from keras_lth.files.whole import write_atomic
+from keras_lth.files.stores import AnyPath, Chunk, place, reading
 
 VERSION = 1
 _HEADER_LIMIT = 100_000_000  # the limit of the safetensors format, in bytes
@@ -31,9 +30,7 @@ _DTYPES: dict[str, np.dtype] = {
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
-def write_arrays(
-    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *, kind: str, meta: Mapping[str, Any]
-) -> None:
+def write_arrays(path: AnyPath, arrays: Mapping[str, np.ndarray], *, kind: str, meta: Mapping[str, Any]) -> None:
     """Write named arrays and a JSON-able `meta` as one safetensors file, atomically; equal content, equal bytes.
 
     Raises:
@@ -41,33 +38,11 @@ def write_arrays(
         TypeError: `meta` is not JSON-able.
         OSError: naming `path`.
     """
-    stored: dict[str, np.ndarray] = {}
-    manifest: dict[str, dict[str, Any]] = {}
-    for name, value in arrays.items():
-        array, bits = np.asarray(value), None
-        if array.dtype == np.bool_:
-            array, bits = np.packbits(array.reshape(-1)), list(array.shape)
-        if name == "__metadata__" or array.dtype.newbyteorder("<") not in _CODES:
-            raise ValueError(f"array {name!r} of dtype {array.dtype} cannot be stored in {path}")
-        stored[name] = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-        manifest[name] = {"bytes": array.nbytes, "sha256": hashlib.sha256(stored[name].tobytes()).hexdigest()}
-        if bits is not None:
-            manifest[name]["bits"] = bits
-    metadata = {"format": "keras_lth", "version": str(VERSION), "kind": kind}
-    metadata |= {"meta": _json(dict(meta)), "manifest": _json(manifest)}
-    header: dict[str, Any] = {"__metadata__": metadata}
-    chunks, end = [], 0
-    for name in sorted(stored, key=lambda name: -stored[name].itemsize):  # wide types first: every array is aligned
-        array, start = stored[name], end
-        end += array.nbytes
-        chunks.append(array.tobytes())
-        header[name] = {"dtype": _CODES[array.dtype], "shape": list(array.shape), "data_offsets": [start, end]}
-    metadata["digest"] = _digest(header)
-    raw = _padded(header)
-    write_atomic(path, b"".join([len(raw).to_bytes(8, "little"), raw, *chunks]))
+    store, name = place(path)
+    store.write(name, encode(arrays, kind=kind, meta=meta, name=name))
 
 
-def read_arrays(path: str | os.PathLike[str], *, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays(path: AnyPath, *, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read what `write_arrays` wrote: (arrays, read-only and in the order they were given; meta).
 
     Every size in the file is checked against the file before anything is allocated, every byte against a hash.
@@ -76,17 +51,47 @@ def read_arrays(path: str | os.PathLike[str], *, kind: str) -> tuple[dict[str, n
         FileNotFoundError: no such file.
         ValueError: "<path> is not a keras_lth <kind>: <reason>" for a truncated, edited, foreign or newer file.
     """
+    store, name = place(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ValueError("it is a folder" if os.path.isdir(path) else "it is no regular file")
-        with open(path, "rb") as file:
-            return _read(file, kind)
+        with reading(name), store.open(name) as file:
+            return decode(file, kind=kind)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{os.fspath(path)} is not a keras_lth {kind}: {error}") from error
+        raise ValueError(f"{name} is not a keras_lth {kind}: {error}") from error
 
 
-def _read(file: BinaryIO, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    left = os.fstat(file.fileno()).st_size - 8
+def encode(arrays: Mapping[str, np.ndarray], *, kind: str, meta: Mapping[str, Any], name: str) -> list[Chunk]:
+    """The content of the file `name`, in pieces: the header, then each array where it lies in memory, not copied."""
+    stored: dict[str, np.ndarray] = {}
+    manifest: dict[str, dict[str, Any]] = {}
+    for key, value in arrays.items():
+        array, bits = np.asarray(value), None
+        if array.dtype == np.bool_:
+            array, bits = np.packbits(array.reshape(-1)), list(array.shape)
+        if key == "__metadata__" or array.dtype.newbyteorder("<") not in _CODES:
+            raise ValueError(f"array {key!r} of dtype {array.dtype} cannot be stored in {name}")
+        stored[key] = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        manifest[key] = {"bytes": array.nbytes, "sha256": hashlib.sha256(_raw(stored[key])).hexdigest()}
+        if bits is not None:
+            manifest[key]["bits"] = bits
+    metadata = {"format": "keras_lth", "version": str(VERSION), "kind": kind}
+    metadata |= {"meta": _json(dict(meta)), "manifest": _json(manifest)}
+    header: dict[str, Any] = {"__metadata__": metadata}
+    chunks: list[Chunk] = []
+    end = 0
+    for key in sorted(stored, key=lambda key: -stored[key].itemsize):  # wide types first: every array is aligned
+        array, start = stored[key], end
+        end += array.nbytes
+        chunks.append(_raw(array))
+        header[key] = {"dtype": _CODES[array.dtype], "shape": list(array.shape), "data_offsets": [start, end]}
+    metadata["digest"] = _digest(header)
+    raw = _padded(header)
+    return [len(raw).to_bytes(8, "little"), raw, *chunks]
+
+
+def decode(file: BinaryIO, *, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `encode` made, from a seekable file; ValueError with the reason that it is not that."""
+    left = file.seek(0, os.SEEK_END) - 8
+    file.seek(0)
     length, first = int.from_bytes(file.read(8), "little"), file.read(1)
     if first != b"{" or not 2 <= length <= _HEADER_LIMIT:
         raise ValueError("it has no safetensors header")
@@ -157,6 +162,10 @@ def _unpacked(name: str, array: np.ndarray, shape: Any) -> np.ndarray:
     bits = bits[:count].view(np.bool_).reshape(shape)
     bits.setflags(write=False)
     return bits
+
+
+def _raw(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _json(value: Any) -> str:

@@ -1,57 +1,45 @@
-"""Writing files so that a crash at any moment leaves them whole: every write of a run goes through these functions."""
+"""Writing files so that a crash at any moment leaves them whole: every write of a run goes through these functions.
+
+Paths may be local or of an object store (``gs://…``).
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
+
+from keras_lth.files.stores import AnyPath, Chunk, place, reading
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomic(path: AnyPath, data: bytes | Sequence[Chunk]) -> None:
     """Write `data` to `path` so that after a crash the file is the old one or the new one, never a part.
 
-    Temporary name in the same folder, fsync, rename, fsync of the folder. Missing folders are created.
+    Local: temporary name in the same folder, fsync, rename, fsync of the folder; missing folders are created. In an
+    object store: one object. Chunks are written one after the other.
 
     Raises:
         OSError: naming `path`; the temporary file is gone and an earlier `path` is untouched.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path):
-        make_folder(path.parent)
-        try:
-            _write(temporary, os.O_TRUNC, data)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+    store, name = place(path)
+    store.write(name, [data] if isinstance(data, bytes) else data)
 
 
-def append_line(path: str | os.PathLike[str], text: str) -> None:
+def append_line(path: AnyPath, text: str) -> None:
     """Append `text` and a newline, synced; a line that an earlier crash tore is cut off first.
 
-    One writer at a time (hold the `DirectoryLock`).
+    One writer at a time (hold the `DirectoryLock`). In an object store the whole object is written again: for lines
+    that come seldom, such as one an epoch.
 
     Raises:
         ValueError: `text` has a line break.
         OSError: naming `path`; what was in the file before stays readable.
     """
-    path = Path(path)
     if "\n" in text or "\r" in text:
         raise ValueError(f"a line for {path} must not contain a line break: {text!r}")
-    with naming(path):
-        created = not path.exists()
-        make_folder(path.parent)
-        if not created:
-            _cut_torn_line(path)
-        _write(path, os.O_APPEND, (text + "\n").encode())
-        if created:
-            _sync_folder(path.parent)
+    store, name = place(path)
+    store.append(name, (text + "\n").encode())
 
 
-def read_lines(path: str | os.PathLike[str]) -> list[str]:
+def read_lines(path: AnyPath) -> list[str]:
     """The complete lines of a file made by `append_line`, without line ends; a torn last line is left out.
 
     A file that does not exist has no lines.
@@ -60,7 +48,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
         ValueError: the file is not UTF-8 text.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         return []
     try:
@@ -69,51 +57,38 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
         raise ValueError(f"{path} is not a text file: {error}") from error
 
 
-def _write(path: Path, flag: int, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o666)
+def keep_lines(path: AnyPath, count: int) -> None:
+    """Cut a file of lines to its first `count`: what a run wrote after the state that it goes on from.
+
+    Raises:
+        ValueError: the file has fewer lines; it is left as it is.
+        OSError: naming `path`.
+    """
+    lines = read_lines(path)
+    if len(lines) < count:
+        raise ValueError(f"{path} has {len(lines)} lines, {count} were written: it was edited or another file")
+    kept = "".join(line + "\n" for line in lines[:count]).encode()
+    if lines and kept != read_bytes(path):
+        write_atomic(path, kept)
+
+
+def read_bytes(path: AnyPath) -> bytes:
+    """The content of a file. FileNotFoundError if there is none, ValueError if it is a folder or a device."""
+    store, name = place(path)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with reading(name), store.open(name) as file:
+            return file.read()
+    except ValueError as error:
+        raise ValueError(f"cannot read {name}: {error}") from None
 
 
-def _cut_torn_line(path: Path) -> None:
-    with open(path, "r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - 4096)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        file.truncate(end)
+def list_names(folder: AnyPath) -> list[str]:
+    """The names in a folder, sorted; none if there is no such folder."""
+    store, name = place(folder)
+    return store.names(name)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents, each synced into its parent."""
-    if not folder.exists():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Put `path`, instead of a temporary or a parent, into an OSError."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
+def remove(path: AnyPath) -> None:
+    """Remove a file, if it is there."""
+    store, name = place(path)
+    store.remove(name)

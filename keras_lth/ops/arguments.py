@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 Bools = NDArray[np.bool_]
+Flags = NDArray[Any]  # bool, or uint8 with a bit a value
+T = TypeVar("T", bound=np.generic)
 
 FORMATS = ("float64", "float32", "float16", "bfloat16")
+
+
+class Order(NamedTuple):
+    """What is selected first: by |x| or by x, the largest or the smallest."""
+
+    by_value: bool = False
+    largest: bool = True
 
 
 class NotANumberError(ValueError):
@@ -46,27 +56,91 @@ def check_arrays(arrays: Sequence[Array]) -> tuple[list[Array], str]:
     return checked, checked[0].dtype.name if checked else FORMATS[0]
 
 
-def check_masks(masks: Sequence[Bools] | None, arrays: Sequence[Array]) -> list[Bools] | None:
-    """The masks as ndarrays, one for each array, of its shape."""
+def check_masks(masks: Sequence[Flags] | None, arrays: Sequence[Array]) -> list[Flags] | None:
+    """The masks as ndarrays, one for each array: bool of its shape, or uint8, packed as by numpy.packbits."""
     if masks is None:
         return None
     checked = [np.asarray(mask) for mask in _listed("masks", masks)]
     if len(checked) != len(arrays):
         raise ValueError(f"masks has {len(checked)} entries for {len(arrays)} arrays")
     for i, (mask, array) in enumerate(zip(checked, arrays, strict=True)):
-        if mask.dtype != np.bool_:
-            raise TypeError(f"masks[{i}] is {mask.dtype.name}, not bool")
-        if mask.shape != array.shape:
+        if mask.dtype == np.uint8:
+            _check_packed(f"masks[{i}]", mask, array.size)
+        elif mask.dtype != np.bool_:
+            raise TypeError(f"masks[{i}] is {mask.dtype.name}, not bool, nor uint8 with a bit a value")
+        elif mask.shape != array.shape:
             raise ValueError(f"masks[{i}] has shape {mask.shape}, arrays[{i}] has {array.shape}")
     return checked
 
 
-def check_k(k: int, eligible: int) -> int:
-    """k as an int in 0...eligible."""
+def _check_packed(name: str, bits: Flags, size: int) -> None:
+    if bits.shape != ((size + 7) // 8,):
+        raise ValueError(f"{name} has shape {bits.shape}: the packed bits of {size} values have {((size + 7) // 8,)}")
+    if size % 8 and int(bits[-1]) & (0xFF >> size % 8):
+        raise ValueError(f"{name} has bits after the last of {size} values")
+
+
+def unpacked(mask: Flags, shape: tuple[int, ...]) -> Bools:
+    """The mask as booleans of a shape; itself if it is that."""
+    if mask.dtype == np.bool_:
+        return mask
+    return np.unpackbits(mask, count=int(np.prod(shape, dtype=np.int64))).view(np.bool_).reshape(shape)
+
+
+def plain(array: NDArray[T]) -> NDArray[T]:
+    """The array itself if it is C-contiguous, aligned and in native byte order, else such a copy."""
+    return np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "A"])
+
+
+def check_order(by: str, largest: bool) -> Order:
+    """by="magnitude" or "value"; largest or smallest first."""
+    if by not in ("magnitude", "value"):
+        raise ValueError(f'by must be "magnitude" or "value", not {by!r}')
+    if not isinstance(largest, (bool, np.bool_)):
+        raise TypeError(f"largest must be a bool, not {type(largest).__name__}")
+    return Order(by == "value", bool(largest))
+
+
+def integer(name: str, value: object) -> int:
+    """The value as an int."""
     try:
-        count = operator.index(k)
+        return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"k must be an integer, not {type(k).__name__}") from None
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
+
+
+def check_k(k: object, eligible: int, name: str = "k") -> int:
+    """k as an int in 0...eligible."""
+    count = integer(name, k)
     if not 0 <= count <= eligible:
-        raise ValueError(f"k = {count} is outside 0...{eligible}, the number of eligible values")
+        raise ValueError(f"{name} = {count} is outside 0...{eligible}, the number of eligible values")
     return count
+
+
+def count_eligible(arrays: Sequence[Array], masks: Sequence[Flags] | None) -> int:
+    """Values that may be selected."""
+    if masks is None:
+        return sum(array.size for array in arrays)
+    return sum(int(np.count_nonzero(unpacked(mask, array.shape))) for mask, array in zip(masks, arrays, strict=True))
+
+
+def from_bits(bits: int, dtype: np.dtype[Any]) -> np.generic:
+    """The number of a dtype that has these bits."""
+    native = dtype.newbyteorder("=")
+    value: np.generic = np.array([bits], f"u{native.itemsize}").view(native)[0]
+    return value
+
+
+def check_near(near: float | None, dtype: np.dtype[Any]) -> np.generic | None:
+    """The value of the dtype that is nearest to a number."""
+    if near is None:
+        return None
+    try:
+        number = float(near)
+    except (TypeError, ValueError):
+        raise TypeError(f"near must be a number or None, not {type(near).__name__}") from None
+    if np.isnan(number):
+        raise ValueError("near is NaN")
+    with np.errstate(over="ignore"):
+        value: np.generic = dtype.newbyteorder("=").type(number)
+    return value

@@ -16,7 +16,12 @@ from keras_lth import _core
 ROOT = Path(__file__).resolve().parents[2]
 SETUP = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or "c++"
-SOURCES = [*ROOT.glob("cc/isa/*.cc"), *ROOT.glob("cc/select/*.cc"), *ROOT.glob("cc/threads/*.cc"), ROOT / "cc/test/select_test.cc"]
+SOURCES = [
+    *ROOT.glob("cc/isa/*.cc"),
+    *ROOT.glob("cc/select/*.cc"),
+    *ROOT.glob("cc/threads/*.cc"),
+    ROOT / "cc/test/select_test.cc",
+]
 
 
 def run(*command: object, **environment: str) -> str:

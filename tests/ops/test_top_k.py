@@ -13,16 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_lth import _core, ops
-from keras_lth.ops import reference
+from keras_lth.ops import ranking
 
 DTYPES = [np.dtype(d) for d in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)]
 ISAS = _core.supported()
 BITS = {8: np.uint64, 4: np.uint32, 2: np.uint16}
 INFINITY = {"float64": 0x7FF0 << 48, "float32": 0x7F80 << 16, "float16": 0x7C00, "bfloat16": 0x7F80}
-IMPLEMENTATIONS = [ops.top_k_masks, reference.top_k_masks]
-
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
-each_implementation = pytest.mark.parametrize("top_k_masks", IMPLEMENTATIONS, ids=["core", "reference"])
+
+
+def with_numpy(arrays: Any, k: Any, **options: Any) -> list[np.ndarray]:
+    """`ops.top_k_masks` as where the extension is missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "CORE", None)
+        return ops.top_k_masks(arrays, k, **options)
+
+
+each_implementation = pytest.mark.parametrize("top_k_masks", [ops.top_k_masks, with_numpy], ids=["core", "reference"])
 
 
 def from_bits(bits: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
@@ -32,7 +39,8 @@ def from_bits(bits: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 def run(arrays: list[np.ndarray], k: int, masks: list[np.ndarray] | None, isa: str, threads: int) -> list[np.ndarray]:
     """The core with one instruction set and number of threads."""
     selected = [np.ones(array.shape, dtype=bool) for array in arrays]
-    assert _core.top_k(arrays, selected, masks, arrays[0].dtype.name, k, isa, threads) is None
+    found = _core.top_k(arrays, selected, masks, arrays[0].dtype.name, k, isa=isa, threads=threads)
+    assert found[0] is None
     return selected
 
 
@@ -70,7 +78,7 @@ def problems(draw: st.DrawFn) -> tuple[list[np.ndarray], int, list[np.ndarray] |
 @given(problems())
 def test_core_equals_reference(problem: tuple[list[np.ndarray], int, list[np.ndarray] | None]) -> None:
     arrays, k, masks = problem
-    expected = reference.top_k_masks(arrays, k, masks=masks)
+    expected = with_numpy(arrays, k, masks=masks)
     assert sum(int(m.sum()) for m in expected) == k
     assert same(ops.top_k_masks(arrays, k, masks=masks), expected)
     for isa in ISAS:
@@ -90,7 +98,7 @@ def test_large_arrays_on_every_path(dtype: np.dtype[Any], share: float) -> None:
         for allowed in (None, masks):
             eligible = sum(sizes) if allowed is None else sum(int(m.sum()) for m in masks)
             k = round(share * eligible)
-            expected = reference.top_k_masks(arrays, k, masks=allowed)
+            expected = with_numpy(arrays, k, masks=allowed)
             for isa in ISAS:
                 for threads in (1, 3):
                     assert same(run(arrays, k, allowed, isa, threads), expected)
@@ -181,7 +189,7 @@ def test_calls_at_the_same_time() -> None:
     """The GIL is released, so calls overlap; they share nothing."""
     random = np.random.default_rng(8)
     inputs = [random.standard_normal(200_000).astype(np.float32) for _ in range(6)]
-    expected = [reference.top_k_masks([x], 1000 + i) for i, x in enumerate(inputs)]
+    expected = [with_numpy([x], 1000 + i) for i, x in enumerate(inputs)]
     with ThreadPoolExecutor(6) as pool:
         got = list(pool.map(lambda i: ops.top_k_masks([inputs[i]], 1000 + i), range(6)))
     assert all(same(a, b) for a, b in zip(got, expected, strict=True))
@@ -225,7 +233,7 @@ def test_bad_arguments(top_k_masks: Any) -> None:
         (TypeError, r"arrays\[0\] is float32 but arrays\[1\] is float64", lambda: top_k_masks([x, np.ones(2)], 1)),
         (TypeError, "arrays must be a list or tuple of arrays, not ndarray", lambda: top_k_masks(x, 1)),
         (TypeError, "arrays must be a list or tuple of arrays, not dict", lambda: top_k_masks({"a": x}, 1)),
-        (TypeError, r"masks\[0\] is uint8, not bool", lambda: top_k_masks([x], 1, masks=[np.ones((2, 3), np.uint8)])),
+        (TypeError, r"masks\[0\] is int8, not bool", lambda: top_k_masks([x], 1, masks=[np.ones((2, 3), np.int8)])),
         (ValueError, r"masks\[0\] has shape \(3, 2\)", lambda: top_k_masks([x], 1, masks=[np.ones((3, 2), bool)])),
         (ValueError, "masks has 0 entries for 1 arrays", lambda: top_k_masks([x], 1, masks=[])),
     ]

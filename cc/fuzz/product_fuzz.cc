@@ -1,0 +1,133 @@
+// Check, and the sparse products and their gradients, against loops over the stored blocks in double precision.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "cc/fuzz/fuzz.h"
+#include "cc/fuzz/pattern.h"
+#include "cc/sparse/spmm.h"
+
+namespace keras_lth::fuzz {
+
+namespace {
+
+constexpr std::int64_t kMostWork = 1500000;  // multiplications
+
+std::size_t At(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+struct Arguments {
+  const Pattern& pattern;
+  std::int64_t m;
+  std::vector<float> values, x, dy, bias;
+  bool relu;
+};
+
+// Calls visit(id, row, col, i, j) for every weight of a list's blocks that is inside the matrix.
+template <class Visit>
+void ForWeights(const sparse::Structure& s, bool by_col, const Visit& visit) {
+  const sparse::BlockList& list = by_col ? s.by_col : s.by_row;
+  const std::int64_t groups = by_col ? s.ColGroups() : s.RowGroups();
+  for (std::int64_t g = 0; g < groups; ++g) {
+    for (std::int64_t e = list.starts[g]; e < list.starts[g + 1]; ++e) {
+      const std::int64_t other = list.others[e], id = list.ids == nullptr ? e : list.ids[e];
+      for (std::int64_t i = 0; i < s.block_rows; ++i) {
+        for (std::int64_t j = 0; j < s.block_cols; ++j) {
+          const std::int64_t row = (by_col ? other : g) * s.block_rows + i;
+          const std::int64_t col = (by_col ? g : other) * s.block_cols + j;
+          if (row < s.rows && col < s.cols) visit(id * s.block_rows * s.block_cols + i * s.block_cols + j, row, col);
+        }
+      }
+    }
+  }
+}
+
+enum Kind { kForward, kTransposed, kSampled };
+
+std::vector<Expected> Loops(const Arguments& a, Kind kind) {
+  const sparse::Structure& s = a.pattern.structure;
+  const std::int64_t sizes[] = {a.m * s.cols, a.m * s.rows, s.stored * a.pattern.Area()};
+  std::vector<Expected> expected(At(sizes[kind]));
+  ForWeights(s, kind != kTransposed, [&](std::int64_t id, std::int64_t row, std::int64_t col) {
+    const double weight = a.values[At(id)];
+    for (std::int64_t t = 0; t < a.m; ++t) {
+      const double x = a.x[At(t * s.rows + row)], dy = a.dy[At(t * s.cols + col)];
+      if (kind == kForward) expected[At(t * s.cols + col)].Add(x * weight);
+      if (kind == kTransposed) expected[At(t * s.rows + row)].Add(dy * weight);
+      if (kind == kSampled) expected[At(id)].Add(x * dy);
+    }
+  });
+  if (kind != kForward) return expected;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (!a.bias.empty()) expected[i].Add(a.bias[i % At(s.cols)]);
+  }
+  return expected;
+}
+
+std::vector<float> Run(const Arguments& a, Kind kind, const sparse::Values& values, std::size_t size,
+                       const sparse::Run& run) {
+  // What is not written stays a number that nothing gives.
+  std::vector<float> out(size, 12345.0F);
+  const sparse::Structure& s = a.pattern.structure;
+  if (kind == kForward) {
+    sparse::Multiply(s, values, a.x.data(), a.m, {a.bias.empty() ? nullptr : a.bias.data(), a.relu}, out.data(), run);
+  } else if (kind == kTransposed) {
+    sparse::MultiplyTransposed(s, values, a.dy.data(), a.m, out.data(), run);
+  } else {
+    sparse::SampleProduct(s, a.x.data(), a.dy.data(), a.m, out.data(), run);
+  }
+  return out;
+}
+
+}  // namespace
+
+Outcome Product(Bytes* bytes) {
+  const std::int64_t most = bytes->OneOf({20, 70, 200, 70});
+  const std::int64_t rows = bytes->Between(0, most), cols = bytes->Between(0, most);
+  Pattern pattern(bytes, rows, cols, 1);
+  if (bytes->Chance(80)) pattern.Break(bytes);
+  const unsigned threads = Workers(bytes), others = Workers(bytes);
+  if (!Accepted(pattern, threads)) return Outcome::kRefused;
+  const sparse::Structure& s = pattern.structure;
+  std::int64_t m = bytes->OneOf<std::int64_t>({1, 0, 2, 3, 8, 31, 32, 33, 47, 100});
+  // A block may be larger than the matrix; what the products pack has its padding.
+  const std::int64_t padded = s.RowGroups() * s.block_rows + s.ColGroups() * s.block_cols;
+  const std::int64_t work = s.stored * pattern.Area() + padded;
+  if (s.taps != 1 || work * std::max<std::int64_t>(m, 1) > kMostWork) return Outcome::kDone;
+  const auto kind = bytes->OneOf({kForward, kTransposed, kSampled});
+  Arguments a{pattern, m, Blocks(bytes, pattern), Floats(bytes, m * s.rows), Floats(bytes, m * s.cols), {}, false};
+  if (bytes->Chance(100)) a.bias = Floats(bytes, s.cols);
+  a.relu = bytes->Chance(100);
+  const std::vector<std::uint16_t> halves = Halves(a.values);
+  sparse::Values values{a.values.data(), sparse::Storage::kFloat32};
+  bool exact = true;
+  for (const float x : a.values) exact = exact && !(std::abs(x) < 1e-30F && x != 0.0F);  // a denormal has too many bits
+  if (exact && bytes->Chance(64)) values = {halves.data(), sparse::Storage::kBfloat16};
+  const isa::Level level = Level(bytes);
+  const char* kinds[] = {"product", "transposed product", "sampled product"};
+  const std::string name = std::string(kinds[kind]) + " of " + pattern.Name() + ", m " + std::to_string(m) + ", " +
+                           isa::Name(level) + ", threads " + std::to_string(threads);
+  const std::vector<Expected> expected = Loops(a, kind);
+  const std::vector<float> got = Run(a, kind, values, expected.size(), {level, threads});
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const Expected& wanted = expected[i];
+    bool right = wanted.Near(got[i]);
+    // Where the sum is about 0 either side of the cut is right.
+    if (kind == kForward && a.relu) {
+      right = (right && !(got[i] < 0.0F)) || (got[i] == 0.0F && (wanted.sum < 0.0 || wanted.Near(0.0F)));
+    }
+    if (!right) {
+      Wrong(name + ": [" + std::to_string(i) + "] is " + std::to_string(got[i]) + ", wanted " +
+            std::to_string(wanted.sum));
+    }
+  }
+  const std::vector<float> again = Run(a, kind, values, expected.size(), {level, others});
+  Expect(got.empty() || std::memcmp(got.data(), again.data(), got.size() * sizeof(float)) == 0,
+         name + " and " + std::to_string(others) + ": other bits");
+  return Outcome::kDone;
+}
+
+}  // namespace keras_lth::fuzz

@@ -1,0 +1,117 @@
+// Where the threshold probably is, from a sample of the data.
+#ifndef KERAS_LTH_CC_SELECT_GUESS_H_
+#define KERAS_LTH_CC_SELECT_GUESS_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "cc/select/kernels.h"
+#include "cc/select/pass.h"
+#include "cc/select/rank.h"
+#include "cc/threads/for_each.h"
+
+namespace keras_lth::select {
+
+template <class T>
+struct Bracket {
+  T lo, hi;
+  bool ends;  // few enough values are expected that those equal to lo and hi can be listed too
+};
+
+// Values that may be listed, with their positions: at most 2.25 % of the bytes of the data.
+template <class T>
+std::size_t Room(std::size_t size) {
+  return std::max(kChunk, size / 400 * 9 / (sizeof(T) + sizeof(std::uint16_t)) * sizeof(T));
+}
+
+inline std::uint64_t Scramble(std::uint64_t x) {  // splitmix64
+  x += 0x9E3779B97F4A7C15U;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
+  return x ^ (x >> 31);
+}
+
+// The keys of one eligible value, at most, from each of size / stride equal stretches of the data.
+template <class T>
+std::vector<T> Sample(const Data<T>& data, std::size_t stride) {
+  std::vector<std::vector<T>> parts(data.chunks.size());
+  threads::ForEach(data.threads, data.chunks.size(), [&](unsigned, std::size_t i) {
+    const Chunk<T>& chunk = data.chunks[i];
+    const Flags& eligible = chunk.values.eligible;
+    parts[i].reserve(chunk.values.size / stride + 2);
+    for (std::size_t stretch = chunk.start / stride; stretch * stride < chunk.start + chunk.values.size; ++stretch) {
+      const std::size_t at = stretch * stride + Scramble(stretch) % stride - chunk.start;
+      if (at >= chunk.values.size) continue;  // before the chunk, where it wraps round, or after it
+      if (eligible.data != nullptr) {
+        const int bit = eligible.packed ? eligible.data[at / 8] >> (7 - at % 8) & 1 : eligible.data[at];
+        if (bit == 0) continue;
+      }
+      parts[i].push_back(KeyOf(chunk.values.data[at], data.everything.order));
+    }
+  });
+  std::vector<T> sample;
+  for (const std::vector<T>& part : parts) sample.insert(sample.end(), part.begin(), part.end());
+  return sample;
+}
+
+// The bracket from the first-th to the last-th largest of the sample. A rank outside the sample stands for the end of
+// all keys. Reorders the sample.
+template <class T>
+Bracket<T> AtRanks(const Data<T>& data, std::vector<T>* sample, double first, double last, std::size_t eligible) {
+  const Range<T>& all = data.everything;
+  const auto n = static_cast<double>(sample->size());
+  // NaNs may be beyond all keys; the pass will find them.
+  const auto at_rank = [&](typename std::vector<T>::iterator begin, double rank) {
+    const auto place = sample->begin() + static_cast<std::ptrdiff_t>(rank) - 1;
+    std::nth_element(begin, place, sample->end(), [](T a, T b) { return a > b; });
+    return std::clamp(*place, all.lo, all.hi);
+  };
+  Bracket<T> bracket{all.lo, all.hi, true};
+  if (last >= 1.0 && last <= n) bracket.lo = at_rank(sample->begin(), last);
+  if (first >= 1.0 && first <= n) bracket.hi = at_rank(sample->begin(), first);
+  const auto inside = std::count_if(sample->begin(), sample->end(),
+                                    [&](T key) { return bracket.lo <= key && key <= bracket.hi; });
+  const double expected = static_cast<double>(inside) / std::max(n, 1.0) * static_cast<double>(eligible);
+  bracket.ends = bracket.lo < bracket.hi && expected < 0.9 * static_cast<double>(Room<T>(data.size));
+  return bracket;
+}
+
+// About 1.3 n^(2/3) samples give an interval that holds the threshold almost surely and 1 % of 25 million values.
+template <class T>
+Bracket<T> Guess(const Data<T>& data, std::size_t k, std::size_t eligible) {
+  constexpr double kDeviations = 4.0;  // half width of the bracket, in standard deviations of a sample's rank
+  const auto stride = static_cast<std::size_t>(0.75 * std::cbrt(static_cast<double>(data.size)));
+  std::vector<T> sample = Sample(data, stride);
+  const double share = static_cast<double>(k) / static_cast<double>(eligible);
+  const auto n = static_cast<double>(sample.size());
+  const double reach = kDeviations * std::sqrt(n * share * (1.0 - share)) + 2.0;
+  return AtRanks(data, &sample, std::floor(n * share - reach), std::ceil(n * share + reach), eligible);
+}
+
+// About 1 % of the values around `near`, by a small sample; nothing if the sample says that the threshold is elsewhere.
+template <class T>
+std::optional<Bracket<T>> GuessNear(const Data<T>& data, T near, std::size_t k, std::size_t eligible) {
+  constexpr std::size_t kSample = 4096;
+  constexpr double kDeviations = 4.0, kHalf = 0.005;
+  if (near < data.everything.lo || near > data.everything.hi) return std::nullopt;
+  std::vector<T> sample = Sample(data, std::max<std::size_t>(1, data.size / kSample));
+  const auto n = static_cast<double>(sample.size());
+  const double share = static_cast<double>(k) / static_cast<double>(eligible), wide = kHalf * n;
+  const auto above = static_cast<double>(std::count_if(sample.begin(), sample.end(), [&](T x) { return x > near; }));
+  const auto equal = static_cast<double>(std::count(sample.begin(), sample.end(), near));
+  const double reach = kDeviations * std::sqrt(n * share * (1.0 - share)) + wide;
+  if (share * n < above - reach || share * n > above + equal + reach) return std::nullopt;
+  if (equal > 2.0 * wide) return Bracket<T>{near, near, false};
+  Bracket<T> bracket = AtRanks(data, &sample, std::floor(above - wide), std::ceil(above + equal + wide), eligible);
+  bracket.lo = std::min(bracket.lo, near);
+  bracket.hi = std::max(bracket.hi, near);
+  return bracket;
+}
+
+}  // namespace keras_lth::select
+
+#endif  // KERAS_LTH_CC_SELECT_GUESS_H_

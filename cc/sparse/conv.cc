@@ -1,0 +1,293 @@
+#include "cc/sparse/conv.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cc/sparse/conv_kernels.h"
+#include "cc/sparse/conv_lists.h"
+#include "cc/sparse/conv_plan.h"
+#include "cc/sparse/kernels.h"
+#include "cc/sparse/scratch.h"
+#include "cc/threads/for_each.h"
+
+namespace keras_lth::sparse {
+
+namespace {
+
+unsigned Threads(const Run& run, double multiplies) {
+  constexpr double kWorth = 1e6;  // multiplications that pay for waking a thread
+  if (run.threads != 0) return run.threads;
+  return static_cast<unsigned>(std::clamp(multiplies / kWorth, 1.0, static_cast<double>(threads::Size())));
+}
+
+Work WorkOf(const Structure& s, std::int64_t width, std::int64_t channels_in, std::int64_t channels_out) {
+  return {s.stored * s.block_rows * s.block_cols, width, channels_in, channels_out};
+}
+
+// Where the lanes' pixels are at a position, for reading.
+class Reader {
+ public:
+  Reader(const float* pixels, std::int64_t height, std::int64_t width, std::int64_t channels)
+      : pixels_(pixels), height_(height), width_(width), channels_(channels),
+        zeros_(static_cast<std::size_t>(channels), 0.0F) {}
+
+  // The pixel, or zeros outside the image and where there is none.
+  const float* At(std::int64_t image, std::int64_t y, std::int64_t x) const {
+    if (image < 0 || y < 0 || y >= height_ || x < 0 || x >= width_) return zeros_.data();
+    return pixels_ + ((image * height_ + y) * width_ + x) * channels_;
+  }
+
+ private:
+  const float* pixels_;
+  std::int64_t height_, width_, channels_;
+  std::vector<float> zeros_;
+};
+
+// The memory of a pixel is asked for while the pixel before is transposed.
+void PackPatch(const Plan& plan, const ConvKernels& kernels, const Reader& reader, const Lane* lanes, float* patch) {
+  const float* pixels[2][kMostLanes];
+  float* target = nullptr;
+  int turn = 0;
+  const auto pack = [&](int which) { kernels.pack(pixels[which], plan.channels_in, target, plan.plane * plan.lanes); };
+  for (std::int64_t py = 0; py < plan.y.Patch(); ++py) {
+    if (py % plan.y.split >= plan.y.reach) continue;
+    for (std::int64_t px = 0; px < plan.x.Patch(); ++px) {
+      if (px % plan.x.split >= plan.x.reach) continue;
+      for (std::int64_t i = 0; i < plan.lanes; ++i) {
+        const float* pixel = reader.At(lanes[i].image, plan.y.src_first + lanes[i].y * plan.y.split + py,
+                                       plan.x.src_first + lanes[i].x * plan.x.split + px);
+        for (std::int64_t c = 0; c < plan.channels_in; c += 16) __builtin_prefetch(pixel + c);
+        pixels[turn][i] = pixel;
+      }
+      if (target != nullptr) pack(1 - turn);
+      target = patch + plan.At(py, px) * plan.lanes;
+      turn = 1 - turn;
+    }
+  }
+  if (target != nullptr) pack(1 - turn);
+}
+
+// A worker's memory: a patch, and `rest` vectors.
+class Desk {
+ public:
+  Desk(const Plan& plan, std::int64_t rest, std::int64_t workers)
+      : patch_((plan.scratch + 15) / 16 * 16),
+        step_(patch_ + (rest * plan.lanes + 15) / 16 * 16),
+        all_(step_ * workers) {}
+  float* Patch(unsigned worker) const { return all_.data() + worker * step_; }
+  float* Rest(unsigned worker) const { return Patch(worker) + patch_; }
+
+ private:
+  std::int64_t patch_, step_;
+  Scratch all_;
+};
+
+// Parts of the groups of outputs, so that there are items for all threads.
+std::int64_t Parts(std::int64_t items, std::int64_t groups, unsigned threads) {
+  if (threads == 1 || items == 0) return 1;
+  return std::clamp<std::int64_t>((2 * static_cast<std::int64_t>(threads) + items - 1) / items, 1, groups);
+}
+
+struct Output {
+  float* pixels;
+  std::int64_t channels;
+  const float* bias;  // [groups * width], or null
+  bool relu;
+};
+
+// One phase's outputs of a run of positions to where they belong.
+void UnpackRun(const Plan& plan, const ConvKernels& kernels, const Lane* lanes, std::int64_t i, std::int64_t at,
+               std::int64_t vectors, std::int64_t phase_y, std::int64_t phase_x, std::int64_t first,
+               std::int64_t channels, const float* out, const Output& output) {
+  float* pixels[kMostLanes];
+  for (std::int64_t t = 0; t < vectors; ++t) {
+    for (std::int64_t l = 0; l < plan.lanes; ++l) {
+      const Lane& lane = lanes[l];
+      const std::int64_t qy = lane.y + i, qx = lane.x + at + t;
+      const std::int64_t y = plan.y.dst_first + qy * plan.y.phases + phase_y;
+      const std::int64_t x = plan.x.dst_first + qx * plan.x.phases + phase_x;
+      const bool own = lane.image >= 0 && qy >= lane.own_y && qx >= lane.own_x && y >= 0 && y < plan.y.dst_extent &&
+                       x >= 0 && x < plan.x.dst_extent;
+      pixels[l] = own ? output.pixels +
+                            ((lane.image * plan.y.dst_extent + y) * plan.x.dst_extent + x) * output.channels + first
+                      : nullptr;
+    }
+    kernels.unpack(out + t * plan.lanes, vectors * plan.lanes, channels, output.relu, pixels);
+  }
+}
+
+void Product(const Plan& plan, const std::vector<Lists>& passes, const ConvKernels& kernels, const Reader& reader,
+             const Output& output, unsigned threads) {
+  const std::int64_t groups = passes[0].groups, width = passes[0].width;
+  const std::int64_t parts = Parts(plan.groups, groups, threads);
+  const std::int64_t items = plan.groups * parts;
+  const Desk desk(plan, (groups + parts - 1) / parts * width * kMostVectors, std::min<std::int64_t>(threads, items));
+  threads::ForEach(threads, static_cast<std::size_t>(items), [&](unsigned worker, std::size_t item) {
+    const std::int64_t part = static_cast<std::int64_t>(item) % parts;
+    const std::int64_t begin = groups * part / parts, end = groups * (part + 1) / parts;
+    const std::int64_t first = begin * width, channels = std::min(output.channels, end * width) - first;
+    float* const patch = desk.Patch(worker);
+    float* const out = desk.Rest(worker);
+    Lane lanes[kMostLanes];
+    FindLanes(plan, static_cast<std::int64_t>(item) / parts, lanes);
+    PackPatch(plan, kernels, reader, lanes, patch);
+    const std::int64_t runs = Runs(plan.x.tile);
+    for (std::int64_t i = 0; i < plan.y.tile; ++i) {
+      for (std::int64_t run = 0; run < runs; ++run) {
+        const std::int64_t at = plan.x.tile * run / runs, vectors = plan.x.tile * (run + 1) / runs - at;
+        const float* in = patch + (i * plan.y.split * plan.row + at) * plan.lanes;
+        for (std::size_t pass = 0; pass < passes.size(); ++pass) {
+          const Lists& lists = passes[pass];
+          for (std::int64_t chunk = 0; chunk < lists.chunks; ++chunk) {
+            const float* bias = output.bias == nullptr ? nullptr : output.bias + first;
+            kernels.multiply(lists.At(chunk, begin, end), in, vectors, chunk > 0, bias, out);
+          }
+          const auto phase = static_cast<std::int64_t>(pass);
+          UnpackRun(plan, kernels, lanes, i, at, vectors, phase / plan.x.phases, phase % plan.x.phases, first, channels,
+                    out, output);
+        }
+      }
+    }
+  });
+}
+
+// The gradient of `rows` runs of outputs: [channels, rows, vectors]; zeros for channels that fill up the last group.
+void PackGradient(const Plan& plan, const ConvKernels& kernels, const Reader& reader, const Lane* lanes, std::int64_t i,
+                  std::int64_t rows, std::int64_t at, std::int64_t vectors, std::int64_t first, std::int64_t channels,
+                  std::int64_t filled, float* grads) {
+  const std::int64_t step = rows * vectors * plan.lanes;
+  const float* pixels[kMostLanes];
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t t = 0; t < vectors; ++t) {
+      for (std::int64_t l = 0; l < plan.lanes; ++l) {
+        const std::int64_t y = lanes[l].y + i + r, x = lanes[l].x + at + t;
+        const bool own = y >= lanes[l].own_y && x >= lanes[l].own_x;
+        pixels[l] = own ? reader.At(lanes[l].image, y, x) : reader.At(-1, 0, 0);
+        pixels[l] += first;
+      }
+      kernels.pack(pixels, channels, grads + (r * vectors + t) * plan.lanes, step);
+    }
+  }
+  std::fill(grads + channels * step, grads + filled * step, 0.0F);
+}
+
+}  // namespace
+
+void Check(const Structure& structure, const ConvShape& shape) {
+  const auto at_least = [](const char* name, std::int64_t value, std::int64_t least) {
+    if (value >= least) return;
+    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", less than " +
+                                std::to_string(least));
+  };
+  at_least("batch", shape.batch, 0);
+  at_least("height", shape.height, 0);
+  at_least("width", shape.width, 0);
+  at_least("the kernel's height", shape.kernel_height, 1);
+  at_least("the kernel's width", shape.kernel_width, 1);
+  at_least("the vertical stride", shape.stride_height, 1);
+  at_least("the horizontal stride", shape.stride_width, 1);
+  const std::int64_t taps = std::int64_t{shape.kernel_height} * shape.kernel_width;
+  if (structure.taps != taps) {
+    throw std::invalid_argument("the structure has " + std::to_string(structure.taps) + " taps, a kernel of " +
+                                std::to_string(shape.kernel_height) + " x " + std::to_string(shape.kernel_width) +
+                                " has " + std::to_string(taps));
+  }
+}
+
+void Convolve(const Structure& structure, const Values& values, const ConvShape& original, const float* x,
+              const Epilogue& epilogue, float* y, const Run& run) {
+  const ConvShape shape = Flattened(original);
+  const ConvKernels& kernels = *KernelsFor(run.level).convolution;
+  const Work work = WorkOf(structure, structure.block_cols, structure.rows, structure.cols);
+  const Plan plan = PlanForward(shape, work, kernels.lanes);
+  if (plan.groups == 0 || structure.cols == 0) return;
+  const unsigned threads = Threads(run, static_cast<double>(work.multiplies) * static_cast<double>(plan.groups) *
+                                            static_cast<double>(plan.y.tile * plan.x.tile * plan.lanes));
+  std::vector<Lists> passes;
+  passes.push_back(ForwardLists(structure, &values, plan, shape, threads));
+  std::vector<float> bias;
+  if (epilogue.bias != nullptr) {
+    bias.assign(epilogue.bias, epilogue.bias + structure.cols);
+    bias.resize(static_cast<std::size_t>(structure.ColGroups() * structure.block_cols), 0.0F);
+  }
+  Product(plan, passes, kernels, Reader(x, shape.height, shape.width, structure.rows),
+          {y, structure.cols, bias.empty() ? nullptr : bias.data(), epilogue.relu}, threads);
+}
+
+void ConvolveTransposed(const Structure& structure, const Values& values, const ConvShape& original, const float* dy,
+                        float* dx, const Run& run) {
+  const ConvShape shape = Flattened(original);
+  const ConvKernels& kernels = *KernelsFor(run.level).convolution;
+  const Work work = WorkOf(structure, structure.block_rows, structure.cols, structure.rows);
+  const Plan plan = PlanTransposed(shape, work, kernels.lanes);
+  if (plan.groups == 0 || structure.rows == 0) return;
+  const unsigned threads = Threads(run, static_cast<double>(work.multiplies) * static_cast<double>(plan.groups) *
+                                            static_cast<double>(plan.y.tile * plan.x.tile * plan.lanes));
+  Product(plan, TransposedLists(structure, values, plan, shape, threads), kernels,
+          Reader(dy, shape.OutHeight(), shape.OutWidth(), structure.cols), {dx, structure.rows, nullptr, false},
+          threads);
+}
+
+void SampleConvolution(const Structure& structure, const ConvShape& original, const float* x, const float* dy,
+                       float* dvalues, const Run& run) {
+  const ConvShape shape = Flattened(original);
+  const ConvKernels& kernels = *KernelsFor(run.level).convolution;
+  const Work work = WorkOf(structure, structure.block_cols, structure.rows, structure.cols);
+  const Plan plan = PlanForward(shape, work, kernels.lanes);
+  if (structure.stored == 0) return;
+  if (plan.groups == 0) {
+    std::fill(dvalues, dvalues + work.multiplies, 0.0F);
+    return;
+  }
+  const unsigned threads = Threads(run, static_cast<double>(work.multiplies) * static_cast<double>(plan.groups) *
+                                            static_cast<double>(plan.y.tile * plan.x.tile * plan.lanes));
+  const Lists lists = ForwardLists(structure, nullptr, plan, shape, threads);
+  const std::int64_t groups = lists.groups, width = lists.width, size = lists.Entries() * width;
+  // A number that does not depend on the threads: the pieces' sums are added in order.
+  constexpr std::int64_t kPieces = 8, kFloats = std::int64_t{1} << 23;
+  const std::int64_t pieces =
+      std::min(plan.groups, std::clamp<std::int64_t>(kFloats / std::max<std::int64_t>(size, 1), 1, kPieces));
+  const std::int64_t parts = Parts(pieces, groups, threads), items = pieces * parts;
+  const Scratch sums(pieces * size);
+  const Reader inputs(x, shape.height, shape.width, structure.rows);
+  const Reader gradients(dy, shape.OutHeight(), shape.OutWidth(), structure.cols);
+  const Desk desk(plan, (groups + parts - 1) / parts * width * kernels.vectors, std::min<std::int64_t>(threads, items));
+  threads::ForEach(threads, static_cast<std::size_t>(items), [&](unsigned worker, std::size_t item) {
+    const std::int64_t piece = static_cast<std::int64_t>(item) / parts, part = static_cast<std::int64_t>(item) % parts;
+    const std::int64_t begin = groups * part / parts, end = groups * (part + 1) / parts;
+    const std::int64_t first = begin * width, channels = std::min(structure.cols, end * width) - first;
+    float* const patch = desk.Patch(worker);
+    float* const grad = desk.Rest(worker);
+    const std::int64_t runs = Runs(plan.x.tile);
+    const auto sums_of = [&](std::int64_t chunk, std::int64_t group) {
+      return sums.data() + piece * size + lists.starts[chunk * groups + group] * width;
+    };
+    for (std::int64_t chunk = 0; chunk < lists.chunks; ++chunk) {
+      std::fill(sums_of(chunk, begin), sums_of(chunk, end), 0.0F);
+    }
+    Lane lanes[kMostLanes];
+    for (std::int64_t g = plan.groups * piece / pieces; g < plan.groups * (piece + 1) / pieces; ++g) {
+      FindLanes(plan, g, lanes);
+      PackPatch(plan, kernels, inputs, lanes, patch);
+      for (std::int64_t run_index = 0; run_index < runs; ++run_index) {
+        const std::int64_t at = plan.x.tile * run_index / runs;
+        const std::int64_t vectors = plan.x.tile * (run_index + 1) / runs - at;
+        for (std::int64_t i = 0, rows = 4; i < plan.y.tile; i += rows) {
+          while (rows > 1 && (rows > plan.y.tile - i || rows * vectors > kernels.vectors)) rows /= 2;
+          PackGradient(plan, kernels, gradients, lanes, i, rows, at, vectors, first, channels, (end - begin) * width,
+                       grad);
+          const float* in = patch + (i * plan.y.split * plan.row + at) * plan.lanes;
+          for (std::int64_t chunk = 0; chunk < lists.chunks; ++chunk) {
+            kernels.sample(lists.At(chunk, begin, end), in, plan.y.split * plan.row * plan.lanes, rows, vectors, grad,
+                           sums_of(chunk, begin));
+          }
+        }
+      }
+    }
+  });
+  Gather(structure, plan, shape, lists, sums.data(), pieces, dvalues, threads);
+}
+
+}  // namespace keras_lth::sparse

@@ -1,0 +1,90 @@
+"""The state of a callback: what it must hold again for a resumed training to go on as if it had never stopped.
+
+A callback may say so itself, with ``get_state() → (JSON-able dict, arrays)`` and ``set_state(state, arrays)``. Keras'
+own cannot: of them every plain attribute is kept (numbers, texts, lists and dictionaries of them, arrays), which is
+what their counting and remembering is made of (EarlyStopping's best weights, the rates that ReduceLROnPlateau left).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+__all__ = ["get_state", "set_state"]
+
+State = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+# Set by Keras at the begin of every training.
+_GIVEN = ("_model", "model", "params", "validation_data")
+
+
+def get_state(callback: keras.callbacks.Callback) -> tuple[State, Arrays]:
+    """What a callback holds: a JSON-able dictionary, and arrays by name."""
+    if hasattr(callback, "get_state"):
+        return callback.get_state()
+    state: State = {}
+    arrays: Arrays = {}
+    for name, value in vars(callback).items():
+        if name in _GIVEN:
+            continue
+        if isinstance(value, np.ndarray):
+            arrays[name] = value
+        elif isinstance(value, list) and value and all(isinstance(item, np.ndarray) for item in value):
+            arrays |= {f"{name}/{i}": item for i, item in enumerate(value)}
+            state[name] = {"arrays": len(value)}
+        elif (plain := encode(value)) is not None:
+            state[name] = {"plain": plain}
+    return state, arrays
+
+
+def set_state(callback: keras.callbacks.Callback, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Give a callback what `get_state` took."""
+    if hasattr(callback, "set_state"):
+        callback.set_state(state, arrays)
+        return
+    for name, value in arrays.items():
+        if "/" not in name:
+            setattr(callback, name, value)
+    for name, held in state.items():
+        if "arrays" in held:
+            setattr(callback, name, [arrays[f"{name}/{i}"] for i in range(held["arrays"])])
+        else:
+            setattr(callback, name, decode(held["plain"]))
+
+
+def encode(value: Any) -> Any:
+    """A JSON-able form that keeps types, infinities and NaN; None for what has none."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None:
+        return {"none": True}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        items = [encode(item) for item in value]
+        return None if None in items else {"tuple" if isinstance(value, tuple) else "list": items}
+    if isinstance(value, dict):
+        pairs = [[encode(key), encode(item)] for key, item in value.items()]
+        return None if any(None in pair for pair in pairs) else {"dict": pairs}
+    return None
+
+
+def decode(value: Any) -> Any:
+    """What `encode` was given."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, held),) = value.items()
+    if kind == "none":
+        return None
+    if kind == "float":
+        return float(held)
+    if kind == "dict":
+        return {decode(key): decode(item) for key, item in held}
+    items = [decode(item) for item in held]
+    return tuple(items) if kind == "tuple" else items

@@ -1,0 +1,261 @@
+"""Checkpoints: the state of a run, committed so that a crash at any moment leaves the last one whole.
+
+A checkpoint is three files that begin with the number of the commit and the step: ``000007_step_20.safetensors`` (the
+arrays), ``….state.json`` (the rest) and ``….manifest.json`` (lengths and SHA-256 of the two). The manifest is written
+last, and removed first: a checkpoint is there if its manifest is. The order is that of the commits, so the step may go
+back, as it does at a rewind. docs/checkpoints.md says what each moment of a crash leaves.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from keras_lth.files.arrays import decode, encode
+from keras_lth.files.folders import fingerprint, seal, unseal
+from keras_lth.files.plain import plain
+from keras_lth.files.stores import AnyPath, Chunk, join, place, reading
+
+VERSION = 1
+_FORMAT, _KIND = "keras_lth checkpoint", "checkpoint"
+_ARRAYS, _STATE, _MANIFEST = "safetensors", "state.json", "manifest.json"
+_NAME = re.compile(r"(\d{6,})_step_(\d+)\.(safetensors|state\.json|manifest\.json)")
+_TEMPORARY = re.compile(r"\.\d{6,}_step_\d+\.(safetensors|state\.json|manifest\.json)\.\d+\.tmp")
+_MANIFEST_LIMIT = 1 << 16  # bytes; ours have about 500
+_TRIES = 10  # to read while another process commits and removes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `Checkpoints.save` was given.
+
+    Attributes:
+        step: as given.
+        arrays: name → array, read-only, in the order they were given.
+        state: as given, tuples as lists.
+        path: of its manifest, for messages.
+    """
+
+    step: int
+    arrays: Mapping[str, np.ndarray]
+    state: Mapping[str, Any]
+    path: str
+
+
+class _Commit(NamedTuple):
+    number: int
+    step: int
+
+    def file(self, kind: str) -> str:
+        return f"{self.number:06d}_step_{self.step}.{kind}"
+
+
+class _BrokenError(Exception):
+    """Why a checkpoint cannot be read."""
+
+
+class _GoneError(Exception):
+    """The checkpoint was removed while it was being read: its writer has made newer ones."""
+
+
+class Checkpoints:
+    """The checkpoints of one run in `folder`, a local path or one of an object store (``gs://…``).
+
+    One process writes at a time (hold a `DirectoryLock`); any process may read.
+
+    Args:
+        folder: made at the first `save`. Files in it that are not checkpoints are left alone.
+        keep: how many of the last checkpoints are kept, ≥ 1.
+    """
+
+    def __init__(self, folder: AnyPath, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, not {keep}")
+        self.folder = os.fspath(folder)
+        self.keep = keep
+        self._store = place(self.folder)[0]
+        # Commits that this object has looked at or made, and those of them that cannot be read.
+        self._known: set[_Commit] = set()
+        self._broken: set[_Commit] = set()
+
+    def save(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+        """Commit a checkpoint; when this returns it outlives a crash. Then the ones beyond `keep` are removed.
+
+        Args:
+            step: ≥ 0, for people and for `steps`; it need not grow.
+            arrays: name → array, of the dtypes that `write_arrays` takes.
+            state: numbers, strings, lists and dicts with string keys.
+
+        Raises:
+            TypeError: naming what in `state` JSON cannot hold.
+            ValueError: naming an array that cannot be stored; or the folder has checkpoints that `latest` has not
+                read: a run that does not know of them would push them out.
+            OSError: naming the file. Earlier checkpoints are untouched, and `save` may be called again.
+        """
+        if int(step) != step or step < 0:
+            raise ValueError(f"step must be a whole number ≥ 0, not {step!r}")
+        content = json.dumps(plain(state, "state"), indent=1).encode() + b"\n"
+        commits = self._commits()
+        if unknown := [commit for commit in commits if commit not in self._known]:
+            raise ValueError(
+                f"{self.folder} holds checkpoints that this run has not read, the newest of step {unknown[-1].step}: "
+                f"go on from latest(), or choose another folder"
+            )
+        self._remove(self._leftovers())
+        commit = _Commit(1 + max((other.number for other in commits), default=0), int(step))
+        pieces = encode(arrays, kind=_KIND, meta={"step": commit.step}, name=self._path(commit, _ARRAYS))
+        parts: dict[str, list[Chunk]] = {commit.file(_ARRAYS): pieces, commit.file(_STATE): [content]}
+        try:
+            for name, chunks in parts.items():
+                self._store.write(join(self.folder, name), chunks)
+        except BaseException:
+            self._remove(list(parts))
+            raise
+        entries = {name: fingerprint(chunks) for name, chunks in parts.items()}
+        # From here on it may be there even when the call fails.
+        self._known.add(commit)
+        fields = {"format": _FORMAT, "version": VERSION, "commit": commit.number, "step": commit.step, "files": entries}
+        self._store.write(self._path(commit, _MANIFEST), [seal(fields)])
+        self._prune([*commits, commit], committed=True)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, every byte of it checked; None if there is none.
+
+        A newer one that is damaged is passed over with a warning that names the file and the reason. It stays until
+        the next `save` has committed.
+
+        Raises:
+            ValueError: the newest was written in another version of the format: what to do.
+            OSError: it cannot be read, for other reasons than damage.
+        """
+        for _ in range(_TRIES):
+            commits = self._commits()
+            try:
+                found = next((found for found in map(self._load, reversed(commits)) if found is not None), None)
+            except _GoneError:
+                continue
+            self._known.update(commits)
+            return found
+        raise OSError(errno.EAGAIN, f"checkpoints were removed while they were read, {_TRIES} times", self.folder)
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints in the folder, in the order of their commits; none of them is read."""
+        return [commit.step for commit in self._commits()]
+
+    def sweep(self) -> None:
+        """Remove what a crash left: temporaries, files without a manifest, checkpoints beyond `keep`.
+
+        For the writer, after `latest`, when a run begins. `save` does it too.
+        """
+        self._remove(self._leftovers())
+        commits = self._commits()
+        if self._known.issuperset(commits):
+            self._prune(commits, committed=False)
+
+    def _path(self, commit: _Commit, kind: str) -> str:
+        return join(self.folder, commit.file(kind))
+
+    def _commits(self) -> list[_Commit]:
+        found = [_NAME.fullmatch(name) for name in self._store.names(self.folder)]
+        return sorted(_Commit(int(m[1]), int(m[2])) for m in found if m is not None and m[3] == _MANIFEST)
+
+    def _leftovers(self) -> list[str]:
+        names = self._store.names(self.folder)
+        found = {name: _NAME.fullmatch(name) for name in names}
+        committed = {(m[1], m[2]) for m in found.values() if m is not None and m[3] == _MANIFEST}
+        parts = [name for name, m in found.items() if m is not None and (m[1], m[2]) not in committed]
+        return parts + [name for name in names if _TEMPORARY.fullmatch(name)]
+
+    def _prune(self, commits: list[_Commit], *, committed: bool) -> None:
+        good = [commit for commit in commits if commit not in self._broken]
+        gone = good[: -self.keep] + [commit for commit in commits if committed and commit in self._broken]
+        if not gone:
+            return
+        # A manifest goes first, for good: no checkpoint loses its files while it has one.
+        self._remove([commit.file(_MANIFEST) for commit in gone], settle=True)
+        self._remove([commit.file(kind) for commit in gone for kind in (_ARRAYS, _STATE)])
+
+    def _remove(self, names: list[str], *, settle: bool = False) -> None:
+        try:
+            for name in names:
+                self._store.remove(join(self.folder, name))
+            if settle:
+                self._store.settle(self.folder)
+        except OSError as error:  # no reason to stop a run: the next `save` tries again
+            warnings.warn(f"an old checkpoint stays: {error}", stacklevel=4)
+
+    def _load(self, commit: _Commit) -> Checkpoint | None:
+        try:
+            return self._whole(commit)
+        except _BrokenError as reason:
+            warnings.warn(f"the checkpoint of step {commit.step} is passed over: {reason}", stacklevel=3)
+            self._broken.add(commit)
+            return None
+
+    def _whole(self, commit: _Commit) -> Checkpoint:
+        entries = self._manifest(commit)
+        arrays, meta = self._read(commit, _ARRAYS, entries, lambda file: decode(file, kind=_KIND))
+        state = self._read(commit, _STATE, entries, json.load)
+        if meta != {"step": commit.step} or not isinstance(state, dict):
+            raise _BrokenError(f"{self._path(commit, _ARRAYS)} belongs to another checkpoint")
+        return Checkpoint(commit.step, arrays, state, self._path(commit, _MANIFEST))
+
+    def _manifest(self, commit: _Commit) -> dict[str, Any]:
+        path = self._path(commit, _MANIFEST)
+        try:
+            with _damage(path), reading(path), self._store.open(path) as file:
+                data = file.read(_MANIFEST_LIMIT)
+        except FileNotFoundError:
+            raise _GoneError from None
+        with _damage(path):
+            fields = unseal(data)
+            if fields.pop("format", None) != _FORMAT:
+                raise ValueError("it is not the manifest of a checkpoint")
+        if type(version := fields.pop("version", None)) is not int or version != VERSION:
+            raise ValueError(
+                f"{path} has format version {version!r}, this keras_lth reads and writes version {VERSION}: go on "
+                f"with the keras_lth that wrote it, or choose another folder"
+            )
+        entries = fields.pop("files", None)
+        names = {commit.file(_ARRAYS), commit.file(_STATE)}
+        named = isinstance(entries, dict) and set(entries) == names
+        if not named or fields != {"commit": commit.number, "step": commit.step}:
+            raise _BrokenError(f"{path} belongs to another checkpoint")
+        return entries
+
+    def _read(self, commit: _Commit, kind: str, entries: dict[str, Any], parse: Callable[[BinaryIO], Any]) -> Any:
+        path = self._path(commit, kind)
+        try:
+            with _damage(path), reading(path), self._store.open(path) as file:
+                # The bytes that are parsed are those that were hashed: the file stays open.
+                found, said = fingerprint(file), entries[commit.file(kind)]
+                if found != said:
+                    raise ValueError(f"its manifest says {said}, it has {found}")
+                file.seek(0)
+                return parse(file)
+        except FileNotFoundError:
+            if commit not in self._commits():
+                raise _GoneError from None
+            raise _BrokenError(f"{path} is missing") from None
+
+
+@contextmanager
+def _damage(path: str) -> Iterator[None]:
+    """What is wrong with a file itself, rather than with the way to it."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:
+        raise _BrokenError(f"{path} is damaged: {error}") from None
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise _BrokenError(str(error)) from None

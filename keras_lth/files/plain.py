@@ -1,0 +1,28 @@
+"""Values that JSON gives back as they were."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def plain(value: Any, name: str) -> Any:
+    """A private copy made of JSON types; NumPy scalars become Python numbers, tuples lists.
+
+    Raises:
+        TypeError: naming the place, below `name`, of what JSON cannot hold.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, str, int, float)):
+        return value
+    if isinstance(value, numbers.Number):
+        raise TypeError(f"{name} is {value!r}; JSON has no such number")
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: plain(item, f"{name}[{key!r}]") for key, item in value.items()}
+    raise TypeError(f"{name} is a {type(value).__name__}; it may hold numbers, strings, lists, dicts with string keys")

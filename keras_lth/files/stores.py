@@ -1,0 +1,144 @@
+"""Where files live. A local folder renames and syncs; an object store (``gs://…``) writes an object whole, no renames.
+
+A path with a scheme belongs to an object store: one that was registered for the scheme, else TensorFlow's file systems,
+which are imported only then. Every other path is local, and TensorFlow is never imported for it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO, Protocol
+
+AnyPath = str | os.PathLike[str]
+Chunk = bytes | memoryview
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_LOST_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/[^/]")
+
+
+class Store(Protocol):
+    """What a place for files can do. Each call raises ``OSError`` with the path when it fails."""
+
+    def open(self, path: str) -> BinaryIO:
+        """A seekable reader of what one `write` or several `append` left; FileNotFoundError if there is none."""
+        ...
+
+    def write(self, path: str, chunks: Sequence[Chunk]) -> None:
+        """Put the chunks, one after the other, at `path`: whole or not at all, and kept when this returns."""
+        ...
+
+    def append(self, path: str, line: bytes) -> None:
+        """Add a line, with its line end, to a file of whole lines; what a torn line left is dropped first."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """The names in `folder`, sorted; none when there is no such folder."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file; nothing happens when it is not there."""
+        ...
+
+    def settle(self, folder: str) -> None:
+        """Keep what was removed from `folder` removed, whatever comes."""
+        ...
+
+
+class ObjectStore:
+    """The part of `Store` that follows from reading, writing, listing and removing whole objects.
+
+    A subclass gives `read(path) → bytes`, `put(path, data)`, `names` and `remove`. `put` replaces an object whole.
+    """
+
+    def read(self, path: str) -> bytes:
+        """The object; FileNotFoundError if there is none."""
+        raise NotImplementedError
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write the object whole."""
+        raise NotImplementedError
+
+    def open(self, path: str) -> BinaryIO:
+        """The object, read whole."""
+        return io.BytesIO(self.read(path))
+
+    def write(self, path: str, chunks: Sequence[Chunk]) -> None:
+        """One object of all chunks."""
+        self.put(path, chunks[0] if len(chunks) == 1 and isinstance(chunks[0], bytes) else b"".join(chunks))
+
+    def append(self, path: str, line: bytes) -> None:
+        """Write the object again, with the line."""
+        try:
+            before = self.read(path)
+        except FileNotFoundError:
+            before = b""
+        self.put(path, before[: before.rfind(b"\n") + 1] + line)
+
+    def settle(self, folder: str) -> None:
+        """Nothing to do: a removed object is gone when the call returns."""
+
+
+_registered: dict[str, Store] = {}
+
+
+def register(scheme: str, store: Store | None) -> None:
+    """Let `store` hold every path that begins with ``scheme://``; None takes it back."""
+    if store is None:
+        _registered.pop(scheme, None)
+    else:
+        _registered[scheme] = store
+
+
+def place(path: AnyPath) -> tuple[Store, str]:
+    """The store that holds `path`, and the path as it knows it.
+
+    Raises:
+        ValueError: ``gs:/bucket``: a `pathlib.Path` drops a slash of ``gs://bucket``.
+    """
+    name = os.fspath(path)
+    found = _SCHEME.match(name)
+    if found is None:
+        if lost := _LOST_SLASH.match(name):
+            scheme = lost.group(1)
+            raise ValueError(f"{name} has lost a slash in a pathlib.Path: give {scheme}://… as a string")
+        from keras_lth.files.local import LOCAL
+
+        return LOCAL, name
+    scheme = found.group(1)
+    if scheme in _registered:
+        return _registered[scheme], name
+    if scheme == "file":
+        return place(name[found.end() :])
+    from keras_lth.files.gfile import TensorFlowStore
+
+    return TensorFlowStore(), name
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Put `path` into an OSError that does not name a file, as one of `read` itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, f"cannot read: {error.strerror}", path) from error
+
+
+def is_local(path: AnyPath) -> bool:
+    """Whether `path` is in a local file system."""
+    from keras_lth.files.local import LocalStore
+
+    return isinstance(place(path)[0], LocalStore)
+
+
+def join(folder: AnyPath, *names: str) -> str:
+    """`folder` and names below it as one path, with or without a scheme."""
+    name = os.fspath(folder)
+    if _SCHEME.match(name):
+        return "/".join([name.rstrip("/"), *names])
+    return os.path.join(name, *names)

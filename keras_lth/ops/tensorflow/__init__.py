@@ -1,0 +1,162 @@
+"""The sparse products for TensorFlow tensors: eager, in graphs, in SavedModels, and under XLA.
+
+Importing this module loads the ops and registers their gradients; a process that loads a SavedModel with them imports
+it first. The kernels run on the CPU. Elsewhere, and where the library is missing, the kernel is made dense and
+multiplied by TensorFlow (`plain`), with the same result up to the order of the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_lth.ops.sparse import check_activation, check_kernel, check_matrix, check_padding, check_strides
+from keras_lth.ops.structure import SparseStructure
+from keras_lth.ops.tensorflow import gradients, library, plain, tensors, xla
+
+__all__ = ["gradients", "sparse_conv2d", "sparse_matmul"]
+
+FLOATS = (tf.float32, tf.bfloat16, tf.float16)
+
+library.load()
+
+
+@tf.autograph.experimental.do_not_convert
+def sparse_matmul(
+    x: Any, values: Any, structure: SparseStructure, *, bias: Any = None, activation: str | None = None
+) -> Any:
+    """``activation(x @ W + bias)`` for the sparse W that `structure` and `values` describe.
+
+    Args:
+      x: [..., inputs], a tensor or a Keras variable, float32, bfloat16 or float16.
+      values: [stored, *block], of these dtypes. bfloat16 is read as it is; sums are float32 always.
+      structure: of a kernel [inputs, outputs].
+      bias: [outputs], or None.
+      activation: None or "relu".
+
+    Returns:
+      [..., outputs], of the dtype of x. Differentiable, twice too, for x, values and bias.
+
+    Raises:
+      TypeError, ValueError: an argument of the wrong type or shape, by its name.
+      tf.errors.InvalidArgumentError: the same, where shapes are known only when the function runs.
+    """
+    check_matrix(structure)
+    relu = check_activation(activation)
+    x, given, values, bias = _tensors(x, values, structure, bias)
+    _check_shape("x", x, ["...", structure.rows])
+    return _product(x, given, values, structure, None, bias, relu)
+
+
+@tf.autograph.experimental.do_not_convert
+def sparse_conv2d(
+    x: Any,
+    values: Any,
+    structure: SparseStructure,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: str = "valid",
+    bias: Any = None,
+    activation: str | None = None,
+) -> Any:
+    """A two-dimensional convolution with a sparse kernel.
+
+    Args:
+      x: [batch, height, width, inputs], dtypes as in `sparse_matmul`.
+      values: [stored, *block].
+      structure: of a kernel [kernel height, kernel width, inputs, outputs].
+      strides: one number or (height, width).
+      padding: "valid" or "same".
+      bias: [outputs], or None.
+      activation: None or "relu".
+
+    Returns:
+      [batch, out height, out width, outputs], of the dtype of x.
+
+    Raises:
+      TypeError, ValueError, tf.errors.InvalidArgumentError: as `sparse_matmul`.
+    """
+    kernel = check_kernel(structure)
+    conv = (*check_strides(strides), check_padding(padding))
+    relu = check_activation(activation)
+    x, given, values, bias = _tensors(x, values, structure, bias)
+    _check_shape("x", x, [None, None, None, structure.rows])
+    if not conv[2] and x.shape.rank == 4:
+        for size, side in zip(x.shape[1:3], kernel, strict=True):
+            if size is not None and size < side:
+                raise ValueError(f"x has {size} pixels where the kernel has {side}: use padding='same'")
+    return _product(x, given, values, structure, conv, bias, relu)
+
+
+def _product(
+    x: Any,
+    dtype: Any,
+    values: Any,
+    structure: SparseStructure,
+    conv: tuple[int, int, bool] | None,
+    bias: Any,
+    relu: bool,
+) -> Any:
+    loaded = library.load()
+    where = _where(x, loaded, conv is not None)
+    if where == "plain":
+        weights = tf.cast(values, tf.float32)
+        if conv is None:
+            y = plain.matmul(x, weights, structure, bias, relu)
+        else:
+            y = plain.conv2d(x, weights, structure, conv, bias, relu)
+        return tf.cast(y, dtype)
+    assert loaded is not None
+    library.set_threads()
+    arrays = [*tensors.indices(structure), tensors.geometry(structure, conv)]
+    if where == "xla":
+        assert loaded.xla_target is not None
+        return tf.cast(xla.product(loaded.xla_target, x, values, arrays, bias, relu, conv is not None), dtype)
+    run = loaded.ops.keras_lth_sparse_matmul if conv is None else loaded.ops.keras_lth_sparse_conv2d
+    return tf.cast(run(x, values, *arrays, [] if bias is None else [bias], relu=relu), dtype)
+
+
+def _where(x: Any, loaded: library.Library | None, conv: bool) -> str:
+    """What computes the product of x: "kernel", "xla" (a custom call of it) or "plain"."""
+    if loaded is None:
+        return "plain"
+    compiled = xla.in_xla()
+    device = "" if compiled else x.device
+    if "CPU" not in device and (device or any(d.device_type != "CPU" for d in tf.config.get_visible_devices())):
+        return "plain"
+    if not compiled:
+        return "kernel"
+    return "xla" if xla.available(loaded.xla_target, x, conv) else "plain"
+
+
+def _tensors(x: Any, values: Any, structure: SparseStructure, bias: Any) -> tuple[Any, Any, Any, Any]:
+    """x in float32, the dtype it had, values in float32 or bfloat16, bias in float32 or None."""
+    x = _float("x", x)
+    values = _float("values", values)
+    _check_shape("values", values, [structure.stored, *structure.block])
+    values = values if values.dtype == tf.bfloat16 else tf.cast(values, tf.float32)
+    if bias is not None:
+        bias = tf.cast(_float("bias", bias), tf.float32)
+        _check_shape("bias", bias, [structure.cols])
+    return tf.cast(x, tf.float32), x.dtype, values, bias
+
+
+def _float(name: str, value: Any) -> Any:
+    tensor = tf.convert_to_tensor(value)
+    if tensor.dtype not in FLOATS:
+        raise TypeError(f"{name} is {tensor.dtype.name}; supported are float32, bfloat16 and float16")
+    return tensor
+
+
+def _check_shape(name: str, tensor: Any, wanted: list[Any]) -> None:
+    """Raises ValueError where what is known of the shape is wrong; a leading "..." stands for any dims."""
+    shape = tensor.shape
+    if shape.rank is None:
+        return
+    sizes = wanted[1:] if wanted[0] == "..." else wanted
+    ranks = shape.rank >= len(sizes) if wanted[0] == "..." else shape.rank == len(sizes)
+    if not ranks or not shape[shape.rank - len(sizes) :].is_compatible_with(sizes):
+        text = ", ".join("." if size is None else str(size) for size in wanted)
+        raise ValueError(f"{name} has shape {tuple(shape)}; the structure needs [{text}]")

@@ -1,0 +1,190 @@
+"""The sparse products inside a function that XLA compiles for the CPU: custom calls of the same kernels.
+
+A custom call has static shapes. Where the batch size is not known when the function is traced (Keras' fit), the batch
+is cut into tiles of a fixed size, the last one filled up with zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+try:
+    # TensorFlow makes no public name of this op.
+    from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_custom_call_v2
+except ImportError:
+    xla_custom_call_v2 = None
+
+__all__ = ["available", "in_xla", "product"]
+
+# In the order of `Op` in cc/tf/problem.h.
+FORWARD, GRAD_INPUT, GRAD_VALUES = range(3)
+CONV = 3
+# Rows of a product, images of a convolution.
+TILE = {False: 32, True: 8}
+
+
+def in_xla() -> bool:
+    """Whether what is being traced is compiled by XLA: tf.function(jit_compile=True), or a function inside one."""
+    if tf.executing_eagerly():
+        return False
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        context = graph._get_control_flow_context()
+        while context is not None:
+            if context.IsXLAContext():
+                return True
+            context = context.outer_context
+        graph = getattr(graph, "outer_graph", None)
+    return False
+
+
+def available(target: str | None, x: Any, conv: bool) -> bool:
+    """Whether custom calls can be made for x: the sizes of its images must be known."""
+    if target is None or xla_custom_call_v2 is None or x.shape.rank is None:
+        return False
+    return not conv or x.shape[1:3].is_fully_defined()
+
+
+def product(target: str, x: Any, values: Any, structure: list[Any], bias: Any, relu: bool, conv: bool) -> Any:
+    """The product, which can be differentiated any number of times.
+
+    Args:
+      target: the name XLA knows the kernels by.
+      x: float32 [..., inputs] or [batch, height, width, inputs].
+      values: float32 or bfloat16 [stored, *block].
+      structure: the five index arrays and the geometry.
+      bias: float32 [outputs] or None.
+      relu: whether to end with ReLU.
+      conv: whether it is a convolution.
+    """
+    biases = [] if bias is None else [bias]
+    if conv:
+        return _Calls(target, structure, values, x.shape[1:3].as_list()).product(relu, x, values, *biases)
+    # The last axis only is the kernel's.
+    sizes = tf.concat([tf.shape(x)[:-1], [structure[-1].shape[2]]], 0)
+    static = [*x.shape[:-1], structure[-1].shape[2]]
+    y = _Calls(target, structure, values, None).product(relu, _rows(x, structure[-1].shape[1]), values, *biases)
+    return tf.ensure_shape(tf.reshape(y, sizes), static)
+
+
+def _rows(x: Any, last: int) -> Any:
+    if not x.shape.is_fully_defined():
+        return tf.reshape(x, [-1, last])
+    return tf.reshape(x, [x.shape.num_elements() // last, last])
+
+
+class _Calls:
+    """The three custom calls of one product, which differentiate into one another."""
+
+    def __init__(self, target: str, structure: list[Any], values: Any, pixels: list[int] | None) -> None:
+        self.target = target
+        self.structure = structure
+        self.values = values.shape.as_list()
+        sizes = structure[-1].shape.as_list()
+        self.conv = pixels is not None
+        self.inputs, self.outputs = [sizes[1]], [sizes[2]]
+        if pixels is not None:
+            kernel, strides, same = sizes[5:7], sizes[7:9], sizes[9]
+            out = [-(-n // s) if same else (n - k) // s + 1 for n, k, s in zip(pixels, kernel, strides, strict=True)]
+            self.inputs, self.outputs = [*pixels, sizes[1]], [*out, sizes[2]]
+
+    def product(self, relu: bool, x: Any, values: Any, *biases: Any) -> Any:
+        @tf.custom_gradient
+        def run(x: Any, values: Any, *biases: Any) -> Any:
+            y = self._forward(x, values, biases, relu)
+
+            def gradients(dy: Any) -> Any:
+                if relu:
+                    dy = tf.raw_ops.ReluGrad(gradients=dy, features=tf.stop_gradient(y))
+                db = [tf.reduce_sum(tf.reshape(dy, [-1, self.outputs[-1]]), 0) for _ in biases]
+                return [self.grad_input(dy, values), self.grad_values(x, dy, values.dtype), *db]
+
+            return y, gradients
+
+        return run(x, values, *biases)
+
+    def grad_input(self, dy: Any, values: Any) -> Any:
+        @tf.custom_gradient
+        def run(dy: Any, values: Any) -> Any:
+            dx = self._grad_input(dy, values)
+            return dx, lambda g: (self.product(False, g, values), self.grad_values(g, dy, values.dtype))
+
+        return run(dy, values)
+
+    def grad_values(self, x: Any, dy: Any, dtype: Any) -> Any:
+        @tf.custom_gradient
+        def run(x: Any, dy: Any) -> Any:
+            return self._grad_values(x, dy), lambda g: (self.grad_input(dy, g), self.product(False, x, g))
+
+        return tf.cast(run(x, dy), dtype)
+
+    # Below no gradient may pass: a loop would be differentiated as such, where a tape watches its inputs.
+
+    def _forward(self, x: Any, values: Any, biases: Sequence[Any], relu: bool) -> Any:
+        x, values, *biases = map(tf.stop_gradient, (x, values, *biases))
+
+        def one(tile: Any) -> Any:
+            rows = tile.shape[0]
+            return self._call(FORWARD, [tile, values], biases, [rows, *self.outputs], relu=relu)
+
+        return self._stacked(one, x, self.inputs, self.outputs)
+
+    def _grad_input(self, dy: Any, values: Any) -> Any:
+        dy, values = map(tf.stop_gradient, (dy, values))
+
+        def one(tile: Any) -> Any:
+            shape = [tile.shape[0], *self.inputs]
+            # Of x only the shape is read: the empty geometry stands for it.
+            extra = [(self.structure[-1], shape)] if self.conv else []
+            return self._call(GRAD_INPUT, [tile, values], extra, shape)
+
+        return self._stacked(one, dy, self.outputs, self.inputs)
+
+    def _grad_values(self, x: Any, dy: Any) -> Any:
+        x, dy = map(tf.stop_gradient, (x, dy))
+
+        def one(x: Any, dy: Any) -> Any:
+            return self._call(GRAD_VALUES, [x, dy], [], self.values)
+
+        if x.shape[0] is not None and dy.shape[0] is not None:
+            return one(x, dy)
+        features, gradients = self._tiles(x, self.inputs), self._tiles(dy, self.outputs)
+        _, total = tf.while_loop(
+            lambda i, _: i < tf.shape(features)[0],
+            lambda i, total: (i + 1, total + one(features[i], gradients[i])),
+            (tf.constant(0), tf.zeros(self.values)),
+        )
+        return total
+
+    def _stacked(self, one: Callable[[Any], Any], x: Any, sizes: list[int], result: list[int]) -> Any:
+        """`one` of x, or of its tiles one after the other."""
+        if x.shape[0] is not None:
+            return one(x)
+        tile = TILE[self.conv]
+        tiles = tf.map_fn(one, self._tiles(x, sizes), fn_output_signature=tf.TensorSpec([tile, *result], tf.float32))
+        return tf.reshape(tiles, [-1, *result])[: tf.shape(x)[0]]
+
+    def _tiles(self, x: Any, sizes: list[int]) -> Any:
+        tile, rows = TILE[self.conv], tf.shape(x)[0]
+        # One tile at least: XLA compiles the body of a loop that never runs, and refuses to slice what is empty.
+        missing = tf.maximum(tile, -(-rows // tile) * tile) - rows
+        return tf.reshape(tf.pad(x, [[0, missing], *[[0, 0]] * len(sizes)]), [-1, tile, *sizes])
+
+    def _call(self, op: int, first: list[Any], extra: Sequence[Any], shape: list[int], *, relu: bool = False) -> Any:
+        pairs = [given if isinstance(given, tuple) else (given, given.shape.as_list()) for given in extra]
+        pairs = [(given, given.shape.as_list()) for given in (*first, *self.structure)] + pairs
+        words = [tf.TensorShape(shape).num_elements(), op + CONV * self.conv]
+        words += [int(relu), int(first[1].dtype == tf.bfloat16), len(pairs)]
+        for _, dims in pairs:
+            words += [len(dims), *dims]
+        return xla_custom_call_v2(
+            operands=[given for given, _ in pairs],
+            call_target_name=self.target,
+            backend_config=" ".join(map(str, words)),
+            has_side_effect=False,
+            result_dtypes=[tf.float32],
+            result_shapes=[shape],
+        )[0]

@@ -1,0 +1,7 @@
+"""A training loop of our own, for what Keras' ``fit`` cannot do: exact stops, many steps a call, exact resuming."""
+
+from __future__ import annotations
+
+from keras_lth.training.loop import evaluate, fit, train
+
+__all__ = ["evaluate", "fit", "train"]

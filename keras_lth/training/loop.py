@@ -1,0 +1,244 @@
+"""The loop: what ``fit`` does, on ``ordered`` data, with exact stops and many steps in one compiled call.
+
+Keras' ``fit`` hands each batch from Python to the step; here the examples stay on the device and a call runs as many
+steps as nothing has to be seen between. The callbacks are Keras' own and see what they see in ``fit`` with
+``steps_per_execution``, but a callback may ask for a stop (`steps_until_stop`), and a call ends there exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lth import datasets, surgery
+from keras_lth.datasets.order import Ordered
+from keras_lth.tickets import Snapshot
+from keras_lth.training.resume import Inside, Resuming
+from keras_lth.training.steps import TestSteps, TrainSteps, uses_jit
+
+__all__ = ["Loop", "evaluate", "fit", "train"]
+
+# Long enough that starting a call costs nothing, short enough that a SIGTERM is seen at once.
+STEPS_PER_CALL = 500
+
+
+class Loop:
+    """The compiled steps of one compiled model on one ``ordered`` dataset.
+
+    Raises ``TypeError`` for other data, ``ValueError`` for a model that is not built or compiled, or a batch that the
+    replicas cannot share.
+    """
+
+    def __init__(self, model: keras.Model, data: Ordered, *, jit_compile: bool | None = None) -> None:
+        if not isinstance(data, Ordered):
+            raise TypeError(f"training needs data made by keras_lth.datasets.ordered, not {type(data).__name__}")
+        if not model.built:
+            raise ValueError("training needs a built model: call model.build(input_shape), or on a batch, first")
+        if not model.compiled:
+            raise ValueError("training needs a compiled model: call model.compile(...) first")
+        self.model = model
+        self.data = data
+        self.jit_compile = jit_compile
+        self._traced: Any = None
+        self._steps: TrainSteps | None = None
+        self._order: tuple[tuple[int, int], Any] | None = None
+
+    def run(self, step: int, count: int, seed: int) -> None:
+        """``count`` steps from ``step`` on, all of one epoch, in the order of ``seed``."""
+        epoch, first = divmod(step, self.data.steps_per_epoch)
+        steps = self._current()
+        if self._order is None or self._order[0] != (epoch, seed):
+            self._order = (epoch, seed), steps.order(epoch, seed)
+        steps.run(self._order[1], first, count)
+
+    def _current(self) -> TrainSteps:
+        """The compiled steps; anew when masks or hooks have made ``fit``'s own function anew."""
+        # Runs what a masked model does before training, and gives the function whose identity tells of a new trace.
+        self.model.make_train_function()
+        function = self.model.train_function
+        if self._steps is None or function is not self._traced:
+            self._traced = function
+            self._steps = TrainSteps(self.model, self.data, uses_jit(self.model, self.jit_compile))
+        return self._steps
+
+
+def fit(
+    model: keras.Model,
+    data: Ordered,
+    *,
+    epochs: int = 1,
+    validation_data: Any = None,
+    validation_freq: int = 1,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    verbose: int = 0,
+    initial_epoch: int = 0,
+    steps_per_call: int = STEPS_PER_CALL,
+    jit_compile: bool | None = None,
+    checkpoints: Any = None,
+    checkpoint_every: float = 60.0,
+) -> keras.callbacks.History:
+    """Train as ``model.fit`` does on the same data: the same steps, the same callbacks, the same end.
+
+    Args:
+      model: built and compiled.
+      data: made by `datasets.ordered`; begins at its position, so also in the middle of an epoch.
+      epochs: trains up to this epoch.
+      validation_data: `ordered` data, or arrays (x, y) or (x, y, sample_weight).
+      validation_freq: epochs between validations.
+      callbacks: as in ``fit``; batch hooks come once a call.
+      verbose: 0, or 1 and 2 as in ``fit``.
+      initial_epoch: the number of the first epoch.
+      steps_per_call: at most so many steps between two batch hooks.
+      jit_compile: True, False, or None: XLA where the model allows it.
+      checkpoints: a folder. A run that was killed goes on there from its last commit, inside an epoch too, when the
+        same program is started again, and ends with the same bits as one that was never killed. On SIGTERM the run
+        commits and ends with ``SystemExit(143)``.
+      checkpoint_every: seconds between commits; 0 commits after every call.
+
+    Returns:
+      The ``History``, with the epochs of before a resumption.
+
+    Raises:
+      TypeError, ValueError: data that is not `ordered`, a model not built or compiled, a batch that the replicas
+        cannot share, a folder of another run.
+    """
+    loop = Loop(model, data, jit_compile=jit_compile)
+    validation = None if validation_data is None else _Evaluation(model, validation_data, data.batch_size, jit_compile)
+    listed = keras.callbacks.CallbackList(
+        list(callbacks), add_history=True, add_progbar=verbose != 0, model=model, verbose=verbose, epochs=epochs,
+        steps=data.steps_per_epoch, data=data, neighbours=list(callbacks), exact_steps=True,
+    )  # fmt: skip
+    history = next(one for one in listed.callbacks if isinstance(one, keras.callbacks.History))
+    model.stop_training = False
+    with Resuming(checkpoints, checkpoint_every, model, data, listed.callbacks) as resuming:
+        listed.on_train_begin()
+        begin = resuming.start(max(initial_epoch, model._initial_epoch or 0))
+        logs: dict[str, Any] = dict(begin.logs)
+        for epoch in range(begin.epoch, epochs):
+            if begin.inside is not None and epoch == begin.epoch:
+                seed, step, start = begin.inside
+            else:
+                model.reset_metrics()
+                listed.on_epoch_begin(epoch)
+                seed, step = data.position
+                start = step
+            end = (step // data.steps_per_epoch + 1) * data.steps_per_epoch
+            while step < end and not model.stop_training:
+                count = min(end - step, steps_per_call, *_wanted(listed.callbacks))
+                listed.on_train_batch_begin(step - start)
+                loop.run(step, count, seed)
+                step += count
+                logs = _numbers(model.get_metrics_result())
+                listed.on_train_batch_end(step - start - 1, logs)
+                if step < end and not model.stop_training:
+                    resuming.commit_if_due(epoch, Inside(seed, step, start), logs)
+            data.seek(end, seed)
+            logs = _numbers(model.get_metrics_result())
+            if validation is not None and (epoch + 1) % validation_freq == 0:
+                logs |= {f"val_{name}": value for name, value in validation.run(listed).items()}
+            listed.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+            resuming.commit_if_due(epoch + 1, logs=logs)
+        if isinstance(model.optimizer, keras.optimizers.Optimizer) and epochs > 0:
+            model.optimizer.finalize_variable_values(model.trainable_weights)
+        listed.on_train_end(logs)
+        resuming.finish(epochs, logs)
+    return history
+
+
+def train(
+    model: keras.Model,
+    data: Ordered,
+    *,
+    to: int,
+    snapshot: Snapshot | None = None,
+    masks: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    steps_per_call: int = STEPS_PER_CALL,
+    jit_compile: bool | None = None,
+) -> Snapshot:
+    """The verb: from a state at step s to the state at step ``to``, under the noise that ``seed`` names.
+
+    Two trainings from one state that differ in the seed from step k on share their first k steps bit by bit
+    (Frankle, thesis, section 4.1.1).
+
+    Args:
+      model: built and compiled; it is left holding the result.
+      data: made by `datasets.ordered`.
+      to: the step to end at; steps are counted from the begin of the training, over all epochs.
+      snapshot: the state to begin at; None is the model's own. Its optimizer part is restored where it has one, else
+        the slots are fresh.
+      masks: put on first; None keeps the model's.
+      seed: of the data order; None is the data's own.
+      steps_per_call: steps in one compiled call.
+      jit_compile: as in `fit`.
+
+    Returns:
+      The state at step ``to``.
+
+    Raises:
+      ValueError: a state beyond ``to``, or of another architecture.
+    """
+    if masks is not None:
+        surgery.mask(model, masks)
+    if snapshot is not None:
+        slots = any("/" in name and not name.endswith(("iteration", "learning_rate")) for name in snapshot.optimizer)
+        surgery.rewind(model, snapshot, masks, restore_optimizer=slots)
+    loop = Loop(model, data, jit_compile=jit_compile)
+    step = surgery.snapshot(model).step
+    if step > to:
+        raise ValueError(f"the state is at step {step}, beyond to={to}")
+    chosen = data.seed if seed is None else seed
+    while step < to:
+        rest = data.steps_per_epoch - step % data.steps_per_epoch
+        count = min(rest, to - step, steps_per_call)
+        loop.run(step, count, chosen)
+        step += count
+    return surgery.snapshot(model)
+
+
+def evaluate(
+    model: keras.Model, data: Any, *, batch_size: int = 1000, jit_compile: bool | None = None
+) -> dict[str, float]:
+    """Loss and metrics over all of ``data``: `ordered` data, or arrays (x, y) or (x, y, sample_weight)."""
+    return _Evaluation(model, data, batch_size, jit_compile).run(None)
+
+
+class _Evaluation:
+    """Tests a model on one dataset, compiled once."""
+
+    def __init__(self, model: keras.Model, data: Any, batch_size: int, jit_compile: bool | None) -> None:
+        if not isinstance(data, Ordered):
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+            data = datasets.ordered(x, y, weight, batch_size=batch_size, seed=0, shuffle=False)
+        self.model = model
+        self.steps = TestSteps(model, data, uses_jit(model, jit_compile))
+
+    def run(self, callbacks: keras.callbacks.CallbackList | None) -> dict[str, float]:
+        if callbacks is not None:
+            callbacks.on_test_begin()
+        self.model.make_test_function()  # heals a masked model
+        self.model.reset_metrics()
+        count = self.steps.data.steps_per_epoch
+        if callbacks is not None:
+            callbacks.on_test_batch_begin(0)
+        self.steps.run(self.steps.order(), 0, count)
+        logs = _numbers(self.model.get_metrics_result())
+        if callbacks is not None:
+            callbacks.on_test_batch_end(count - 1, logs)
+            callbacks.on_test_end(logs)
+        return logs
+
+
+def _wanted(callbacks: Iterable[keras.callbacks.Callback]) -> list[int]:
+    """The steps after which callbacks want to see the model."""
+    asked = (getattr(one, "steps_until_stop", None) for one in callbacks)
+    return [steps for one in asked if one is not None and (steps := one()) is not None]
+
+
+def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(np.asarray(value)) for name, value in logs.items()}

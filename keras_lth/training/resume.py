@@ -1,0 +1,188 @@
+"""What a killed training goes on from: commits of the whole state of a loop, inside an epoch too."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lth import files, surgery
+from keras_lth.callbacks.state import decode, encode, get_state, set_state
+from keras_lth.files.checkpoints import Checkpoints
+from keras_lth.masks import Masks
+from keras_lth.tickets import Snapshot
+
+__all__ = ["Begin", "Inside", "Resuming"]
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Inside(NamedTuple):
+    """A place inside an epoch: the seed of the data order, the step, and the step at which the epoch began."""
+
+    seed: int
+    step: int
+    start: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Begin:
+    """Where a loop begins: an epoch, and a place inside it if it was under way, with the logs up to there."""
+
+    epoch: int
+    inside: Inside | None = None
+    logs: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Resuming:
+    """Commits the state of a loop to a folder, and begins a loop with the last commit; without a folder, neither.
+
+    A context manager: the folder is locked inside, and SIGTERM makes the loop commit and end with
+    ``SystemExit(143)``.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None,
+        every: float,
+        model: keras.Model,
+        data: Any,
+        callbacks: Sequence[keras.callbacks.Callback],
+    ) -> None:
+        self._store = None if folder is None else Checkpoints(folder)
+        self._lock = None if folder is None else files.DirectoryLock(folder)
+        self._every = every
+        self._model = model
+        self._data = data
+        self._callbacks = list(callbacks)
+        self._last = time.monotonic()
+        self._terminated = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Resuming:
+        if self._lock is not None:
+            self._lock.acquire()
+            if threading.current_thread() is threading.main_thread():
+                self._previous = signal.signal(signal.SIGTERM, self._terminate)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            if self._previous is not None:
+                signal.signal(signal.SIGTERM, self._previous)
+
+    def start(self, epoch: int) -> Begin:
+        """Where to begin: at ``epoch``, or at the last commit where that is not before it; model and callbacks follow.
+
+        Raises ``ValueError`` that says what differs when the folder holds another run.
+        """
+        if self._store is None:
+            return Begin(epoch)
+        found = self._store.latest()
+        self._store.sweep()
+        if found is None:
+            return Begin(epoch)
+        state = found.state
+        _compare(state["run"], self._run(), self._store)
+        if state["epoch"] < epoch:
+            # A callback has gone on with something later, from files of its own.
+            return Begin(epoch)
+        self._restore(found.arrays, state)
+        inside = Inside(*state["inside"]) if state["inside"] is not None else None
+        return Begin(state["epoch"], inside, decode(state["logs"]))
+
+    def commit_if_due(self, epoch: int, inside: Inside | None = None, logs: Mapping[str, float] | None = None) -> None:
+        """Commit if the time has come, or if the process was asked to end: then it ends."""
+        if self._store is None or not (self._terminated or time.monotonic() - self._last >= self._every):
+            return
+        self._commit(epoch, inside, logs or {})
+        if self._terminated:
+            raise SystemExit(TERMINATED)
+
+    def finish(self, epochs: int, logs: Mapping[str, float]) -> None:
+        """Commit the end, so that the same program started again finds it."""
+        if self._store is not None:
+            self._commit(epochs, None, logs)
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self._terminated = True
+
+    def _commit(self, epoch: int, inside: Inside | None, logs: Mapping[str, float]) -> None:
+        if self._store is None:
+            return
+        snapshot = surgery.snapshot(self._model)
+        arrays = {
+            f"{part}/{path}": value
+            for part in ("weights", "optimizer", "seeds")
+            for path, value in getattr(snapshot, part).items()
+        }
+        arrays |= {f"masks/{path}": mask for path, mask in surgery.masks_of(self._model).items()}
+        arrays |= {f"metrics/{i:03d}": np.asarray(v.numpy()) for i, v in enumerate(self._model.metrics_variables)}
+        states = []
+        for number, callback in enumerate(self._callbacks):
+            state, held = get_state(callback)
+            states.append({"name": type(callback).__name__, "state": state})
+            arrays |= {f"callbacks/{number}/{name}": value for name, value in held.items()}
+        state = {
+            "run": self._run(),
+            "epoch": epoch,
+            "inside": None if inside is None else list(inside),
+            "position": list(self._data.position),
+            "step": snapshot.step,
+            "logs": encode(dict(logs)),
+            "callbacks": states,
+        }
+        self._store.save(snapshot.step, arrays, state)
+        self._last = time.monotonic()
+
+    def _restore(self, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+        model = self._model
+
+        def part(name: str) -> dict[str, np.ndarray]:
+            return {key[len(name) + 1 :]: value for key, value in arrays.items() if key.startswith(f"{name}/")}
+
+        masks = Masks(part("masks"))
+        snapshot = Snapshot(part("weights"), part("optimizer"), state["step"], part("seeds"))
+        surgery.rewind(model, snapshot, masks or None, restore_optimizer=True)
+        # Metrics make their variables at their first batch.
+        model._symbolic_build(data_batch=tf.nest.map_structure(lambda array: array[:1], self._data.arrays))
+        metrics = part("metrics")
+        for value, variable in zip(metrics.values(), model.metrics_variables, strict=True):
+            variable.assign(value)
+        for number, (callback, held) in enumerate(zip(self._callbacks, state["callbacks"], strict=True)):
+            set_state(callback, held["state"], part(f"callbacks/{number}"))
+        seed, step = state["position"]
+        self._data.seek(step, seed)
+
+    def _run(self) -> dict[str, Any]:
+        """What must agree for a run to be gone on with."""
+        optimizer = getattr(self._model, "optimizer", None)
+        return {
+            "weights": {path: list(v.shape) for path, v in surgery.variables(self._model).items()},
+            "optimizer": type(optimizer).__name__,
+            "batch_size": self._data.batch_size,
+            "steps_per_epoch": self._data.steps_per_epoch,
+            "callbacks": [type(callback).__name__ for callback in self._callbacks],
+        }
+
+
+def _compare(there: Mapping[str, Any], here: Mapping[str, Any], store: Any) -> None:
+    differs = [key for key in here if there.get(key) != here[key]]
+    if differs:
+        listed = "; ".join(f"{key}: {_brief(there.get(key))} there, {_brief(here[key])} here" for key in differs)
+        raise ValueError(f"{store.folder} holds another run ({listed}): choose another folder")
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

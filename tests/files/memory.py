@@ -1,0 +1,66 @@
+"""An object store in memory: whole objects, no renames, and calls that fail when told to."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from keras_lth.files import stores
+
+
+class Killed(BaseException):
+    """The process died in a call."""
+
+
+class MemoryStore(stores.ObjectStore):
+    """Objects by path. The call with number ``strike`` (from 0) fails: before or after its effect, with an error that
+    the program sees or with its death; ``lasting`` makes every later one fail too."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.arm(None)
+
+    def arm(self, strike: int | None, error: type[BaseException] = OSError, *, after=False, lasting=False) -> None:
+        self.calls.clear()
+        self._strike, self._error, self._after, self._lasting = strike, error, after, lasting
+        self.struck = 0
+
+    def read(self, path: str) -> bytes:
+        with self._call("read", path):
+            if path not in self.objects:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            return self.objects[path]
+
+    def put(self, path: str, data: bytes) -> None:
+        assert type(data) is bytes
+        with self._call("put", path):
+            self.objects[path] = data
+
+    def names(self, folder: str) -> list[str]:
+        with self._call("names", folder):
+            start = folder.rstrip("/") + "/"
+            return sorted({path[len(start) :].split("/")[0] for path in self.objects if path.startswith(start)})
+
+    def remove(self, path: str) -> None:
+        with self._call("remove", path):
+            self.objects.pop(path, None)
+
+    @contextmanager
+    def _call(self, kind: str, path: str) -> Iterator[None]:
+        number = len(self.calls)
+        self.calls.append((kind, path))
+        hit = self._strike is not None and (number == self._strike or (self._lasting and number > self._strike))
+        if hit and not self._after:
+            self._fail(kind, path)
+        yield
+        if hit:
+            self._fail(kind, path)
+
+    def _fail(self, kind: str, path: str) -> None:
+        self.struck += 1
+        if issubclass(self._error, OSError):
+            raise self._error(errno.EACCES, f"cannot {kind}", path)
+        raise self._error

@@ -1,0 +1,167 @@
+"""The loop beside Keras' own fit on the same data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keras_lth as lth
+from keras_lth import surgery, training
+from tests.training.networks import STEPS, X, Y, examples, network
+
+
+class Seen(keras.callbacks.Callback):
+    """What the hooks are called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.calls.append("begin")
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.calls.append(("epoch", epoch))
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.calls.append(("from", batch))
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.calls.append(("to", batch, sorted(logs)))
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.calls.append("test")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.calls.append(("end", epoch, sorted(logs)))
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.calls.append("over")
+
+
+def assert_close(a: keras.Model, b: keras.Model, tolerance: float = 2e-6) -> None:
+    one, other = surgery.snapshot(a), surgery.snapshot(b)
+    assert one.step == other.step
+    for path, value in one.weights.items():
+        np.testing.assert_allclose(value, other.weights[path], atol=tolerance, err_msg=path)
+
+
+@pytest.mark.parametrize("jit", [True, False, None])
+def test_the_same_as_fit(jit: bool | None) -> None:
+    plain, looped = network(), network()
+    a = plain.fit(examples(), epochs=3, verbose=0, shuffle=False, validation_data=(X, Y))
+    b = training.fit(looped, examples(), epochs=3, validation_data=(X, Y), jit_compile=jit)
+    assert_close(plain, looped)
+    assert set(a.history) == set(b.history)
+    for name, values in a.history.items():
+        np.testing.assert_allclose(values, b.history[name], atol=1e-5, err_msg=name)
+
+
+def test_the_bits_depend_on_no_call_size_and_repeat() -> None:
+    ends = []
+    for steps in (1, 3, 500, 500):
+        model = network(dropout=0.2)
+        training.fit(model, examples(), epochs=2, steps_per_call=steps)
+        ends.append(surgery.snapshot(model))
+    assert all(ends[0].differences(end) == [] for end in ends[1:])
+
+
+def test_masked_weights_stay_zero_and_absent() -> None:
+    plain, looped = network(), network()
+    random = np.random.default_rng(1)
+    masks = {path: random.random(tuple(v.shape)) < 0.3 for path, v in surgery.prunable(plain).items()}
+    for model in (plain, looped):
+        surgery.mask(model, masks)
+    plain.fit(examples(), epochs=2, verbose=0, shuffle=False)
+    training.fit(looped, examples(), epochs=2)
+    assert_close(plain, looped)
+    for path, variable in surgery.prunable(looped).items():
+        assert not np.any(variable.numpy()[~masks[path]])
+        assert np.all(variable.numpy()[masks[path]] != 0)
+
+
+def test_hooks_come_as_in_fit() -> None:
+    seen = Seen()
+    training.fit(network(), examples(), epochs=2, steps_per_call=10, callbacks=[seen], validation_data=(X, Y))
+    logs = ["accuracy", "loss"]
+    epoch = [("from", 0), ("to", 9, logs), ("from", 10), ("to", STEPS - 1, logs), "test"]
+    ended = ["accuracy", "loss", "val_accuracy", "val_loss"]
+    assert seen.calls == [
+        "begin", ("epoch", 0), *epoch, ("end", 0, ended), ("epoch", 1), *epoch, ("end", 1, ended), "over",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rewind_to", "span"), [(0, "remaining"), ("5 steps", "remaining"), ("1 epochs", "restart")])
+def test_imp_runs_unchanged(rewind_to: Any, span: Any) -> None:
+    tables = []
+    for run in ("fit", "loop"):
+        imp = lth.IMPCallback(rounds=2, epochs_per_round=2, rewind_to=rewind_to, span=span, verbose=0)
+        model = network()
+        options: dict[str, Any] = {"epochs": 6, "callbacks": [imp], "validation_data": (X, Y)}
+        if run == "fit":
+            model.fit(examples(), verbose=0, shuffle=False, **options)
+        else:
+            training.fit(model, examples(), **options)
+        tables.append((imp, model))
+    (a, plain), (b, looped) = tables
+    assert [level.steps for level in a.history] == [level.steps for level in b.history]
+    for level in range(3):
+        assert a.masks(level) == b.masks(level)
+        start = b.ticket(level).snapshot
+        for path, value in a.ticket(level).snapshot.weights.items():
+            np.testing.assert_allclose(value, start.weights[path], atol=2e-6)
+    assert_close(plain, looped, 1e-4)
+
+
+def test_a_hidden_step_is_seen_without_losing_long_calls() -> None:
+    seen = Seen()
+    imp = lth.IMPCallback(rounds=1, epochs_per_round=1, rewind_to="5 steps", verbose=0)
+    training.fit(network(), examples(), epochs=2, callbacks=[imp, seen])
+    ends = [call[1] for call in seen.calls if call[0] == "to"]
+    assert ends == [4, STEPS - 1, STEPS - 5 - 1]
+
+
+def test_early_stopping_and_the_rest() -> None:
+    stop = keras.callbacks.EarlyStopping(monitor="loss", min_delta=10.0, patience=1)
+    history = training.fit(network(), examples(), epochs=9, callbacks=[stop])
+    assert history.epoch == [0, 1]
+
+
+def test_train_shares_a_prefix_of_noise_bit_by_bit() -> None:
+    model = network(dropout=0.2)
+    start = surgery.snapshot(model)
+    whole = training.train(model, examples(), to=30, snapshot=start)
+    fork = training.train(model, examples(), to=11, snapshot=start)
+    again = training.train(model, examples(), to=30, snapshot=fork)
+    assert again.differences(whole) == []
+    other = training.train(model, examples(), to=30, snapshot=fork, seed=6)
+    assert other.step == 30
+    assert other.differences(whole) != []
+    masks = {path: np.eye(*v.shape, dtype=bool) for path, v in surgery.prunable(model).items()}
+    pruned = training.train(model, examples(), to=14, snapshot=fork, masks=masks)
+    assert all(not np.any(pruned.weights[path][~mask]) for path, mask in masks.items())
+
+
+def test_evaluate_is_keras_evaluate() -> None:
+    model = network()
+    training.fit(model, examples(), epochs=1)
+    wanted = model.evaluate(X, Y, verbose=0, return_dict=True)
+    for got in (training.evaluate(model, (X, Y)), training.evaluate(model, examples(batch_size=60))):
+        assert got == pytest.approx(wanted, rel=1e-5)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(TypeError, match=r"made by keras_lth\.datasets\.ordered, not ndarray"):
+        training.fit(network(), X)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="compiled"):
+        training.fit(keras.Sequential([keras.Input((20,)), keras.layers.Dense(4)]), examples())
+    unbuilt = keras.Sequential([keras.layers.Dense(4)])
+    unbuilt.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="built model"):
+        training.fit(unbuilt, examples())
+    model = network()
+    with pytest.raises(ValueError, match="at step 16, beyond to=3"):
+        training.train(model, examples(), to=3, snapshot=training.train(model, examples(), to=16))
