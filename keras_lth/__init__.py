@@ -42,6 +42,7 @@ _MODULES = (
     "rounds",
     "schedules",
     "surgery",
+    "training",
 )
 
 __all__ = [*sorted(_NAMES), *_MODULES]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from keras_lth.training.loop import evaluate, fit, train
+from keras_lth.training.loop import Loop, evaluate, fit, train
 
-__all__ = ["evaluate", "fit", "train"]
+__all__ = ["Loop", "evaluate", "fit", "train"]
