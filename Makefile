@@ -31,7 +31,7 @@ test: .venv/installed data-fashion_mnist
 
 # Beside PyTorch, which brings MKL, and beside sparseprop where it is installed (pip install sparseprop).
 .venv/bench: .venv/installed
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,bench]"
+	$(BIN)/python -m pip install --quiet "keras_lth[bench]"
 	touch $@
 
 # Takes about ten minutes; BENCH="--quick --out=FOLDER" shows in one that everything runs.

@@ -91,7 +91,8 @@ def main() -> None:
     text = "\n\n".join(
         [
             peak.text(machine),
-            f"M = {shape.m}, K = N = {side}, float32; times in ms.",
+            f"M = {shape.m}, K = N = {side}, float32; the least of several turns in one process."
+            + (" Sizes of --quick: no floor means anything." if quick else ""),
             rows.table(result),
             rows.verdict(result),
             products.peers_table(lines),

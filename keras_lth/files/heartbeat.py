@@ -2,10 +2,10 @@
 
 Nobody's clock is compared with another's. Who finds the object watches it: a holder that is alive renews it every
 `PERIOD`, so an object that has not changed for `PATIENCE` belongs to a dead one and is taken over; at once where the
-holder was a process of this machine that is gone. Two that take it in the same moment are told apart after `SETTLE`: the
-last writer has it. A holder that could not renew it in time, or finds another's name in it, has lost it and says so at
-`check`. This keeps apart runs that were started twice; it is no proof against a writer that stops between `check` and
-its next write for longer than `PATIENCE`.
+holder was a process of this machine that is gone. Two that take it in the same moment are told apart after `SETTLE`:
+the last writer has it. A holder that could not renew it in time, or finds another's name in it, has lost it and says so
+at `check`. This keeps apart runs that were started twice; it is no proof against a writer that stops between `check`
+and its next write for longer than `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -86,10 +86,13 @@ class ObjectLock:
         if self._thread is not None:  # a beat under way would write the object again
             self._thread.join(PERIOD)
         _held.discard(token)
-        there = self._read()
-        if there is not None and there.get("token") == token:
-            store, name = place(self._path)
-            store.remove(name)
+        try:
+            there = self._read()
+            if there is not None and there.get("token") == token:
+                store, name = place(self._path)
+                store.remove(name)
+        except OSError as error:  # the run is over, and nobody renews the object
+            warnings.warn(f"the lock of {self._folder} stays, the next run will wait for it: {error}", stacklevel=3)
 
     def _watch(self, there: dict[str, Any]) -> None:
         end = time.monotonic() + PATIENCE

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -12,9 +13,10 @@ from keras_lth.surgery.paths import Entry
 from keras_lth.surgery.roles import refuse_replaced_weights, replaced
 from keras_lth.surgery.variable_mask import heal, mask_of
 
-__all__ = ["ModelHooks", "hooks_of", "install", "remove", "retrace"]
+__all__ = ["ModelHooks", "hooks_of", "install", "own_loop", "remove", "retrace"]
 
 _ATTRIBUTE = "_keras_lth_hooks"
+_OWN_LOOP = "_keras_lth_own_loop"
 _MANY_STEPS = 8
 
 
@@ -43,7 +45,8 @@ class ModelHooks:
     def before_training(self) -> None:
         """Runs at every ``fit`` and ``train_on_batch``, so it sees the optimizer of a later ``compile``."""
         refuse_replaced_weights(self.masked.values())
-        refuse_impossible_cells(self.model)
+        if not vars(self.model).get(_OWN_LOOP):
+            refuse_impossible_cells(self.model)
         variables = [entry.variable for entry in self.masked.values()]
         for optimizer in optimizers_of(self.model):
             refuse_coupling(optimizer, variables)
@@ -145,6 +148,17 @@ def remove(model: keras.Model) -> None:
     hooks = vars(model).pop(_ATTRIBUTE, None)
     if hooks is not None:
         hooks.remove()
+
+
+@contextmanager
+def own_loop(model: keras.Model) -> Iterator[None]:
+    """Inside, ``model`` is trained by a loop that is not Keras' ``fit``, so what only ``fit`` cannot do is allowed."""
+    before = vars(model).get(_OWN_LOOP, False)
+    vars(model)[_OWN_LOOP] = True
+    try:
+        yield
+    finally:
+        vars(model)[_OWN_LOOP] = before
 
 
 def retrace(model: keras.Model) -> None:

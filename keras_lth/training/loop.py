@@ -12,9 +12,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_lth import datasets, surgery
 from keras_lth.datasets.order import Ordered
+from keras_lth.surgery.hooks import own_loop
 from keras_lth.tickets import Snapshot
 from keras_lth.training.resume import Inside, Resuming
 from keras_lth.training.steps import TestSteps, TrainSteps, uses_jit
@@ -45,6 +47,9 @@ class Loop:
         self._traced: Any = None
         self._steps: TrainSteps | None = None
         self._order: tuple[tuple[int, int], Any] | None = None
+        # Slots and metrics are made here: in a compiled loop no variable can be, and a resumed run gives them values.
+        with model.distribute_strategy.scope():
+            model._symbolic_build(data_batch=tf.nest.map_structure(lambda array: array[:1], data.arrays))
 
     def run(self, step: int, count: int, seed: int) -> None:
         """``count`` steps from ``step`` on, all of one epoch, in the order of ``seed``."""
@@ -57,7 +62,8 @@ class Loop:
     def _current(self) -> TrainSteps:
         """The compiled steps; anew when masks or hooks have made ``fit``'s own function anew."""
         # Runs what a masked model does before training, and gives the function whose identity tells of a new trace.
-        self.model.make_train_function()
+        with own_loop(self.model):
+            self.model.make_train_function()
         function = self.model.train_function
         if self._steps is None or function is not self._traced:
             self._traced = function
@@ -113,7 +119,7 @@ def fit(
     )  # fmt: skip
     history = next(one for one in listed.callbacks if isinstance(one, keras.callbacks.History))
     model.stop_training = False
-    with Resuming(checkpoints, checkpoint_every, model, data, listed.callbacks) as resuming:
+    with own_loop(model), Resuming(checkpoints, checkpoint_every, model, data, listed.callbacks) as resuming:
         listed.on_train_begin()
         begin = resuming.start(max(initial_epoch, model._initial_epoch or 0))
         logs: dict[str, Any] = dict(begin.logs)

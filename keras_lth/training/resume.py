@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_lth import files, surgery
 from keras_lth.callbacks.state import decode, encode, get_state, set_state
@@ -154,8 +153,6 @@ class Resuming:
         masks = Masks(part("masks"))
         snapshot = Snapshot(part("weights"), part("optimizer"), state["step"], part("seeds"))
         surgery.rewind(model, snapshot, masks or None, restore_optimizer=True)
-        # Metrics make their variables at their first batch.
-        model._symbolic_build(data_batch=tf.nest.map_structure(lambda array: array[:1], self._data.arrays))
         metrics = part("metrics")
         for value, variable in zip(metrics.values(), model.metrics_variables, strict=True):
             variable.assign(value)

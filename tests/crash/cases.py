@@ -108,7 +108,10 @@ class Bench:
             found += [f"the next run warned: {text}" for text in ended.warnings]
             self._ends[key] = found + differences(normal(read_tree(self.root)), self.wanted)
         there = self._held[key]
-        found = [f"{name} was safe and is lost" for kind, name in told if kind == "file" and name not in there["files"]]
+        found = list(there["broken"])
+        found += [
+            f"{name} was safe and is lost" for kind, name in told if kind == "file" and name not in there["files"]
+        ]
         for kind in ("lines", "events"):
             if (safe := max((n for which, n in told if which == kind), default=0)) > there[kind]:
                 found.append(f"{safe} {kind} were safe, {there[kind]} are left")
@@ -118,12 +121,16 @@ class Bench:
 def held(root: Path) -> dict[str, Any]:
     """What a folder holds: its files, the lines of the metrics, the events up to the last checkpoint."""
     run = root / "run"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the next run warns too, and is looked at
-        last = Checkpoints(run / "checkpoints").latest()
+    with warnings.catch_warnings(record=True) as broken:
+        warnings.simplefilter("always")
+        checkpoints = Checkpoints(run / "checkpoints")
+        last = None
+        for commit in checkpoints._commits():
+            last = checkpoints._load(commit) or last
     names = {path.removeprefix("run/") for path in read_tree(root)}
     lines = len(files.read_lines(run / "metrics.jsonl"))
-    return {"files": names, "lines": lines, "events": last.state["events"] if last is not None else 0}
+    events = last.state["events"] if last is not None else 0
+    return {"files": names, "lines": lines, "events": events, "broken": [str(warning.message) for warning in broken]}
 
 
 def normal(tree: Tree) -> Tree:
@@ -137,7 +144,7 @@ def normal(tree: Tree) -> Tree:
 def differences(found: Tree, wanted: Tree) -> list[str]:
     """A line a path."""
     return [
-        f"{path} {'differs' if path in found and path in wanted else 'is missing' if path in wanted else 'is left over'}"
+        f"{path} {('is left over' if path not in wanted else 'differs') if path in found else 'is missing'}"
         for path in sorted({*found, *wanted})
         if found.get(path, path) != wanted.get(path, path)
     ]
@@ -153,7 +160,7 @@ def results(root: Path) -> dict[str, Any]:
     return {"files": kept, "step": last.step, "state": last.state, "arrays": arrays}
 
 
-# Suites ----------------------------------------------------------------------------------------------------------------
+# Suites ---------------------------------------------------------------------------------------------------------------
 
 
 def deaths(bench: Bench) -> Iterator[Case]:

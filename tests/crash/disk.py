@@ -1,8 +1,8 @@
 """A disk that loses power: what is left of files and folders that were not synced.
 
 The model of POSIX, as pessimistic as it allows: what was written to a file is safe once that file was synced, a name
-(created, renamed, removed) once its folder was synced. Of everything else any part may be there: a file may have its name
-and no content, a rename may be there and an earlier one not.
+(created, renamed, removed) once its folder was synced. Of everything else any part may be there: a file may have its
+name and no content, a rename may be there and an earlier one not.
 """
 
 from __future__ import annotations
@@ -126,12 +126,12 @@ class Disk:
         return dict(_walk(self.top, "", lambda: True, lambda file: file.content()))
 
     def left(self, names: Callable[[], bool], part: Callable[[int], int]) -> dict[str, bytes | None]:
-        """What is left when the power goes: of the acts on names those where ``names()``; of the ``count`` waiting writes
-        of a file the first ``part(count)``."""
+        """What is left when the power goes: the acts on names where ``names()``, and of the ``count`` writes to a file
+        that wait the first ``part(count)``."""
         return dict(_walk(self.top, "", names, lambda file: file.content(part(len(file.waiting)))))
 
     def losses(self, seeds: range) -> dict[str, dict[str, bytes | None]]:
-        """Some ways to lose power: all that was not synced; only content; only names; a part by chance for each seed."""
+        """Some ways to lose power: without all that was not synced, only content, only names, or a part by chance."""
         ways = {
             "all that was not synced": self.left(lambda: False, lambda count: 0),
             "content that was not synced": self.left(lambda: True, lambda count: 0),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from keras_lth import files
 from keras_lth.files import local
 from keras_lth.files.checkpoints import Checkpoints
 from keras_lth.files.local import LocalStore
@@ -67,6 +68,26 @@ def _old_ones_removed_first() -> None:
     Checkpoints.save = save  # type: ignore[method-assign]
 
 
+def _parts_of_old_ones_first() -> None:
+    real = Checkpoints._remove
+
+    def remove(self: Checkpoints, names: list[str], *, settle: bool = False) -> None:
+        if settle:
+            for kind in ("safetensors", "state.json"):
+                real(self, [name.replace("manifest.json", kind) for name in names])
+        real(self, names, settle=settle)
+
+    Checkpoints._remove = remove  # type: ignore[method-assign]
+
+
+def _removals_not_settled() -> None:
+    LocalStore.settle = lambda self, folder: None  # type: ignore[method-assign]
+
+
+def _lines_stay() -> None:
+    files.keep_lines = lambda path, count: None
+
+
 def _nothing_swept() -> None:
     Checkpoints._leftovers = lambda self: []  # type: ignore[method-assign]
     local.abandoned = lambda *names: False  # type: ignore[assignment]
@@ -91,6 +112,9 @@ MUTANTS: dict[str, tuple[str, Callable[[], None]]] = {
     "in place": ("deaths", _in_place),
     "manifest first": ("deaths", _manifest_first),
     "old ones removed first": ("deaths", _old_ones_removed_first),
+    "parts of old ones removed first": ("deaths", _parts_of_old_ones_first),
+    "removals not settled": ("deaths", _removals_not_settled),
+    "lines stay": ("deaths", _lines_stay),
     "nothing swept": ("deaths", _nothing_swept),
     "errors ignored": ("errors", _errors_ignored),
 }

@@ -1,6 +1,10 @@
 // A library to preload. It counts the calls that a process makes on files under one folder, writes them down in memory
 // that outlives the process, and strikes at the n-th: the process dies before it, or in the middle of it, or the call
 // fails with an error of one's choice, once or from then on.
+//
+// A program that knows of it calls strike_arm. One that does not is armed by its environment: STRIKE_ROOT (the folder),
+// STRIKE_N, STRIKE_MODE, STRIKE_ERROR, STRIKE_KINDS, all numbers as below, and STRIKE_REPORT, a file outside the folder
+// that gets the head of struct Shared; its calls are counted and not written down.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -63,16 +67,45 @@ static char folder[PATH_MAX];
 static size_t folder_length;
 static int64_t strike_at;
 static int mode, error_number, kinds;
-static int armed;
+static int armed, keep_log;
+static int log_lock;
 static unsigned char ours[kFds];
 
 #define REAL(result, name, ...)                   \
   static result (*real_##name)(__VA_ARGS__);      \
   if (!real_##name) *(void**)&real_##name = dlsym(RTLD_NEXT, #name)
 
+static int64_t Number(const char* name, int64_t otherwise) {
+  const char* text = getenv(name);
+  return text ? strtoll(text, NULL, 10) : otherwise;
+}
+
+static void Arm(const char* root, int64_t n, int new_mode, int error, int counted) {
+  snprintf(folder, sizeof folder, "%s", root);
+  folder_length = strlen(folder);
+  memset(ours, 0, sizeof ours);
+  strike_at = n;
+  mode = new_mode;
+  error_number = error;
+  kinds = counted;
+  armed = 1;
+}
+
 __attribute__((constructor)) static void Begin(void) {
-  shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  const char* report = getenv("STRIKE_REPORT");
+  const char* root = getenv("STRIKE_ROOT");
+  int fd = -1;
+  if (report) {
+    fd = open(report, O_RDWR | O_CREAT, 0666);
+    if (fd < 0 || ftruncate(fd, sizeof *shared)) abort();
+  }
+  shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | (report ? 0 : MAP_ANONYMOUS), fd, 0);
   if (shared == MAP_FAILED) abort();
+  if (report) close(fd);
+  if (root) {
+    Arm(root, Number("STRIKE_N", -1), (int)Number("STRIKE_MODE", kCount), (int)Number("STRIKE_ERROR", EIO),
+        (int)Number("STRIKE_KINDS", ~kRead));
+  }
 }
 
 // What the program that holds the library calls ----------------------------------------------------------------------
@@ -88,14 +121,8 @@ void strike_reset(void) {
 }
 
 void strike_arm(const char* root, int64_t n, int new_mode, int error, int counted) {
-  snprintf(folder, sizeof folder, "%s", root);
-  folder_length = strlen(folder);
-  memset(ours, 0, sizeof ours);
-  strike_at = n;
-  mode = new_mode;
-  error_number = error;
-  kinds = counted;
-  armed = 1;
+  Arm(root, n, new_mode, error, counted);
+  keep_log = 1;
 }
 
 // Inside --------------------------------------------------------------------------------------------------------------
@@ -136,9 +163,12 @@ static void Die(void) {
 
 static void Note(int kind, int fd, int flags, const char* path, const char* path2, const void* data, int64_t size,
                  int64_t offset) {
+  if (!keep_log) return;
   int saved = errno;
   struct Record record = {kind, fd, flags, (int32_t)strlen(path), (int32_t)strlen(path2), (int32_t)size, offset};
   int64_t needed = (int64_t)sizeof record + record.path + record.path2 + record.data;
+  while (__atomic_exchange_n(&log_lock, 1, __ATOMIC_ACQUIRE)) {
+  }
   if (shared->used + needed > kArena) {
     fprintf(stderr, "strike: the log is full\n");
     abort();
@@ -152,16 +182,17 @@ static void Note(int kind, int fd, int flags, const char* path, const char* path
   to += record.path2;
   if (size) memcpy(to, data, (size_t)size);
   shared->used += needed;
+  __atomic_store_n(&log_lock, 0, __ATOMIC_RELEASE);
   errno = saved;
 }
 
 // Counts a call; 0: go on, -1: fail with errno, 1: tear.
 static int Struck(int kind, const char* path) {
   if (!(kinds & kind)) return 0;
-  int64_t number = shared->calls++;
+  int64_t number = __atomic_fetch_add(&shared->calls, 1, __ATOMIC_RELAXED);
   int hit = mode != kCount && (number == strike_at || (mode == kFailOn && number > strike_at));
   if (!hit) return 0;
-  if (shared->struck++ == 0) {
+  if (__atomic_fetch_add(&shared->struck, 1, __ATOMIC_RELAXED) == 0) {
     shared->kind = kind;
     snprintf(shared->path, PATH_MAX, "%s", path);
   }

@@ -46,7 +46,7 @@ def sparse_matmul(
     check_matrix(structure)
     relu = check_activation(activation)
     x, given, values, bias = _tensors(x, values, structure, bias)
-    _check_shape("x", x, ["...", structure.rows])
+    _check_shape("x", x, ("...", structure.rows))
     return _product(x, given, values, structure, None, bias, relu)
 
 
@@ -82,7 +82,7 @@ def sparse_conv2d(
     conv = (*check_strides(strides), check_padding(padding))
     relu = check_activation(activation)
     x, given, values, bias = _tensors(x, values, structure, bias)
-    _check_shape("x", x, [None, None, None, structure.rows])
+    _check_shape("x", x, (None, None, None, structure.rows))
     if not conv[2] and x.shape.rank == 4:
         for size, side in zip(x.shape[1:3], kernel, strict=True):
             if size is not None and size < side:
@@ -102,20 +102,20 @@ def _product(
     loaded = library.load()
     where = _where(x, loaded, conv is not None)
     if where == "plain":
-        weights = tf.cast(values, tf.float32)
+        weights = _cast(values, tf.float32)
         if conv is None:
             y = plain.matmul(x, weights, structure, bias, relu)
         else:
             y = plain.conv2d(x, weights, structure, conv, bias, relu)
-        return tf.cast(y, dtype)
+        return _cast(y, dtype)
     assert loaded is not None
     library.set_threads()
     arrays = [*tensors.indices(structure), tensors.geometry(structure, conv)]
     if where == "xla":
         assert loaded.xla_target is not None
-        return tf.cast(xla.product(loaded.xla_target, x, values, arrays, bias, relu, conv is not None), dtype)
+        return _cast(xla.product(loaded.xla_target, x, values, arrays, bias, relu, conv is not None), dtype)
     run = loaded.ops.keras_lth_sparse_matmul if conv is None else loaded.ops.keras_lth_sparse_conv2d
-    return tf.cast(run(x, values, *arrays, [] if bias is None else [bias], relu=relu), dtype)
+    return _cast(run(x, values, *arrays, [] if bias is None else [bias], relu=relu), dtype)
 
 
 def _where(x: Any, loaded: library.Library | None, conv: bool) -> str:
@@ -133,30 +133,37 @@ def _where(x: Any, loaded: library.Library | None, conv: bool) -> str:
 
 def _tensors(x: Any, values: Any, structure: SparseStructure, bias: Any) -> tuple[Any, Any, Any, Any]:
     """x in float32, the dtype it had, values in float32 or bfloat16, bias in float32 or None."""
-    x = _float("x", x)
-    values = _float("values", values)
-    _check_shape("values", values, [structure.stored, *structure.block])
-    values = values if values.dtype == tf.bfloat16 else tf.cast(values, tf.float32)
+    x, values = _float("x", x), _float("values", values)
+    _check_shape("values", values, (structure.stored, *structure.block))
+    if values.dtype != tf.bfloat16:
+        values = _cast(values, tf.float32)
     if bias is not None:
-        bias = tf.cast(_float("bias", bias), tf.float32)
-        _check_shape("bias", bias, [structure.cols])
-    return tf.cast(x, tf.float32), x.dtype, values, bias
+        bias = _cast(_float("bias", bias), tf.float32)
+        _check_shape("bias", bias, (structure.cols,))
+    return _cast(x, tf.float32), x.dtype, values, bias
 
 
 def _float(name: str, value: Any) -> Any:
-    tensor = tf.convert_to_tensor(value)
+    tensor = value if isinstance(value, tf.Tensor) else tf.convert_to_tensor(value)
     if tensor.dtype not in FLOATS:
         raise TypeError(f"{name} is {tensor.dtype.name}; supported are float32, bfloat16 and float16")
     return tensor
 
 
-def _check_shape(name: str, tensor: Any, wanted: list[Any]) -> None:
+def _cast(tensor: Any, dtype: Any) -> Any:
+    # tf.cast of what has the dtype already costs as much as a small product.
+    return tensor if tensor.dtype == dtype else tf.cast(tensor, dtype)
+
+
+def _check_shape(name: str, tensor: Any, wanted: tuple[Any, ...]) -> None:
     """Raises ValueError where what is known of the shape is wrong; a leading "..." stands for any dims."""
-    shape = tensor.shape
-    if shape.rank is None:
+    if tensor.shape.rank is None:
         return
-    sizes = wanted[1:] if wanted[0] == "..." else wanted
-    ranks = shape.rank >= len(sizes) if wanted[0] == "..." else shape.rank == len(sizes)
-    if not ranks or not shape[shape.rank - len(sizes) :].is_compatible_with(sizes):
+    shape = tuple(tensor.shape)
+    any_rank = wanted[0] == "..."
+    sizes = wanted[1:] if any_rank else wanted
+    last = shape[len(shape) - len(sizes) :] if len(shape) >= len(sizes) else ()
+    fits = all(None in (size, side) or size == side for size, side in zip(last, sizes, strict=False))
+    if not fits or len(last) != len(sizes) or not (any_rank or len(shape) == len(sizes)):
         text = ", ".join("." if size is None else str(size) for size in wanted)
-        raise ValueError(f"{name} has shape {tuple(shape)}; the structure needs [{text}]")
+        raise ValueError(f"{name} has shape {shape}; the structure needs [{text}]")

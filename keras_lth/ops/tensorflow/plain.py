@@ -43,5 +43,5 @@ def conv2d(x: Any, values: Any, structure: SparseStructure, conv: tuple[int, int
 
 
 def _epilogue(y: Any, bias: Any, relu: bool) -> Any:
-    shifted = y if bias is None else tf.nn.bias_add(y, bias) if len(y.shape) > 1 else y + bias
+    shifted = y if bias is None else y + bias
     return tf.nn.relu(shifted) if relu else shifted

@@ -46,15 +46,17 @@ def geometry(structure: SparseStructure, conv: tuple[int, int, bool] | None = No
 
 
 def _once(structure: SparseStructure, what: str, make: Any) -> Tensors:
+    if not tf.executing_eagerly() and not tf.compat.v1.get_default_graph().building_function:
+        # A graph of TensorFlow 1 captures nothing.
+        return tuple(map(tf.constant, make()))
     # By identity: hashing a structure reads all its indices.
     key = (id(structure), what)
     found = _made.get(key)
-    if found is not None:
-        return found
-    with tf.init_scope(), tf.device("/CPU:0"):
-        # Copies, so that writing to the NumPy arrays cannot change what a kernel has checked.
-        tensors = tuple(tf.constant(array) for array in make())
-        if tf.executing_eagerly():
-            _made[key] = tensors
-            weakref.finalize(structure, _made.pop, key, None)
-    return tensors
+    if found is None:
+        with tf.init_scope(), tf.device("/CPU:0"):
+            # Copies, so that writing to the NumPy arrays cannot change what a kernel has checked.
+            found = tuple(map(tf.constant, make()))
+            if tf.executing_eagerly():
+                _made[key] = found
+                weakref.finalize(structure, _made.pop, key, None)
+    return found

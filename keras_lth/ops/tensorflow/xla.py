@@ -22,6 +22,7 @@ __all__ = ["available", "in_xla", "product"]
 # In the order of `Op` in cc/tf/problem.h.
 FORWARD, GRAD_INPUT, GRAD_VALUES = range(3)
 CONV = 3
+STRUCTURE = 6  # tensors: five index arrays and the geometry
 # Rows of a product, images of a convolution.
 TILE = {False: 32, True: 8}
 
@@ -61,29 +62,26 @@ def product(target: str, x: Any, values: Any, structure: list[Any], bias: Any, r
       conv: whether it is a convolution.
     """
     biases = [] if bias is None else [bias]
+    sizes = structure[-1].shape.as_list()
     if conv:
-        return _Calls(target, structure, values, x.shape[1:3].as_list()).product(relu, x, values, *biases)
+        return _Calls(target, sizes, values, x.shape[1:3].as_list()).product(relu, x, values, structure, biases)
     # The last axis only is the kernel's.
-    sizes = tf.concat([tf.shape(x)[:-1], [structure[-1].shape[2]]], 0)
-    static = [*x.shape[:-1], structure[-1].shape[2]]
-    y = _Calls(target, structure, values, None).product(relu, _rows(x, structure[-1].shape[1]), values, *biases)
-    return tf.ensure_shape(tf.reshape(y, sizes), static)
-
-
-def _rows(x: Any, last: int) -> Any:
-    if not x.shape.is_fully_defined():
-        return tf.reshape(x, [-1, last])
-    return tf.reshape(x, [x.shape.num_elements() // last, last])
+    inputs, outputs = sizes[1:3]
+    rows = x.shape.num_elements() // inputs if x.shape.is_fully_defined() else -1
+    y = _Calls(target, sizes, values, None).product(relu, tf.reshape(x, [rows, inputs]), values, structure, biases)
+    return tf.ensure_shape(tf.reshape(y, tf.concat([tf.shape(x)[:-1], [outputs]], 0)), [*x.shape[:-1], outputs])
 
 
 class _Calls:
-    """The three custom calls of one product, which differentiate into one another."""
+    """The three custom calls of one product, which differentiate into one another.
 
-    def __init__(self, target: str, structure: list[Any], values: Any, pixels: list[int] | None) -> None:
+    The structure's tensors are arguments of what is differentiated, not closed over: in the gradient of a loop
+    TensorFlow finds loop invariants among the former, and fails on eager tensors among the latter.
+    """
+
+    def __init__(self, target: str, sizes: list[int], values: Any, pixels: list[int] | None) -> None:
         self.target = target
-        self.structure = structure
         self.values = values.shape.as_list()
-        sizes = structure[-1].shape.as_list()
         self.conv = pixels is not None
         self.inputs, self.outputs = [sizes[1]], [sizes[2]]
         if pixels is not None:
@@ -91,63 +89,76 @@ class _Calls:
             out = [-(-n // s) if same else (n - k) // s + 1 for n, k, s in zip(pixels, kernel, strides, strict=True)]
             self.inputs, self.outputs = [*pixels, sizes[1]], [*out, sizes[2]]
 
-    def product(self, relu: bool, x: Any, values: Any, *biases: Any) -> Any:
+    def product(self, relu: bool, x: Any, values: Any, structure: Sequence[Any], biases: Sequence[Any] = ()) -> Any:
         @tf.custom_gradient
-        def run(x: Any, values: Any, *biases: Any) -> Any:
-            y = self._forward(x, values, biases, relu)
+        def run(x: Any, values: Any, *rest: Any) -> Any:
+            structure, biases = rest[:STRUCTURE], rest[STRUCTURE:]
+            y = self._forward(x, values, structure, biases, relu)
 
             def gradients(dy: Any) -> Any:
                 if relu:
                     dy = tf.raw_ops.ReluGrad(gradients=dy, features=tf.stop_gradient(y))
+                dx, dvalues = self._both(x, dy, values, structure)
                 db = [tf.reduce_sum(tf.reshape(dy, [-1, self.outputs[-1]]), 0) for _ in biases]
-                return [self.grad_input(dy, values), self.grad_values(x, dy, values.dtype), *db]
+                return [dx, dvalues, *[None] * STRUCTURE, *db]
 
             return y, gradients
 
-        return run(x, values, *biases)
+        return run(x, values, *structure, *biases)
 
-    def grad_input(self, dy: Any, values: Any) -> Any:
+    def _both(self, x: Any, dy: Any, values: Any, structure: Sequence[Any]) -> tuple[Any, Any]:
+        """Gradients of the linear product for x and the values."""
+        return self.grad_input(dy, values, structure), tf.cast(self.grad_values(x, dy, structure), values.dtype)
+
+    def grad_input(self, dy: Any, values: Any, structure: Sequence[Any]) -> Any:
         @tf.custom_gradient
-        def run(dy: Any, values: Any) -> Any:
-            dx = self._grad_input(dy, values)
-            return dx, lambda g: (self.product(False, g, values), self.grad_values(g, dy, values.dtype))
+        def run(dy: Any, values: Any, *structure: Any) -> Any:
+            def gradients(g: Any) -> Any:
+                dvalues = tf.cast(self.grad_values(g, dy, structure), values.dtype)
+                return [self.product(False, g, values, structure), dvalues, *[None] * STRUCTURE]
 
-        return run(dy, values)
+            return self._grad_input(dy, values, structure), gradients
 
-    def grad_values(self, x: Any, dy: Any, dtype: Any) -> Any:
+        return run(dy, values, *structure)
+
+    def grad_values(self, x: Any, dy: Any, structure: Sequence[Any]) -> Any:
         @tf.custom_gradient
-        def run(x: Any, dy: Any) -> Any:
-            return self._grad_values(x, dy), lambda g: (self.grad_input(dy, g), self.product(False, x, g))
+        def run(x: Any, dy: Any, *structure: Any) -> Any:
+            def gradients(g: Any) -> Any:
+                return [
+                    self.grad_input(dy, g, structure),
+                    self.product(False, x, g, structure),
+                    *[None] * STRUCTURE,
+                ]
 
-        return tf.cast(run(x, dy), dtype)
+            return self._grad_values(x, dy, structure), gradients
+
+        return run(x, dy, *structure)
 
     # Below no gradient may pass: a loop would be differentiated as such, where a tape watches its inputs.
 
-    def _forward(self, x: Any, values: Any, biases: Sequence[Any], relu: bool) -> Any:
+    def _forward(self, x: Any, values: Any, structure: Any, biases: Any, relu: bool) -> Any:
         x, values, *biases = map(tf.stop_gradient, (x, values, *biases))
 
         def one(tile: Any) -> Any:
-            rows = tile.shape[0]
-            return self._call(FORWARD, [tile, values], biases, [rows, *self.outputs], relu=relu)
+            return self._call(FORWARD, [tile, values, *structure, *biases], [tile.shape[0], *self.outputs], relu=relu)
 
         return self._stacked(one, x, self.inputs, self.outputs)
 
-    def _grad_input(self, dy: Any, values: Any) -> Any:
+    def _grad_input(self, dy: Any, values: Any, structure: Any) -> Any:
         dy, values = map(tf.stop_gradient, (dy, values))
 
         def one(tile: Any) -> Any:
             shape = [tile.shape[0], *self.inputs]
-            # Of x only the shape is read: the empty geometry stands for it.
-            extra = [(self.structure[-1], shape)] if self.conv else []
-            return self._call(GRAD_INPUT, [tile, values], extra, shape)
+            return self._call(GRAD_INPUT, [tile, values, *structure], shape, shape_of_x=shape if self.conv else None)
 
         return self._stacked(one, dy, self.outputs, self.inputs)
 
-    def _grad_values(self, x: Any, dy: Any) -> Any:
+    def _grad_values(self, x: Any, dy: Any, structure: Any) -> Any:
         x, dy = map(tf.stop_gradient, (x, dy))
 
         def one(x: Any, dy: Any) -> Any:
-            return self._call(GRAD_VALUES, [x, dy], [], self.values)
+            return self._call(GRAD_VALUES, [x, dy, *structure], self.values)
 
         if x.shape[0] is not None and dy.shape[0] is not None:
             return one(x, dy)
@@ -173,15 +184,25 @@ class _Calls:
         missing = tf.maximum(tile, -(-rows // tile) * tile) - rows
         return tf.reshape(tf.pad(x, [[0, missing], *[[0, 0]] * len(sizes)]), [-1, tile, *sizes])
 
-    def _call(self, op: int, first: list[Any], extra: Sequence[Any], shape: list[int], *, relu: bool = False) -> Any:
-        pairs = [given if isinstance(given, tuple) else (given, given.shape.as_list()) for given in extra]
-        pairs = [(given, given.shape.as_list()) for given in (*first, *self.structure)] + pairs
+    def _call(
+        self,
+        op: int,
+        arguments: list[Any],
+        shape: list[int],
+        *,
+        relu: bool = False,
+        shape_of_x: list[int] | None = None,
+    ) -> Any:
+        shapes = [argument.shape.as_list() for argument in arguments]
+        if shape_of_x is not None:
+            # Of x only the shape is read: the empty geometry stands for it.
+            arguments, shapes = [*arguments, arguments[-1]], [*shapes, shape_of_x]
         words = [tf.TensorShape(shape).num_elements(), op + CONV * self.conv]
-        words += [int(relu), int(first[1].dtype == tf.bfloat16), len(pairs)]
-        for _, dims in pairs:
+        words += [int(relu), int(arguments[1].dtype == tf.bfloat16), len(arguments)]
+        for dims in shapes:
             words += [len(dims), *dims]
         return xla_custom_call_v2(
-            operands=[given for given, _ in pairs],
+            operands=arguments,
             call_target_name=self.target,
             backend_config=" ".join(map(str, words)),
             has_side_effect=False,
