@@ -181,10 +181,10 @@ class Checkpoints:
         if not gone:
             return
         # A manifest goes first, for good: no checkpoint loses its files while it has one.
-        self._remove([commit.file(_MANIFEST) for commit in gone], settle=True)
-        self._remove([commit.file(kind) for commit in gone for kind in (_ARRAYS, _STATE)])
+        if self._remove([commit.file(_MANIFEST) for commit in gone], settle=True):
+            self._remove([commit.file(kind) for commit in gone for kind in (_ARRAYS, _STATE)])
 
-    def _remove(self, names: list[str], *, settle: bool = False) -> None:
+    def _remove(self, names: list[str], *, settle: bool = False) -> bool:
         try:
             for name in names:
                 self._store.remove(join(self.folder, name))
@@ -192,6 +192,8 @@ class Checkpoints:
                 self._store.settle(self.folder)
         except OSError as error:  # no reason to stop a run: the next `save` tries again
             warnings.warn(f"an old checkpoint stays: {error}", stacklevel=4)
+            return False
+        return True
 
     def _load(self, commit: _Commit) -> Checkpoint | None:
         try:
@@ -239,7 +241,9 @@ class Checkpoints:
                 # The bytes that are parsed are those that were hashed: the file stays open.
                 found, said = fingerprint(file), entries[commit.file(kind)]
                 if found != said:
-                    raise ValueError(f"its manifest says {said}, it has {found}")
+                    size = said.get("bytes") if isinstance(said, dict) else None
+                    shorter = f"it has {found['bytes']} bytes, its manifest says {size}"
+                    raise ValueError("it has not the SHA-256 of its manifest" if size == found["bytes"] else shorter)
                 file.seek(0)
                 return parse(file)
         except FileNotFoundError:

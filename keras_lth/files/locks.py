@@ -108,9 +108,10 @@ class _FileLock:
         """The system keeps it."""
 
     def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with naming(self._folder / NAME, "release"):
+                os.close(descriptor)
 
 
 def this_process() -> dict[str, Any]:

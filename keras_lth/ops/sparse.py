@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -230,4 +229,6 @@ def _bits(values: Array) -> Array:
 
 
 def _tensors() -> Any:
-    return importlib.import_module("keras_lth.ops.tensorflow")
+    from keras_lth.ops import tensorflow as tensors
+
+    return tensors

@@ -117,8 +117,9 @@ class Resuming:
         self._terminated = True
 
     def _commit(self, epoch: int, inside: Inside | None, logs: Mapping[str, float]) -> None:
-        if self._store is None:
+        if self._store is None or self._lock is None:
             return
+        self._lock.check()
         snapshot = surgery.snapshot(self._model)
         arrays = {
             f"{part}/{path}": value

@@ -113,8 +113,9 @@ class Bench:
             f"{name} was safe and is lost" for kind, name in told if kind == "file" and name not in there["files"]
         ]
         for kind in ("lines", "events"):
-            if (safe := max((n for which, n in told if which == kind), default=0)) > there[kind]:
-                found.append(f"{safe} {kind} were safe, {there[kind]} are left")
+            count = max((n for which, n in told if which == kind), default=0)
+            if count > there[kind]:
+                found.append(f"{count} {kind} were safe, {there[kind]} are left")
         case.wrong += [f"{what}: {text}" if what else text for text in found + self._ends[key]]
 
 

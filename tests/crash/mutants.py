@@ -71,11 +71,11 @@ def _old_ones_removed_first() -> None:
 def _parts_of_old_ones_first() -> None:
     real = Checkpoints._remove
 
-    def remove(self: Checkpoints, names: list[str], *, settle: bool = False) -> None:
+    def remove(self: Checkpoints, names: list[str], *, settle: bool = False) -> bool:
         if settle:
             for kind in ("safetensors", "state.json"):
                 real(self, [name.replace("manifest.json", kind) for name in names])
-        real(self, names, settle=settle)
+        return real(self, names, settle=settle)
 
     Checkpoints._remove = remove  # type: ignore[method-assign]
 

@@ -19,9 +19,14 @@ MEMORY = Path("/dev/shm")
 
 
 @functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="strike_")
+
+
+@functools.cache
 def library() -> Path:
-    """The compiled library, for this test process."""
-    return build(Path(tempfile.mkdtemp(prefix="strike_")))
+    """The compiled library; it goes when this process ends."""
+    return build(Path(_folder().name))
 
 
 def cases(suite: str, mutant: str = "") -> list[dict[str, Any]]:

@@ -55,9 +55,11 @@ class MemoryStore(stores.ObjectStore):
         hit = self._strike is not None and (number == self._strike or (self._lasting and number > self._strike))
         if hit and not self._after:
             self._fail(kind, path)
-        yield
-        if hit:
-            self._fail(kind, path)
+        try:
+            yield
+        finally:
+            if hit:
+                self._fail(kind, path)
 
     def _fail(self, kind: str, path: str) -> None:
         self.struck += 1

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import random
+import stat
 import subprocess
 import sys
 import textwrap
@@ -135,3 +138,89 @@ def test_a_full_disk_tears_at_most_the_last_line(tmp_path: Path, monkeypatch: py
     assert files.read_lines(path) == ["one"]
     files.append_line(path, "three")
     assert files.read_lines(path) == ["one", "three"]
+
+
+def test_keep_lines(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    files.keep_lines(path, 0)
+    assert not path.exists()
+    path.write_bytes(b"a\n\nb\nto")
+    inode = path.stat().st_ino
+    for count, content in ((3, b"a\n\nb\n"), (2, b"a\n\n"), (0, b"")):
+        files.keep_lines(path, count)
+        assert path.read_bytes() == content
+        path.write_bytes(b"a\n\nb\n")
+    files.keep_lines(path, 3)
+    with pytest.raises(ValueError, match="has 3 lines, 4 were written: it was edited or another file"):
+        files.keep_lines(path, 4)
+    assert path.read_bytes() == b"a\n\nb\n" and path.stat().st_ino != inode
+    inode = path.stat().st_ino
+    files.keep_lines(path, 3)
+    assert path.stat().st_ino == inode  # nothing to cut: not written again
+
+
+# leftovers -------------------------------------------------------------------------------------------------------
+
+
+def test_temporaries_of_dead_writers_of_this_file_are_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as living:
+        left = [f".x.{dead.pid}.tmp", f".x.{os.getpid()}.tmp"]
+        kept = [f".x.{living.pid}.tmp", f".y.{dead.pid}.tmp", ".x.tmp", ".x.1e9.tmp", f"x.{dead.pid}.tmp"]
+        for name in left + kept:
+            (tmp_path / name).write_bytes(b"part")
+        files.write_atomic(tmp_path / "x", b"whole")
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "x"])
+        living.communicate(b"\n")
+
+
+def test_chunks_are_written_in_order_and_small_ones_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    real = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    rng = random.Random(0)
+    lengths = [0, 1, 5, 1 << 20, 3, 7, (1 << 21) + 3, 0, 9, 11, (1 << 20) - 1, 2]
+    chunks = [rng.randbytes(length) for length in lengths]
+    files.write_atomic(tmp_path / "x", [memoryview(chunk) if len(chunk) % 2 else chunk for chunk in chunks])
+    assert (tmp_path / "x").read_bytes() == b"".join(chunks)
+    assert len(sizes) < len(lengths) and sum(sizes) == sum(lengths)
+    files.write_atomic(tmp_path / "empty", [])
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+def test_reading_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=f"cannot read {tmp_path}: it is a folder"):
+        files.read_bytes(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="it is no regular file"):
+        files.read_bytes(tmp_path / "pipe")
+    with pytest.raises(FileNotFoundError, match="absent"):
+        files.read_bytes(tmp_path / "absent")
+    with pytest.raises(NotADirectoryError):
+        (tmp_path / "file").write_bytes(b"")
+        files.list_names(tmp_path / "file")
+    assert files.list_names(tmp_path) == ["file", "pipe"] and files.list_names(tmp_path / "absent") == []
+    files.remove(tmp_path / "file")
+    files.remove(tmp_path / "file")
+    assert files.list_names(tmp_path) == ["pipe"]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_file_systems_that_cannot_sync_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output") if code == errno.EIO else contextlib.nullcontext():
+        files.write_atomic(tmp_path / "new" / "x", b"1")
+        assert (tmp_path / "new" / "x").read_bytes() == b"1"

@@ -1,0 +1,334 @@
+"""A run in an object store: the same functions, no renames; every call of the store may fail, or be the last."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_lth import files
+from keras_lth.files import heartbeat, stores
+from keras_lth.files.checkpoints import Checkpoints
+from keras_lth.masks import Masks
+from tests.crash import imp
+from tests.files.memory import Killed, MemoryStore
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryStore]:
+    store = MemoryStore()
+    stores.register("mem", store)
+    monkeypatch.setattr(heartbeat, "SETTLE", 0.0)
+    yield store
+    stores.register("mem", None)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lock of")]
+
+
+# functions -------------------------------------------------------------------------------------------------------
+
+
+def test_every_function_takes_such_paths(memory: MemoryStore) -> None:
+    folder = "mem://bucket/run"
+    assert files.list_names(folder) == [] and files.read_lines(f"{folder}/x") == []
+    assert files.join(folder, "a", "b") == files.join(folder + "/", "a", "b") == f"{folder}/a/b"
+    assert not files.is_local(folder) and files.is_local("runs/x") and files.is_local(Path("/x"))
+    files.write_atomic(f"{folder}/a", b"one")
+    files.write_atomic(f"{folder}/a", [b"tw", memoryview(b"o")])
+    files.write_atomic(f"{folder}/sub/b", b"")
+    assert files.read_bytes(f"{folder}/a") == b"two" and files.list_names(folder) == ["a", "sub"]
+    files.write_manifest(folder, ["a", "sub/b"])
+    assert files.check_manifest(folder) == ["a", "sub/b"]
+    memory.objects[f"{folder}/a"] = b"twp"
+    with pytest.raises(ValueError, match="mem://bucket/run/a was changed"):
+        files.check_manifest(folder)
+    files.remove(f"{folder}/a")
+    files.remove(f"{folder}/a")
+    with pytest.raises(ValueError, match="'a', which is not a file"):
+        files.check_manifest(folder)
+    with pytest.raises(FileNotFoundError, match="mem://bucket/run/a"):
+        files.read_bytes(f"{folder}/a")
+    masks = Masks({"w": np.eye(3, dtype=bool)})
+    masks.save(f"{folder}/masks")
+    assert Masks.load(f"{folder}/masks") == masks
+    memory.objects[f"{folder}/masks"] = b"x"
+    with pytest.raises(ValueError, match="mem://bucket/run/masks is not a keras_lth masks: it has no safe"):
+        Masks.load(f"{folder}/masks")
+
+
+def test_lines(memory: MemoryStore) -> None:
+    path = "mem://b/metrics.jsonl"
+    for text in ("a", "", "é"):
+        files.append_line(path, text)
+    assert memory.objects[path] == "a\n\né\n".encode() and files.read_lines(path) == ["a", "", "é"]
+    memory.objects[path] += b"torn by something else"
+    files.append_line(path, "b")
+    assert files.read_lines(path) == ["a", "", "é", "b"]
+    files.keep_lines(path, 2)
+    assert memory.objects[path] == b"a\n\n"
+    memory.calls.clear()
+    files.keep_lines(path, 2)
+    assert "put" not in {kind for kind, _ in memory.calls}
+    with pytest.raises(ValueError, match="has 2 lines, 3 were written"):
+        files.keep_lines(path, 3)
+
+
+def test_a_path_that_lost_a_slash() -> None:
+    for function in (files.read_bytes, files.list_names, Checkpoints, files.DirectoryLock):
+        with pytest.raises(ValueError, match=r"gs:/bucket/run has lost a slash in a pathlib.Path: give gs://"):
+            function(Path("gs://bucket/run"))
+
+
+def test_file_scheme_is_local(tmp_path: Path) -> None:
+    files.write_atomic(f"file://{tmp_path}/x", b"1")
+    assert (tmp_path / "x").read_bytes() == b"1" and files.is_local(f"file://{tmp_path}")
+
+
+# checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints(memory: MemoryStore) -> None:
+    folder = "mem://bucket/run/checkpoints"
+    store = Checkpoints(folder)
+    assert store.latest() is None
+    for step in range(4):
+        store.save(step, {"w": np.full(3, step)}, {"step": step})
+    assert store.steps() == [2, 3] and len(memory.objects) == 6
+    puts = [path.split(".", 1)[1] for kind, path in memory.calls if kind == "put"]
+    assert puts == ["safetensors", "state.json", "manifest.json"] * 4  # the manifest is the commit
+    memory.objects[f"{folder}/000004_step_3.safetensors"] = b""
+    memory.objects[f"{folder}/notes.txt"] = b""
+    other = Checkpoints(folder)
+    with pytest.warns(
+        UserWarning, match="step 3 is passed over: mem://bucket/run/checkpoints/000004_step_3.safetensors"
+    ):
+        found = other.latest()
+    assert found is not None and found.step == 2 and found.arrays["w"].tolist() == [2, 2, 2]
+    memory.calls.clear()
+    with pytest.warns(UserWarning, match="step 3"):
+        other.latest()
+    assert [kind for kind, path in memory.calls if "000003" in path] == ["read"] * 3  # each object once
+
+
+def test_who_may_not_remove_can_still_save(memory: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "no right to delete", path)
+
+    store = Checkpoints("mem://b", 1)
+    store.save(1, {}, {})
+    monkeypatch.setattr(memory, "remove", refuse)
+    with pytest.warns(UserWarning, match="an old checkpoint stays: .*no right to delete"):
+        store.save(2, {}, {})
+    found = Checkpoints("mem://b").latest()
+    assert found is not None and found.step == 2
+
+
+# a whole run -----------------------------------------------------------------------------------------------------
+
+RUN = "mem://bucket/run"
+
+
+def run(store: MemoryStore, arm: Callable[[], None] | None = None) -> tuple[str, list[str], list[tuple[str, Any]]]:
+    """The program of tests/crash, in this process: (how it ended, its warnings, what it was told to be safe)."""
+    told: list[tuple[str, Any]] = []
+    if arm is None:
+        store.arm(None)
+    else:
+        arm()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            imp.run(RUN, 2, lambda what, which: told.append((what, which)))
+            ended = "well"
+        except OSError as error:
+            assert error.filename and str(error.filename).startswith(RUN)
+            ended = "error"
+        except Killed:
+            ended = "killed"
+    return ended, [str(warning.message) for warning in caught], told
+
+
+def without_lock(store: MemoryStore) -> dict[str, bytes]:
+    return {path: data for path, data in store.objects.items() if not path.endswith(".lock")}
+
+
+def check(store: MemoryStore, told: list[tuple[str, Any]], wanted: dict[str, bytes]) -> None:
+    """What was safe is there, and the next run ends as it should."""
+    store.arm(None)
+    last = Checkpoints(f"{RUN}/checkpoints").latest()
+    events = max((n for what, n in told if what == "events"), default=0)
+    assert (last.state["events"] if last is not None else 0) >= events
+    assert len(files.read_lines(f"{RUN}/metrics.jsonl")) >= max((n for what, n in told if what == "lines"), default=0)
+    assert {name for what, name in told if what == "file"} <= {path.removeprefix(RUN + "/") for path in store.objects}
+    ended, warned, _ = run(store)
+    assert (ended, warned) == ("well", [])
+    assert without_lock(store) == wanted
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before its effect", "after its effect"])
+@pytest.mark.parametrize(
+    ("error", "lasting"),
+    [(OSError, False), (OSError, True), (Killed, True)],
+    ids=["an error", "errors from there on", "death"],
+)
+def test_every_call_of_the_store_fails(
+    memory: MemoryStore, error: type[BaseException], lasting: bool, after: bool
+) -> None:
+    assert run(memory)[:2] == ("well", [])
+    wanted, calls = without_lock(memory), len(memory.calls)
+    assert wanted.keys() == memory.objects.keys() and calls > 50
+    for n in range(calls):
+        memory.objects.clear()
+        ended, warned, told = run(memory, partial(memory.arm, n, error, after=after, lasting=lasting))
+        assert memory.struck >= 1
+        assert ended == "killed" if error is Killed else ended == "error" or warned, f"call {n} failed in silence"
+        # The dead process had the number of this one, which holds no lock now.
+        assert not heartbeat._held
+        check(memory, told, wanted)
+
+
+# lock ------------------------------------------------------------------------------------------------------------
+
+LOCK = f"{RUN}/.lock"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "PERIOD", 0.05)
+    monkeypatch.setattr(heartbeat, "PATIENCE", 0.4)
+
+
+def someone(**fields: Any) -> bytes:
+    return json.dumps({"pid": 7, "host": "other", "since": "then", "machine": "m", "token": "t", **fields}).encode()
+
+
+def test_lock_in_one_process(memory: MemoryStore) -> None:
+    with files.DirectoryLock(RUN) as lock:
+        lock.check()
+        for other in (lock, files.DirectoryLock(RUN)):
+            with pytest.raises(RuntimeError, match=rf"run is in use by process {os.getpid()} on .+ since 20\d\d-"):
+                other.acquire()
+        other.release()
+        with pytest.raises(RuntimeError, match="in use"):
+            other.acquire(lambda: False)
+        lock.check()
+    assert memory.objects == {}
+    with files.DirectoryLock(RUN):
+        pass
+
+
+def test_lock_that_its_holder_will_never_release(memory: MemoryStore, quick: None) -> None:
+    first, second = files.DirectoryLock(RUN), files.DirectoryLock(RUN)
+    first.acquire()
+    second.acquire(lambda: True)
+    time.sleep(0.2)
+    with pytest.raises(RuntimeError, match=rf"was lost to process {os.getpid()}"):
+        first.check()
+    first.release()
+    second.check()
+    assert json.loads(memory.objects[LOCK])["pid"] == os.getpid()
+    second.release()
+    assert memory.objects == {}
+
+
+def test_lock_of_a_dead_process_of_this_machine_is_taken_at_once(memory: MemoryStore) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    here = {"host": socket.gethostname(), "machine": heartbeat._machine()}
+    for pid in (child.pid, os.getpid()):
+        memory.objects[LOCK] = someone(pid=pid, **here)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with files.DirectoryLock(RUN):
+                pass
+
+
+@pytest.mark.parametrize("content", [someone(), b"", b"nonsense", b"[]", b"{}"])
+def test_lock_that_nobody_renews_is_taken_over_after_a_while(memory: MemoryStore, quick: None, content: bytes) -> None:
+    memory.objects[LOCK] = content
+    began = time.monotonic()
+    with pytest.warns(UserWarning, match="was in use by .*process"), files.DirectoryLock(RUN):
+        assert time.monotonic() - began >= 0.4
+        assert json.loads(memory.objects[LOCK])["pid"] == os.getpid()
+
+
+def test_lock_that_another_machine_renews(memory: MemoryStore, quick: None) -> None:
+    memory.objects[LOCK] = someone(beat=0)
+    timer = threading.Timer(0.2, lambda: memory.objects.update({LOCK: someone(beat=1)}))
+    timer.start()
+    with (
+        pytest.warns(UserWarning, match="was in use"),
+        pytest.raises(RuntimeError, match="run is in use by process 7 on other since then"),
+    ):
+        files.DirectoryLock(RUN).acquire()
+    timer.join()
+    assert memory.objects == {LOCK: someone(beat=1)}
+
+
+def test_lock_is_renewed(memory: MemoryStore, quick: None) -> None:
+    with files.DirectoryLock(RUN) as lock:
+        before = json.loads(memory.objects[LOCK])
+        deadline = time.monotonic() + 10
+        while json.loads(memory.objects[LOCK])["beat"] < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        after = json.loads(memory.objects[LOCK])
+        assert after == {**before, "beat": after["beat"]} and after["beat"] >= 3
+        lock.check()
+
+
+def test_two_that_take_it_in_the_same_moment(memory: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = memory.put
+
+    def overtaken(path: str, data: bytes) -> None:
+        real(path, data)
+        real(path, someone())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "put", overtaken)
+        with pytest.raises(RuntimeError, match="in use by process 7 on other"):
+            files.DirectoryLock(RUN).acquire()
+    assert memory.objects == {LOCK: someone()} and not heartbeat._held
+
+
+def test_lock_that_was_lost_or_could_not_be_renewed(memory: MemoryStore, quick: None) -> None:
+    for content, match in ((someone(), "was lost to process 7 on other since then"), (None, "lost to another process")):
+        lock = files.DirectoryLock(RUN)
+        lock.acquire()
+        memory.objects.clear()
+        if content is not None:
+            memory.objects[LOCK] = content
+        time.sleep(0.2)
+        with pytest.raises(RuntimeError, match=match):
+            lock.check()
+        lock.release()
+        assert memory.objects == ({LOCK: content} if content is not None else {})
+        memory.objects.clear()
+    with files.DirectoryLock(RUN) as lock:
+        memory.arm(0, lasting=True)
+        time.sleep(0.5)
+        assert memory.struck >= 1
+        with pytest.raises(RuntimeError, match=r"could not be renewed for \d+ s: it may be another's"):
+            lock.check()
+        memory.arm(None)
+        time.sleep(0.2)
+        lock.check()
+
+
+def test_release_without_the_network(memory: MemoryStore) -> None:
+    lock = files.DirectoryLock(RUN)
+    lock.acquire()
+    memory.arm(0, lasting=True)
+    with pytest.warns(UserWarning, match="the lock of mem://bucket/run stays, the next run will wait for it"):
+        lock.release()
+    assert not heartbeat._held
