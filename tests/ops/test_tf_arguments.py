@@ -202,3 +202,24 @@ def test_indices_are_checked_again_when_they_change() -> None:
         with pytest.raises(tf.errors.InvalidArgumentError, match="others holds a number"):
             run(MATRIX.x)
         good["others"].assign(S.others)
+
+
+def test_indices_under_xla_that_are_no_structure(capfd: pytest.CaptureFixture[str]) -> None:
+    """TensorFlow exports no way for a custom call to fail: the result is NaN, and stderr says why."""
+    loaded = tf_ops.library.load()
+    assert loaded is not None
+    target = loaded.xla_target
+
+    @tf.function(jit_compile=True, autograph=False)
+    def run(others: Any) -> Any:
+        arrays = [S.starts, others, S.row_starts, S.row_others, S.row_ids]
+        structure = [*map(tf.convert_to_tensor, arrays), inputs(S)["geometry"]]
+        return tf_ops.xla.product(
+            target, tf.constant(MATRIX.x), tf.constant(MATRIX.values), structure, None, False, False
+        )
+
+    np.testing.assert_allclose(run(tf.constant(S.others)), MATRIX.x @ MATRIX.kernel, rtol=1e-5, atol=1e-5)
+    result = run(tf.constant(changed(S.others, 0, 77)))
+    assert result.shape == (4, 9)
+    assert np.isnan(result).all()
+    assert "a sparse product under XLA failed: others holds a number" in capfd.readouterr().err
