@@ -16,6 +16,11 @@ namespace keras_lth::sparse {
 
 namespace {
 
+// A kernel of one pixel over few pixels is a small product, for which spmm.h has loops of its own.
+bool IsSmallProduct(const ConvShape& flat, const Structure& structure) {
+  return structure.taps == 1 && flat.batch == 1 && flat.height == 1 && flat.stride_width == 1 && flat.width <= 128;
+}
+
 unsigned Threads(const Run& run, double multiplies) {
   constexpr double kWorth = 1e6;  // multiplications that pay for waking a thread
   if (run.threads != 0) return run.threads;
@@ -26,17 +31,23 @@ Work WorkOf(const Structure& s, std::int64_t width, std::int64_t channels_in, st
   return {s.stored * s.block_rows * s.block_cols, width, channels_in, channels_out};
 }
 
-// Where the lanes' pixels are at a position, for reading.
+// Where pixels are, for reading.
 class Reader {
  public:
   Reader(const float* pixels, std::int64_t height, std::int64_t width, std::int64_t channels)
-      : pixels_(pixels), height_(height), width_(width), channels_(channels),
+      : pixels_(pixels),
+        height_(height),
+        width_(width),
+        channels_(channels),
         zeros_(static_cast<std::size_t>(channels), 0.0F) {}
 
-  // The pixel, or zeros outside the image and where there is none.
-  const float* At(std::int64_t image, std::int64_t y, std::int64_t x) const {
-    if (image < 0 || y < 0 || y >= height_ || x < 0 || x >= width_) return zeros_.data();
-    return pixels_ + ((image * height_ + y) * width_ + x) * channels_;
+  // The row's number, or -1 outside the image and where there is none.
+  std::int64_t Row(std::int64_t image, std::int64_t y) const {
+    return image < 0 || y < 0 || y >= height_ ? -1 : image * height_ + y;
+  }
+  // The pixel, or zeros outside the image.
+  const float* At(std::int64_t row, std::int64_t x) const {
+    return row < 0 || x < 0 || x >= width_ ? zeros_.data() : pixels_ + (row * width_ + x) * channels_;
   }
 
  private:
@@ -45,28 +56,21 @@ class Reader {
   std::vector<float> zeros_;
 };
 
-// The memory of a pixel is asked for while the pixel before is transposed.
 void PackPatch(const Plan& plan, const ConvKernels& kernels, const Reader& reader, const Lane* lanes, float* patch) {
-  const float* pixels[2][kMostLanes];
-  float* target = nullptr;
-  int turn = 0;
-  const auto pack = [&](int which) { kernels.pack(pixels[which], plan.channels_in, target, plan.plane * plan.lanes); };
   for (std::int64_t py = 0; py < plan.y.Patch(); ++py) {
     if (py % plan.y.split >= plan.y.reach) continue;
+    std::int64_t rows[kMostLanes], first[kMostLanes];
+    for (std::int64_t i = 0; i < plan.lanes; ++i) {
+      rows[i] = reader.Row(lanes[i].image, plan.y.src_first + lanes[i].y * plan.y.split + py);
+      first[i] = plan.x.src_first + lanes[i].x * plan.x.split;
+    }
     for (std::int64_t px = 0; px < plan.x.Patch(); ++px) {
       if (px % plan.x.split >= plan.x.reach) continue;
-      for (std::int64_t i = 0; i < plan.lanes; ++i) {
-        const float* pixel = reader.At(lanes[i].image, plan.y.src_first + lanes[i].y * plan.y.split + py,
-                                       plan.x.src_first + lanes[i].x * plan.x.split + px);
-        for (std::int64_t c = 0; c < plan.channels_in; c += 16) __builtin_prefetch(pixel + c);
-        pixels[turn][i] = pixel;
-      }
-      if (target != nullptr) pack(1 - turn);
-      target = patch + plan.At(py, px) * plan.lanes;
-      turn = 1 - turn;
+      const float* pixels[kMostLanes];
+      for (std::int64_t i = 0; i < plan.lanes; ++i) pixels[i] = reader.At(rows[i], first[i] + px);
+      kernels.pack(pixels, plan.channels_in, patch + plan.At(py, px) * plan.lanes, plan.plane * plan.lanes);
     }
   }
-  if (target != nullptr) pack(1 - turn);
 }
 
 // A worker's memory: a patch, and `rest` vectors.
@@ -164,8 +168,7 @@ void PackGradient(const Plan& plan, const ConvKernels& kernels, const Reader& re
       for (std::int64_t l = 0; l < plan.lanes; ++l) {
         const std::int64_t y = lanes[l].y + i + r, x = lanes[l].x + at + t;
         const bool own = y >= lanes[l].own_y && x >= lanes[l].own_x;
-        pixels[l] = own ? reader.At(lanes[l].image, y, x) : reader.At(-1, 0, 0);
-        pixels[l] += first;
+        pixels[l] = reader.At(own ? reader.Row(lanes[l].image, y) : -1, x) + first;
       }
       kernels.pack(pixels, channels, grads + (r * vectors + t) * plan.lanes, step);
     }
@@ -199,6 +202,7 @@ void Check(const Structure& structure, const ConvShape& shape) {
 void Convolve(const Structure& structure, const Values& values, const ConvShape& original, const float* x,
               const Epilogue& epilogue, float* y, const Run& run) {
   const ConvShape shape = Flattened(original);
+  if (IsSmallProduct(shape, structure)) return Multiply(structure, values, x, shape.width, epilogue, y, run);
   const ConvKernels& kernels = *KernelsFor(run.level).convolution;
   const Work work = WorkOf(structure, structure.block_cols, structure.rows, structure.cols);
   const Plan plan = PlanForward(shape, work, kernels.lanes);
@@ -219,6 +223,7 @@ void Convolve(const Structure& structure, const Values& values, const ConvShape&
 void ConvolveTransposed(const Structure& structure, const Values& values, const ConvShape& original, const float* dy,
                         float* dx, const Run& run) {
   const ConvShape shape = Flattened(original);
+  if (IsSmallProduct(shape, structure)) return MultiplyTransposed(structure, values, dy, shape.width, dx, run);
   const ConvKernels& kernels = *KernelsFor(run.level).convolution;
   const Work work = WorkOf(structure, structure.block_rows, structure.cols, structure.rows);
   const Plan plan = PlanTransposed(shape, work, kernels.lanes);
@@ -233,6 +238,7 @@ void ConvolveTransposed(const Structure& structure, const Values& values, const 
 void SampleConvolution(const Structure& structure, const ConvShape& original, const float* x, const float* dy,
                        float* dvalues, const Run& run) {
   const ConvShape shape = Flattened(original);
+  if (IsSmallProduct(shape, structure)) return SampleProduct(structure, x, dy, shape.width, dvalues, run);
   const ConvKernels& kernels = *KernelsFor(run.level).convolution;
   const Work work = WorkOf(structure, structure.block_cols, structure.rows, structure.cols);
   const Plan plan = PlanForward(shape, work, kernels.lanes);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
 
 #include "cc/threads/for_each.h"
 
@@ -38,7 +37,7 @@ struct Side {
 // Channels of a chunk: what a first-level cache holds of a run, but enough entries in a list to make up for the run of
 // sums that is loaded and stored; a whole number of blocks. One chunk where too few positions pay for the sorting.
 std::int64_t ChunkOf(const Structure& structure, const Side& side, const Plan& plan) {
-  constexpr double kBytes = 32 * 1024, kEntries = 12, kPositions = 32;
+  constexpr double kBytes = 40 * 1024, kEntries = 16, kPositions = 32;
   if (static_cast<double>(plan.groups * plan.y.tile * plan.x.tile) < kPositions) return side.channels;
   const double run = static_cast<double>(std::min<std::int64_t>(plan.x.tile, kMostVectors) + plan.x.reach - 1);
   const double bytes = static_cast<double>(plan.y.reach * plan.lanes) * sizeof(float) * run;
@@ -99,14 +98,22 @@ void Blocks(const Side& side, std::int64_t group, Visit visit) {
   }
 }
 
+// Calls body(begin, end) for ranges of the groups.
+template <class Body>
+void ForRanges(std::int64_t groups, unsigned threads, Body body) {
+  const auto ranges = std::min<std::int64_t>(groups, threads == 1 ? 1 : 4 * std::int64_t{threads});
+  threads::ForEach(threads, static_cast<std::size_t>(ranges), [&](unsigned, std::size_t range) {
+    const auto r = static_cast<std::int64_t>(range);
+    body(groups * r / ranges, groups * (r + 1) / ranges);
+  });
+}
+
 // Calls body(group, next) for every group; next[chunk] is the group's first entry there.
 template <class Body>
 void ForGroups(const Lists& lists, unsigned threads, Body body) {
-  const auto ranges = std::min<std::int64_t>(lists.groups, threads == 1 ? 1 : 4 * std::int64_t{threads});
-  threads::ForEach(threads, static_cast<std::size_t>(ranges), [&](unsigned, std::size_t range) {
+  ForRanges(lists.groups, threads, [&](std::int64_t begin, std::int64_t end) {
     std::vector<std::int64_t> next(static_cast<std::size_t>(lists.chunks));
-    const auto r = static_cast<std::int64_t>(range);
-    for (std::int64_t g = lists.groups * r / ranges; g < lists.groups * (r + 1) / ranges; ++g) {
+    for (std::int64_t g = begin; g < end; ++g) {
       for (std::int64_t c = 0; c < lists.chunks; ++c) {
         next[static_cast<std::size_t>(c)] = lists.starts[c * lists.groups + g];
       }
@@ -148,11 +155,13 @@ Lists Build(const Side& side, const Values* values, unsigned threads) {
   lists.chunks = side.chunks;
   const std::int64_t cells = lists.chunks * lists.groups;
   lists.starts.reset(new std::int64_t[static_cast<std::size_t>(cells) + 1]());
-  ForGroups(lists, threads, [&](std::int64_t g, std::int64_t*) {
-    std::int64_t* const counts = lists.starts.get() + g + 1;
-    Blocks(side, g, [&](const Input& input, std::uint32_t, std::int64_t) {
-      counts[input.chunk * side.groups] += input.count;
-    });
+  ForRanges(side.groups, threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t g = begin; g < end; ++g) {
+      std::int64_t* const counts = lists.starts.get() + g + 1;
+      Blocks(side, g, [&](const Input& input, std::uint32_t, std::int64_t) {
+        counts[input.chunk * side.groups] += input.count;
+      });
+    }
   });
   for (std::int64_t i = 0; i < cells; ++i) lists.starts[i + 1] += lists.starts[i];
   const std::int64_t entries = lists.Entries();
@@ -163,19 +172,19 @@ Lists Build(const Side& side, const Values* values, unsigned threads) {
     return lists;
   }
   const bool single = values->storage == Storage::kFloat32;
-  const auto* const data = static_cast<const float*>(values->data);
+  const auto* const floats = static_cast<const float*>(values->data);
   const auto* const halves = static_cast<const std::uint16_t*>(values->data);
   // The structure's own order, no rows that only fill up a block: the values are the lists' weights.
   if (single && side.chunks == 1 && side.blocks->ids == nullptr && side.output_step == 1 &&
       side.channels % side.depth == 0) {
-    lists.weights = data;
+    lists.weights = floats;
     Fill(side, threads, false, none, &lists);
     return lists;
   }
   lists.owned.reset(new float[static_cast<std::size_t>(entries * side.width)]);
   lists.weights = lists.owned.get();
   if (single) {
-    Fill(side, threads, true, [data](std::int64_t i) { return data[i]; }, &lists);
+    Fill(side, threads, true, [floats](std::int64_t i) { return floats[i]; }, &lists);
   } else {
     Fill(side, threads, true, [halves](std::int64_t i) { return Widen(halves[i]); }, &lists);
   }

@@ -12,8 +12,8 @@ namespace keras_lth::sparse {
 
 // One dimension of the image. A tile is `tile` positions of a grid. Position q meets the source pixels
 // src_first + q * split + (0 ... reach - 1) and makes the destination pixels
-// dst_first + q * phases + (0 ... phases - 1), where they are inside the image. The convolution has a split, its stride;
-// the gradient of its input has phases.
+// dst_first + q * phases + (0 ... phases - 1), where they are inside the image. The convolution has a split, its
+// stride; the gradient of its input has phases.
 struct Axis {
   std::int64_t positions, split, reach, src_first, src_extent;
   std::int64_t phases, dst_first, dst_extent;

@@ -1,8 +1,8 @@
 // The table of inner loops that each instruction set fills.
 //
-// They work on feature-major tiles: an input (a feature, or a channel) is a contiguous run of `width` floats, one for
-// each sample (a row of the batch, or a pixel). Weights are broadcast, so any block serves every instruction set, in
-// both directions. Nothing needs to be aligned; runs that start at multiples of 64 bytes are faster.
+// Most work on feature-major tiles: a feature is a contiguous run of `width` floats, one for each sample (a row of the
+// batch). Weights are broadcast there, so any block serves every instruction set, in both directions. Nothing needs to
+// be aligned; runs that start at multiples of 64 bytes are faster.
 #ifndef KERAS_LTH_CC_SPARSE_KERNELS_H_
 #define KERAS_LTH_CC_SPARSE_KERNELS_H_
 
@@ -15,11 +15,12 @@ namespace keras_lth::sparse {
 
 // A run's width is a multiple of this, filled up with zeros.
 inline constexpr std::int64_t kWidthUnit = 4;
+// Samples that multiply_rows and dot_rows take at most.
+inline constexpr std::int64_t kRows = 4;
 
-// A list of stored blocks, one an entry, and the inputs they meet. Entry e has `depth` inputs; input i of it is the run
+// Stored blocks of one group of outputs, and the inputs they meet. Entry e has `depth` inputs; input i of it begins at
 //   in + index[e] * scale + i * in_step.
-// For a product `index` is BlockList::others, and scale = depth * in_step; for a convolution it may be any offsets into
-// a padded slab, in units of `scale` floats. The weight between input i and output j is
+// The weight between input i and output j is
 //   weights[id * block + i * weight_in + j * weight_out],  id = ids ? ids[e] : e;
 // weight_out is 1 (blocks as they are stored), or weight_in is 1 (blocks transposed, for the gradient of the input).
 struct Entries {
@@ -33,32 +34,63 @@ struct Entries {
   std::int64_t scale, in_step;
 };
 
+// Single weights of many outputs: those of output j are the entries starts[j] ... starts[j + 1] - 1 of `index`. Feature i
+// is the run in + i * scale.
+struct Singles {
+  const std::int64_t* starts;  // [outputs + 1]
+  const std::int32_t* index;
+  const float* in;
+  std::int64_t scale;
+};
+
 struct Kernels {
   const char* name;
+  std::int64_t lanes;  // floats of a vector
 
-  // out[j * out_step + t] = (add ? out[j * out_step + t] : 0) + the sum over entries and inputs of weight * input[t],
-  // for j < outputs, t < width. Sums go entry after entry.
-  void (*multiply)(const Entries& entries, const float* weights, std::int64_t outputs, std::int64_t width, bool add,
-                   float* out, std::int64_t out_step);
+  // out[j * out_step + t] = the sum over entries and inputs of weight * input[t], for j < outputs, t < width.
+  void (*multiply)(const Entries& entries, const float* weights, std::int64_t outputs, std::int64_t width, float* out,
+                   std::int64_t out_step);
 
-  // The sampled gradient of the weights: dweights[id * block + i * weight_in + j * weight_out] =
-  // (add ? itself : 0) + the sum over t < width of input[t] * grad[j * grad_step + t], for every entry, i < depth,
-  // j < outputs.
-  void (*sample)(const Entries& entries, const float* grad, std::int64_t grad_step, std::int64_t outputs,
-                 std::int64_t width, bool add, float* dweights);
+  // The same for single weights: entry e has the weight weights[e - starts[0]].
+  void (*multiply_singles)(const Singles& singles, const float* weights, std::int64_t outputs, std::int64_t width,
+                           float* out, std::int64_t out_step);
 
-  // Row-major to feature-major: out[f * out_step + t] = t < rows ? x[t * x_step + f] : 0, for f < features, t < width.
-  // Any width.
+  // Few samples, vectors along the outputs: out[t * out_step + j] = the sum of weight * in[t * sample_step + ...], for
+  // t < samples <= kRows, j < outputs, a multiple of 4. weight_out is 1.
+  void (*multiply_rows)(const Entries& entries, const float* weights, std::int64_t outputs, std::int64_t samples,
+                        std::int64_t sample_step, float* out, std::int64_t out_step);
+
+  // Few samples, vectors along the inputs: as multiply_rows where weight_in is 1, depth a multiple of 4, any outputs.
+  void (*dot_rows)(const Entries& entries, const float* weights, std::int64_t outputs, std::int64_t samples,
+                   std::int64_t sample_step, float* out, std::int64_t out_step);
+
+  // The sampled gradient of the weights: dweights[e * block + i * weight_in + j] = (add ? itself : 0) + the sum over
+  // t < width of input[t] * grads[j * width + t], for every entry, i < depth, j < outputs. No ids; weight_out is 1.
+  void (*sample)(const Entries& entries, const float* grads, std::int64_t outputs, std::int64_t width, bool add,
+                 float* dweights);
+
+  // The same for single weights: output j has the gradient grads + j * width, entry e the weight dweights[e].
+  void (*sample_singles)(const Singles& singles, const float* grads, std::int64_t outputs, std::int64_t width, bool add,
+                         float* dweights);
+
+  // The same as outer products of panels [samples, depth] and [samples, grad_step], sample after sample: input i of
+  // entry e at sample t is in[index[e] * scale + t * depth + i]. Outputs are filled up to grad_step, a multiple of 4.
+  void (*sample_panels)(const Entries& entries, const float* grads, std::int64_t grad_step, std::int64_t outputs,
+                        std::int64_t samples, bool add, float* dweights);
+
+  // Row-major to feature-major: out[f * width + t] = t < rows ? x[t * x_step + f] : 0, for f < features, t < width.
   void (*pack)(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t features, float* out,
-               std::int64_t out_step, std::int64_t width);
+               std::int64_t width);
 
-  // And back: y[t * y_step + f] = relu(in[f * in_step + t] + bias[f]), for t < rows, f < features. `bias` may be null.
-  // Any rows; nothing is read beyond them, rounded up to kWidthUnit.
-  void (*unpack)(const float* in, std::int64_t in_step, std::int64_t rows, std::int64_t features, const float* bias,
+  // And back: y[t * y_step + f] = relu(in[f * width + t] + bias[f]), for t < rows <= width, f < features. `bias` may be
+  // null.
+  void (*unpack)(const float* in, std::int64_t width, std::int64_t rows, std::int64_t features, const float* bias,
                  bool relu, float* y, std::int64_t y_step);
 
-  // bfloat16 to float32.
-  void (*widen)(const std::uint16_t* in, std::int64_t count, float* out);
+  // Weights of `count` blocks one after the other: out[e * block + ...] = values[(ids ? ids[e] : e) * block + ...].
+  void (*collect)(const float* values, const std::int32_t* ids, std::int64_t count, std::int64_t block, float* out);
+  void (*collect_bfloat16)(const std::uint16_t* values, const std::int32_t* ids, std::int64_t count, std::int64_t block,
+                           float* out);
 
   const ConvKernels* convolution;
 };

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <optional>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "cc/sparse/kernels.h"
+#include "cc/sparse/phases.h"
+#include "cc/sparse/plan.h"
 #include "cc/sparse/scratch.h"
 #include "cc/threads/for_each.h"
 
@@ -15,158 +15,207 @@ namespace keras_lth::sparse {
 
 namespace {
 
-constexpr std::int64_t kTile = 32;                       // samples of a tile
-constexpr std::int64_t kStrip = std::int64_t{1} << 23;   // floats packed at a time, at least a tile's
-constexpr std::int64_t kFeatures = 256;                  // features packed by a thread at a time
-constexpr std::int64_t kPanel = 64;                      // outputs between the product and their way back to row-major
-constexpr double kWorthAThread = 2e5;                    // multiplications
+constexpr std::int64_t kPanel = 64;         // outputs between the product and their way back to row-major
+constexpr std::int64_t kPartWeights = std::int64_t{1} << 16;  // weights of a part: they stay in the second-level cache
+constexpr std::int64_t kParts = 4;          // parts a thread, so that threads end together
 
-std::int64_t RoundUp(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
-
-std::int64_t Area(const Structure& s) { return std::int64_t{s.block_rows} * s.block_cols; }
-
-// A product seen from its outputs: `list` has a group of `group` outputs for each of its groups of `depth` inputs.
-struct Side {
-  const BlockList& list;
-  std::int64_t groups, group, outputs;
-  std::int64_t depth, padded_inputs, inputs;
-  std::int64_t weight_in, weight_out;
-};
-
-Side Forward(const Structure& s) {
-  return {s.by_col, s.ColGroups(), s.block_cols, s.cols, s.block_rows, s.RowGroups() * s.block_rows, s.rows,
-          s.block_cols, 1};
-}
-
-Side Backward(const Structure& s) {
-  return {s.by_row, s.RowGroups(), s.block_rows, s.rows, s.block_cols, s.ColGroups() * s.block_cols, s.cols,
-          1, s.block_cols};
-}
-
-unsigned Threads(const Run& run, double work) {
-  const unsigned size = run.threads == 0 ? threads::Size() : run.threads;
-  return static_cast<unsigned>(std::min<double>(size, 1 + work / kWorthAThread));
-}
-
-void OneTap(const Structure& s) {
-  if (s.taps != 1) throw std::invalid_argument("a product's structure has 1 tap, not " + std::to_string(s.taps));
-}
-
-// Tiles of the batch: kTile samples wide, the last one as wide as it needs to be.
-struct Tiles {
-  std::int64_t m;
-  std::int64_t Count() const { return (m + kTile - 1) / kTile; }
-  std::int64_t Rows(std::int64_t tile) const { return std::min(kTile, m - tile * kTile); }
-  std::int64_t Width(std::int64_t tile) const { return RoundUp(Rows(tile), kWidthUnit); }
-};
-
-// Feature-major copy of x[m, features] in `out`: tile after tile, each of `padded` features.
-void PackTiles(const Kernels& kernels, const float* x, std::int64_t features, std::int64_t padded, const Tiles& tiles,
-               unsigned threads, float* out) {
-  const std::int64_t parts = (padded + kFeatures - 1) / kFeatures;
-  threads::ForEach(threads, static_cast<std::size_t>(parts * tiles.Count()), [&](unsigned, std::size_t item) {
-    const std::int64_t tile = static_cast<std::int64_t>(item) / parts;
-    const std::int64_t begin = static_cast<std::int64_t>(item) % parts * kFeatures;
-    const std::int64_t end = std::min(begin + kFeatures, padded), real = std::clamp(features, begin, end);
-    const std::int64_t width = tiles.Width(tile);
-    float* target = out + tile * kTile * padded;
-    kernels.pack(x + tile * kTile * features + begin, features, tiles.Rows(tile), real - begin, target + begin * width,
-                 width, width);
-    std::fill(target + real * width, target + end * width, 0.0F);
-  });
-}
-
-// Groups cut into parts of about the same number of blocks and outputs.
-std::vector<std::int64_t> Parts(const Side& side, std::int64_t parts) {
-  const auto cost = [&](std::int64_t g) { return side.list.starts[g] + g; };
+// What all parts of a product share.
+struct Product {
+  const Kernels& kernels;
+  const Side& side;
+  const Values& values;
+  const Epilogue& epilogue;
   std::vector<std::int64_t> bounds;
-  const std::int64_t total = cost(side.groups);
-  for (std::int64_t p = 0, g = 0; p <= parts; ++p) {
-    const auto wanted = static_cast<std::int64_t>(static_cast<double>(total) * static_cast<double>(p) /
-                                                  static_cast<double>(parts));
-    std::int64_t high = side.groups;
-    while (g < high) {
-      const std::int64_t middle = g + (high - g) / 2;
-      if (cost(middle) < wanted) {
-        g = middle + 1;
-      } else {
-        high = middle;
+
+  std::int64_t Parts() const { return static_cast<std::int64_t>(bounds.size()) - 1; }
+  std::int64_t Begin(std::int64_t part) const { return bounds[static_cast<std::size_t>(part)]; }
+  std::int64_t End(std::int64_t part) const { return bounds[static_cast<std::size_t>(part) + 1]; }
+  const float* Bias(std::int64_t output) const {
+    return epilogue.bias == nullptr ? nullptr : epilogue.bias + output;
+  }
+};
+
+// The weights of groups begin ... end - 1 as floats, in the order of the list or of their ids.
+class Weights {
+ public:
+  Weights(const Product& product, std::int64_t begin, std::int64_t end)
+      : side_(product.side), first_(side_.list.starts[begin]) {
+    const std::int32_t* ids = side_.list.ids == nullptr ? nullptr : side_.list.ids + first_;
+    const std::int64_t count = side_.list.starts[end] - first_, area = side_.Area();
+    collected_ = product.values.storage != Storage::kFloat32 || (ids != nullptr && area == 1);
+    if (!collected_) {
+      data_ = static_cast<const float*>(product.values.data) + (ids == nullptr ? first_ * area : 0);
+      return;
+    }
+    scratch_.emplace(count * area);
+    data_ = scratch_->data();
+    const std::int64_t skipped = ids == nullptr ? first_ * area : 0;
+    if (product.values.storage == Storage::kFloat32) {
+      product.kernels.collect(static_cast<const float*>(product.values.data) + skipped, ids, count, area,
+                              scratch_->data());
+    } else {
+      product.kernels.collect_bfloat16(static_cast<const std::uint16_t*>(product.values.data) + skipped, ids, count,
+                                       area, scratch_->data());
+    }
+  }
+
+  // Weight 0 is the one of entry first(); only where there is one weight a block.
+  const float* data() const { return data_; }
+
+  // Lets the entries of group g, whose inputs are set, find their weights at the address returned.
+  const float* Of(std::int64_t g, Entries* entries) const {
+    if (!collected_ && entries->ids != nullptr) return data_;
+    entries->ids = nullptr;
+    return data_ + (side_.list.starts[g] - first_) * side_.Area();
+  }
+
+ private:
+  const Side& side_;
+  std::int64_t first_;
+  bool collected_;
+  const float* data_;
+  std::optional<Scratch> scratch_;
+};
+
+// Inputs of one tile, feature-major, and where its outputs go.
+struct Tile {
+  const float* in;
+  std::int64_t rows, width;
+  float* y;
+};
+
+void MultiplyBlocks(const Product& product, std::int64_t part, const Tile& tile) {
+  const Side& side = product.side;
+  const Weights weights(product, product.Begin(part), product.End(part));
+  const std::int64_t together = std::max<std::int64_t>(1, kPanel / side.group);
+  const Scratch panel(together * side.group * tile.width);
+  for (std::int64_t g = product.Begin(part); g < product.End(part); g += together) {
+    const std::int64_t last = std::min(product.End(part), g + together), first = g * side.group;
+    for (std::int64_t h = g; h < last; ++h) {
+      Entries entries = side.Of(h);
+      entries.in = tile.in;
+      entries.in_step = tile.width;
+      entries.scale = side.depth * tile.width;
+      const float* of_group = weights.Of(h, &entries);
+      product.kernels.multiply(entries, of_group, side.group, tile.width,
+                               panel.data() + (h - g) * side.group * tile.width, tile.width);
+    }
+    product.kernels.unpack(panel.data(), tile.width, tile.rows, std::min(side.outputs, last * side.group) - first,
+                           product.Bias(first), product.epilogue.relu, tile.y + first, side.outputs);
+  }
+}
+
+void MultiplySingles(const Product& product, std::int64_t part, const Tile& tile) {
+  const Side& side = product.side;
+  const std::int64_t begin = product.Begin(part), outputs = product.End(part) - begin;
+  const Weights weights(product, begin, begin + outputs);
+  const Scratch panel(outputs * tile.width);
+  const Singles singles{side.list.starts + begin, side.list.others, tile.in, tile.width};
+  product.kernels.multiply_singles(singles, weights.data(), outputs, tile.width, panel.data(), tile.width);
+  product.kernels.unpack(panel.data(), tile.width, tile.rows, outputs, product.Bias(begin), product.epilogue.relu,
+                         tile.y + begin, side.outputs);
+}
+
+// Few samples: x is used as it is, with zeros behind it where the last group of inputs is filled up.
+void MultiplyFew(const Product& product, std::int64_t part, const float* x, std::int64_t step, std::int64_t m,
+                 float* y) {
+  const Side& side = product.side;
+  const Weights weights(product, product.Begin(part), product.End(part));
+  const Scratch panel(m * side.group);
+  for (std::int64_t g = product.Begin(part); g < product.End(part); ++g) {
+    Entries entries = side.Of(g);
+    entries.in = x;
+    entries.in_step = 1;
+    entries.scale = side.depth;
+    const float* of_group = weights.Of(g, &entries);
+    const auto kernel = side.weight_out == 1 ? product.kernels.multiply_rows : product.kernels.dot_rows;
+    kernel(entries, of_group, side.group, m, step, panel.data(), side.group);
+    const std::int64_t first = g * side.group, count = std::min(side.group, side.outputs - first);
+    for (std::int64_t t = 0; t < m; ++t) {
+      for (std::int64_t j = 0; j < count; ++j) {
+        const float sum = panel.data()[t * side.group + j] +
+                          (product.epilogue.bias == nullptr ? 0.0F : product.epilogue.bias[first + j]);
+        y[t * side.outputs + first + j] = product.epilogue.relu && sum < 0 ? 0.0F : sum;
       }
     }
-    if (p == parts) g = side.groups;
-    if (bounds.empty() || bounds.back() < g) bounds.push_back(g);
   }
-  if (bounds.front() != 0) bounds.insert(bounds.begin(), 0);
-  return bounds;
 }
 
-const float* Floats(const Kernels& kernels, const Structure& s, const Values& values, unsigned threads,
-                    std::optional<Scratch>* widened) {
-  if (values.storage == Storage::kFloat32) return static_cast<const float*>(values.data);
-  const std::int64_t count = s.stored * Area(s), part = std::int64_t{1} << 14;
-  widened->emplace(count);
-  const auto* from = static_cast<const std::uint16_t*>(values.data);
-  threads::ForEach(threads, static_cast<std::size_t>((count + part - 1) / part), [&](unsigned, std::size_t item) {
-    const std::int64_t begin = static_cast<std::int64_t>(item) * part;
-    kernels.widen(from + begin, std::min(part, count - begin), (*widened)->data() + begin);
-  });
-  return (*widened)->data();
+std::int64_t Parts(const Side& side, unsigned threads) {
+  const std::int64_t by_weights = side.Stored() * side.Area() / kPartWeights;
+  return std::max(by_weights, threads == 1 ? 1 : kParts * std::int64_t{threads});
 }
 
-void Product(const Structure& s, const Side& side, const Values& values, const float* x, std::int64_t m,
-             const Epilogue& epilogue, float* y, const Run& run) {
-  OneTap(s);
-  const Kernels& kernels = KernelsFor(run.level);
-  const unsigned threads = Threads(run, static_cast<double>(s.stored * Area(s)) * static_cast<double>(m));
-  if (m == 0 || side.outputs == 0) return;
-  std::optional<Scratch> widened;
-  const float* weights = Floats(kernels, s, values, threads, &widened);
-  const std::int64_t strip = std::max(kTile, kStrip / std::max<std::int64_t>(side.padded_inputs, 1) / kTile * kTile);
-  const Scratch packed(std::min(strip, RoundUp(m, kTile)) * side.padded_inputs);
+void RunFew(const Product& product, const float* x, std::int64_t m, float* y, unsigned threads) {
+  const Side& side = product.side;
+  std::optional<Scratch> padded;
+  if (side.inputs != side.PaddedInputs()) {
+    padded.emplace(m * side.PaddedInputs());
+    for (std::int64_t t = 0; t < m; ++t) {
+      float* row = padded->data() + t * side.PaddedInputs();
+      std::fill(std::copy(x + t * side.inputs, x + (t + 1) * side.inputs, row), row + side.PaddedInputs(), 0.0F);
+    }
+    x = padded->data();
+  }
+  RunPhases(threads, {{product.Parts(), [&](std::int64_t part) {
+                         MultiplyFew(product, part, x, side.PaddedInputs(), m, y);
+                       }}});
+}
+
+void RunTiles(const Product& product, const Tiles& whole, const float* x, std::int64_t m, float* y, unsigned threads) {
+  const Side& side = product.side;
+  const std::int64_t strip = std::min(Strip(whole, side.PaddedInputs()), whole.Count() * whole.full);
+  const Scratch packed(strip * side.PaddedInputs());
+  std::vector<Phase> phases;
   for (std::int64_t done = 0; done < m; done += strip) {
-    const Tiles tiles{std::min(strip, m - done)};
-    PackTiles(kernels, x + done * side.inputs, side.inputs, side.padded_inputs, tiles, threads, packed.data());
-    const std::vector<std::int64_t> bounds = Parts(side, threads == 1 ? 1 : 4 * std::int64_t{threads});
-    const std::int64_t parts = static_cast<std::int64_t>(bounds.size()) - 1;
-    threads::ForEach(threads, static_cast<std::size_t>(parts * tiles.Count()), [&](unsigned, std::size_t item) {
-      const std::int64_t tile = static_cast<std::int64_t>(item) / parts;
-      const std::int64_t part = static_cast<std::int64_t>(item) % parts, width = tiles.Width(tile);
-      const std::int64_t together = std::max<std::int64_t>(1, kPanel / side.group);
-      const Scratch panel(together * side.group * width);
-      Entries entries{0, nullptr, nullptr, side.depth, Area(s), side.weight_in, side.weight_out,
-                      packed.data() + tile * kTile * side.padded_inputs, side.depth * width, width};
-      const std::int64_t end = bounds[static_cast<std::size_t>(part) + 1];
-      for (std::int64_t g = bounds[static_cast<std::size_t>(part)]; g < end; g += together) {
-        const std::int64_t last = std::min(end, g + together);
-        for (std::int64_t h = g; h < last; ++h) {
-          const std::int64_t begin = side.list.starts[h];
-          entries.count = side.list.starts[h + 1] - begin;
-          entries.index = side.list.others + begin;
-          entries.ids = side.list.ids == nullptr ? nullptr : side.list.ids + begin;
-          kernels.multiply(entries, weights + (entries.ids == nullptr ? begin * entries.block : 0), side.group, width,
-                           false, panel.data() + (h - g) * side.group * width, width);
-        }
-        const std::int64_t first = g * side.group;
-        kernels.unpack(panel.data(), width, tiles.Rows(tile), std::min(side.outputs, last * side.group) - first,
-                       epilogue.bias == nullptr ? nullptr : epilogue.bias + first, epilogue.relu,
-                       y + (done + tile * kTile) * side.outputs + first, side.outputs);
-      }
-    });
+    const Tiles tiles{std::min(strip, m - done), whole.full};
+    const Packing packing{product.kernels, x + done * side.inputs, side.inputs, side.PaddedInputs(), tiles,
+                          packed.data()};
+    phases.push_back({packing.Tasks(), packing});
+    phases.push_back({tiles.Count() * product.Parts(), [&, tiles, done](std::int64_t task) {
+                        const std::int64_t t = task / product.Parts(), at = t * tiles.full;
+                        const Tile tile{packed.data() + at * side.PaddedInputs(), tiles.Rows(t), tiles.Width(t),
+                                        y + (done + at) * side.outputs};
+                        (side.Singles() ? MultiplySingles : MultiplyBlocks)(product, task % product.Parts(), tile);
+                      }});
   }
+  RunPhases(threads, phases);
 }
 
-// What fills up the last blocks has met zeros only, but 0 times infinity is not 0.
-void ClearPadding(const Structure& s, float* dvalues) {
-  const std::int64_t rows = s.rows % s.block_rows, cols = s.cols % s.block_cols;
-  const std::int64_t last_row = s.RowGroups() - 1, last_col = s.ColGroups() - 1;
-  if (rows == 0 && cols == 0) return;
-  for (std::int64_t id = rows == 0 ? s.by_col.starts[last_col] : 0; id < s.stored; ++id) {
-    float* block = dvalues + id * Area(s);
-    if (rows != 0 && s.by_col.others[id] == last_row) std::fill(block + rows * s.block_cols, block + Area(s), 0.0F);
-    if (cols == 0 || id < s.by_col.starts[last_col]) continue;
-    for (std::int64_t i = 0; i < s.block_rows; ++i) {
-      std::fill(block + i * s.block_cols + cols, block + (i + 1) * s.block_cols, 0.0F);
+// The values of single weights as floats in the order of the list, collected once for all tiles.
+void Collect(const Kernels& kernels, const Side& side, const Values& values, unsigned threads, float* out) {
+  constexpr std::int64_t kPart = std::int64_t{1} << 15;
+  const std::int64_t stored = side.Stored();
+  threads::ForEach(threads, static_cast<std::size_t>((stored + kPart - 1) / kPart), [&](unsigned, std::size_t item) {
+    const std::int64_t begin = static_cast<std::int64_t>(item) * kPart, count = std::min(kPart, stored - begin);
+    const std::int32_t* ids = side.list.ids == nullptr ? nullptr : side.list.ids + begin;
+    const std::int64_t skipped = ids == nullptr ? begin : 0;
+    if (values.storage == Storage::kFloat32) {
+      kernels.collect(static_cast<const float*>(values.data) + skipped, ids, count, 1, out + begin);
+    } else {
+      kernels.collect_bfloat16(static_cast<const std::uint16_t*>(values.data) + skipped, ids, count, 1, out + begin);
     }
+  });
+}
+
+void RunProduct(const Structure& structure, Side side, Values values, const float* x, std::int64_t m,
+                const Epilogue& epilogue, float* y, const Run& run) {
+  ExpectOneTap(structure);
+  if (m == 0 || side.outputs == 0) return;
+  const unsigned threads = Threads(run, side, m);
+  std::optional<Scratch> collected;
+  if (side.Singles() && (side.list.ids != nullptr || values.storage != Storage::kFloat32)) {
+    collected.emplace(side.Stored());
+    Collect(KernelsFor(run.level), side, values, threads, collected->data());
+    values = {collected->data(), Storage::kFloat32};
+    side.list.ids = nullptr;
+  }
+  const Product product{KernelsFor(run.level), side, values, epilogue, CutGroups(side, Parts(side, threads))};
+  // Blocks of whole vectors meet few samples as they are.
+  if (m <= kRows && structure.block_cols % 4 == 0) {
+    RunFew(product, x, m, y, threads);
+  } else {
+    RunTiles(product, CutBatch(m, side.Singles() ? 64 : side.group <= 4 ? 128 : 64), x, m, y, threads);
   }
 }
 
@@ -174,50 +223,12 @@ void ClearPadding(const Structure& s, float* dvalues) {
 
 void Multiply(const Structure& structure, const Values& values, const float* x, std::int64_t m,
               const Epilogue& epilogue, float* y, const Run& run) {
-  Product(structure, Forward(structure), values, x, m, epilogue, y, run);
+  RunProduct(structure, Forward(structure), values, x, m, epilogue, y, run);
 }
 
 void MultiplyTransposed(const Structure& structure, const Values& values, const float* dy, std::int64_t m, float* dx,
                         const Run& run) {
-  Product(structure, Backward(structure), values, dy, m, Epilogue{}, dx, run);
-}
-
-void SampleProduct(const Structure& structure, const float* x, const float* dy, std::int64_t m, float* dvalues,
-                   const Run& run) {
-  OneTap(structure);
-  const Structure& s = structure;
-  const Side side = Forward(s);
-  const Kernels& kernels = KernelsFor(run.level);
-  const unsigned threads = Threads(run, static_cast<double>(s.stored * Area(s)) * static_cast<double>(m));
-  if (m == 0) {
-    std::fill(dvalues, dvalues + s.stored * Area(s), 0.0F);
-    return;
-  }
-  const std::int64_t padded_outputs = side.groups * side.group, both = side.padded_inputs + padded_outputs;
-  const std::int64_t strip = std::max(kTile, kStrip / std::max<std::int64_t>(both, 1) / kTile * kTile);
-  const std::int64_t most = std::min(strip, RoundUp(m, kTile));
-  const Scratch inputs(most * side.padded_inputs), grads(most * padded_outputs);
-  const std::vector<std::int64_t> bounds = Parts(side, threads == 1 ? 1 : 4 * std::int64_t{threads});
-  for (std::int64_t done = 0; done < m; done += strip) {
-    const Tiles tiles{std::min(strip, m - done)};
-    PackTiles(kernels, x + done * side.inputs, side.inputs, side.padded_inputs, tiles, threads, inputs.data());
-    PackTiles(kernels, dy + done * side.outputs, side.outputs, padded_outputs, tiles, threads, grads.data());
-    threads::ForEach(threads, bounds.size() - 1, [&](unsigned, std::size_t part) {
-      for (std::int64_t tile = 0; tile < tiles.Count(); ++tile) {
-        const std::int64_t width = tiles.Width(tile);
-        Entries entries{0, nullptr, nullptr, side.depth, Area(s), side.weight_in, side.weight_out,
-                        inputs.data() + tile * kTile * side.padded_inputs, side.depth * width, width};
-        for (std::int64_t g = bounds[part]; g < bounds[part + 1]; ++g) {
-          const std::int64_t begin = side.list.starts[g];
-          entries.count = side.list.starts[g + 1] - begin;
-          entries.index = side.list.others + begin;
-          kernels.sample(entries, grads.data() + tile * kTile * padded_outputs + g * side.group * width, width,
-                         side.group, width, done + tile > 0, dvalues + begin * entries.block);
-        }
-      }
-    });
-  }
-  ClearPadding(s, dvalues);
+  RunProduct(structure, Backward(structure), values, dy, m, Epilogue{}, dx, run);
 }
 
 }  // namespace keras_lth::sparse

@@ -151,12 +151,12 @@ void Check(const Case<T>& c, sel::Order order) {
 // The positions that the selection samples, so that inputs can be made to mislead it.
 std::vector<bool> Sampled(std::size_t n) {
   std::vector<bool> sampled(n, false);
-  const auto stride = std::max<std::size_t>(1, static_cast<std::size_t>(0.75 * std::cbrt(static_cast<double>(n))));
+  const auto stride = std::max<std::size_t>(1, static_cast<std::size_t>(std::cbrt(static_cast<double>(n))));
   for (std::uint64_t stretch = 0; stretch * stride < n; ++stretch) {
     std::uint64_t x = stretch + 0x9E3779B97F4A7C15U;
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
     x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
-    x = (x ^ (x >> 31)) % stride + stretch * stride;
+    x = ((x ^ (x >> 31)) >> 32) * stride / (std::uint64_t{1} << 32) + stretch * stride;
     if (x < n) sampled[x] = true;
   }
   return sampled;
@@ -181,8 +181,15 @@ std::vector<Input<T>> Inputs(std::size_t n, T infinity, std::mt19937_64& random)
     return static_cast<T>(random() % 2 == 0 ? magnitude : (magnitude | std::numeric_limits<T>::min()));
   };
   const auto near = [&random, one](std::size_t) { return static_cast<T>(one + static_cast<T>(random() % 100)); };
+  // Most values are at the two ends of the bracket, and the threshold is between them.
+  const auto between = [&random, one](std::size_t) {
+    const auto percent = random() % 100;
+    if (percent < 18) return static_cast<T>(one + 1000);
+    return percent < 22 ? static_cast<T>(one + 1 + static_cast<T>(random() % 998)) : one;
+  };
   return {
       {"any", any},
+      {"a few between", between},
       {"all equal", [one](std::size_t) { return one; }},
       {"all zero", [sign](std::size_t i) { return i % 2 == 0 ? T{0} : sign; }},
       {"two values", [&random, one](std::size_t) { return static_cast<T>(random() % 2 == 0 ? one : one + 1); }},

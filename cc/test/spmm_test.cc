@@ -384,6 +384,28 @@ void CheckNotFinite() {
   }
 }
 
+// What fills up the last blocks stays 0 whatever it meets.
+void CheckPadding() {
+  std::mt19937_64 random(6);
+  for (const std::int32_t block : {4, 16}) {
+    Matrix matrix;
+    Build(50, 50, block, block, [](std::int64_t, std::int64_t) { return true; }, &random, &matrix);
+    const std::vector<float> x(5 * 50, INFINITY), dy(5 * 50, NAN);
+    Output dvalues(matrix.s.stored * matrix.Area());
+    sp::SampleProduct(matrix.s, x.data(), dy.data(), 5, dvalues.data(), {keras_lth::isa::Choose("")});
+    for (std::int64_t g = 0; g < matrix.s.ColGroups(); ++g) {
+      for (std::int64_t id = matrix.s.by_col.starts[g]; id < matrix.s.by_col.starts[g + 1]; ++id) {
+        for (std::int64_t at = 0; at < matrix.Area(); ++at) {
+          const bool filled_up =
+              matrix.s.by_col.others[id] * block + at / block >= 50 || g * block + at % block >= 50;
+          const float got = dvalues[id * matrix.Area() + at];
+          Expect(filled_up ? got == 0.0F : std::isnan(got), "padding of block " + std::to_string(id));
+        }
+      }
+    }
+  }
+}
+
 void CheckRefusals() {
   std::mt19937_64 random(5);
   const auto refused = [&random](const std::string& part, const std::function<void(Matrix*)>& change) {
@@ -442,6 +464,7 @@ int main(int argc, char** argv) {
   CheckProducts(quick);
   CheckEdges();
   CheckNotFinite();
+  CheckPadding();
   CheckRefusals();
   if (!quick) CheckLong();
   std::printf("%d failures\n", failures);

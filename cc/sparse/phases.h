@@ -1,0 +1,22 @@
+// Work in phases, each of which needs the one before it, on one start of the thread pool.
+#ifndef KERAS_LTH_CC_SPARSE_PHASES_H_
+#define KERAS_LTH_CC_SPARSE_PHASES_H_
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace keras_lth::sparse {
+
+struct Phase {
+  std::int64_t tasks;
+  std::function<void(std::int64_t task)> body;
+};
+
+// Runs every task of a phase once, in any order, on at most `threads` threads, before the first one of the next phase.
+// The first exception of a body is thrown again here, after the tasks at work have ended.
+void RunPhases(unsigned threads, const std::vector<Phase>& phases);
+
+}  // namespace keras_lth::sparse
+
+#endif  // KERAS_LTH_CC_SPARSE_PHASES_H_

@@ -1,0 +1,170 @@
+// The gradient of the stored weights.
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include "cc/sparse/kernels.h"
+#include "cc/sparse/phases.h"
+#include "cc/sparse/plan.h"
+#include "cc/sparse/scratch.h"
+#include "cc/sparse/spmm.h"
+
+namespace keras_lth::sparse {
+
+namespace {
+
+constexpr std::int64_t kTile = 128;
+constexpr std::int64_t kPartWeights = std::int64_t{1} << 16;
+constexpr std::int64_t kParts = 4;
+constexpr std::int64_t kPackedRows = 64;  // samples copied into panels by a task
+
+std::int64_t RoundUp(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+// Copies x[m, features] into panels [groups, m, step] of `group` features each, zeros behind them.
+struct Panels {
+  const float* x;
+  std::int64_t m, features, group, groups, step;
+  float* out;
+
+  std::int64_t Tasks() const { return (m + kPackedRows - 1) / kPackedRows; }
+  void operator()(std::int64_t task) const {
+    const std::int64_t end = std::min(m, (task + 1) * kPackedRows);
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const std::int64_t filled = std::min(group, features - g * group);
+      for (std::int64_t t = task * kPackedRows; t < end; ++t) {
+        const float* from = x + t * features + g * group;
+        float* to = out + (g * m + t) * step;
+        std::fill(std::copy(from, from + filled, to), to + step, 0.0F);
+      }
+    }
+  }
+};
+
+// Weights lie in the order of Forward's list, so a part's are one stretch.
+struct Sampling {
+  const Kernels& kernels;
+  Side side;
+  std::vector<std::int64_t> bounds;
+  float* dvalues;
+
+  std::int64_t Parts() const { return static_cast<std::int64_t>(bounds.size()) - 1; }
+  std::int64_t Begin(std::int64_t part) const { return bounds[static_cast<std::size_t>(part)]; }
+  std::int64_t End(std::int64_t part) const { return bounds[static_cast<std::size_t>(part) + 1]; }
+};
+
+void SampleSingles(const Sampling& sampling, std::int64_t part, const float* in, const float* grads,
+                   std::int64_t width, bool add) {
+  const Side& side = sampling.side;
+  const std::int64_t begin = sampling.Begin(part), outputs = sampling.End(part) - begin;
+  const Singles singles{side.list.starts + begin, side.list.others, in, width};
+  sampling.kernels.sample_singles(singles, grads + begin * width, outputs, width, add, sampling.dvalues);
+}
+
+void SampleBlocks(const Sampling& sampling, std::int64_t part, const float* in, const float* grads,
+                  std::int64_t width, bool add) {
+  const Side& side = sampling.side;
+  for (std::int64_t g = sampling.Begin(part); g < sampling.End(part); ++g) {
+    Entries entries = side.Of(g);
+    entries.in = in;
+    entries.in_step = width;
+    entries.scale = side.depth * width;
+    sampling.kernels.sample(entries, grads + g * side.group * width, side.group, width, add,
+                            sampling.dvalues + side.list.starts[g] * side.Area());
+  }
+}
+
+// Feature-major tiles: narrow blocks and single weights.
+void RunTiles(const Sampling& sampling, const float* x, const float* dy, std::int64_t m, unsigned threads) {
+  const Side& side = sampling.side;
+  const Tiles whole = CutBatch(m, kTile);
+  const std::int64_t outputs = side.groups * side.group, inputs = side.PaddedInputs();
+  const std::int64_t strip = std::min(Strip(whole, inputs + outputs), whole.Count() * whole.full);
+  const Scratch ins(strip * inputs), grads(strip * outputs);
+  std::vector<Phase> phases;
+  for (std::int64_t done = 0; done < m; done += strip) {
+    const Tiles tiles{std::min(strip, m - done), whole.full};
+    const Packing xs{sampling.kernels, x + done * side.inputs, side.inputs, inputs, tiles, ins.data()};
+    const Packing dys{sampling.kernels, dy + done * side.outputs, side.outputs, outputs, tiles, grads.data()};
+    phases.push_back({xs.Tasks() + dys.Tasks(), [xs, dys](std::int64_t task) {
+                        task < xs.Tasks() ? xs(task) : dys(task - xs.Tasks());
+                      }});
+    phases.push_back({sampling.Parts(), [&, tiles, done](std::int64_t part) {
+                        for (std::int64_t t = 0; t < tiles.Count(); ++t) {
+                          const std::int64_t at = t * tiles.full;
+                          (side.Singles() ? SampleSingles : SampleBlocks)(sampling, part, ins.data() + at * inputs,
+                                                                          grads.data() + at * outputs, tiles.Width(t),
+                                                                          done + at > 0);
+                        }
+                      }});
+  }
+  RunPhases(threads, phases);
+}
+
+// Sample-major panels: blocks with whole vectors of outputs.
+void RunPanels(const Sampling& sampling, const float* x, const float* dy, std::int64_t m, unsigned threads) {
+  const Side& side = sampling.side;
+  const std::int64_t step = RoundUp(side.group, 4);
+  const Tiles whole = CutBatch(m, 4 * kTile);
+  const std::int64_t most = std::min(m, whole.full);
+  const Scratch ins(most * side.PaddedInputs()), grads(most * side.groups * step);
+  std::vector<Phase> phases;
+  for (std::int64_t done = 0; done < m; done += whole.full) {
+    const std::int64_t samples = std::min(whole.full, m - done);
+    const Panels xs{x + done * side.inputs, samples, side.inputs, side.depth, side.input_groups, side.depth, ins.data()};
+    const Panels dys{dy + done * side.outputs, samples, side.outputs, side.group, side.groups, step, grads.data()};
+    phases.push_back({2 * xs.Tasks(), [xs, dys](std::int64_t task) {
+                        task < xs.Tasks() ? xs(task) : dys(task - xs.Tasks());
+                      }});
+    phases.push_back({sampling.Parts(), [&, samples, done](std::int64_t part) {
+                        for (std::int64_t g = sampling.Begin(part); g < sampling.End(part); ++g) {
+                          Entries entries = side.Of(g);
+                          entries.in = ins.data();
+                          entries.in_step = 1;
+                          entries.scale = samples * side.depth;
+                          sampling.kernels.sample_panels(entries, grads.data() + g * samples * step, step, side.group,
+                                                         samples, done > 0,
+                                                         sampling.dvalues + side.list.starts[g] * side.Area());
+                        }
+                      }});
+  }
+  RunPhases(threads, phases);
+}
+
+// What fills up the last blocks has met zeros only, but 0 times infinity is not 0.
+void ClearPadding(const Structure& s, float* dvalues) {
+  const std::int64_t rows = s.rows % s.block_rows, cols = s.cols % s.block_cols;
+  const std::int64_t area = std::int64_t{s.block_rows} * s.block_cols, groups = s.ColGroups();
+  for (std::int64_t g = 0; g < groups && rows != 0; ++g) {
+    // Blocks ascend, so only the last one of a column can be in the last row of blocks.
+    const std::int64_t id = s.by_col.starts[g + 1] - 1;
+    if (id < s.by_col.starts[g] || s.by_col.others[id] != s.RowGroups() - 1) continue;
+    std::fill(dvalues + id * area + rows * s.block_cols, dvalues + (id + 1) * area, 0.0F);
+  }
+  if (cols == 0) return;
+  for (float* row = dvalues + s.by_col.starts[groups - 1] * area; row < dvalues + s.stored * area; row += s.block_cols) {
+    std::fill(row + cols, row + s.block_cols, 0.0F);
+  }
+}
+
+}  // namespace
+
+void SampleProduct(const Structure& structure, const float* x, const float* dy, std::int64_t m, float* dvalues,
+                   const Run& run) {
+  ExpectOneTap(structure);
+  const Side side = Forward(structure);
+  if (m == 0) {
+    std::fill(dvalues, dvalues + side.Stored() * side.Area(), 0.0F);
+    return;
+  }
+  const unsigned threads = Threads(run, side, m);
+  const std::int64_t parts = std::max(side.Stored() * side.Area() / kPartWeights, kParts * std::int64_t{threads});
+  const Sampling sampling{KernelsFor(run.level), side, CutGroups(side, parts), dvalues};
+  if (side.group > 4) {
+    RunPanels(sampling, x, dy, m, threads);
+  } else {
+    RunTiles(sampling, x, dy, m, threads);
+  }
+  ClearPadding(structure, dvalues);
+}
+
+}  // namespace keras_lth::sparse
