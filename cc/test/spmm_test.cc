@@ -1,169 +1,23 @@
 // Holds the sparse products and their gradients against loops in double precision over the dense matrix. Prints what
 // fails and returns 1, or 0 when nothing does. The instruction set is the best one, or the one KERAS_LTH_ISA names.
 // With the argument "quick" fewer sizes are taken: enough for the sanitizers.
-#include "cc/sparse/spmm.h"
-
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <functional>
+#include <limits>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "cc/isa/isa.h"
+#include "cc/sparse/spmm.h"
+#include "cc/test/spmm_testing.h"
 
 namespace {
 
-namespace sp = keras_lth::sparse;
-
-int failures = 0;
-
-void Fail(const std::string& what) {
-  if (++failures <= 20) std::printf("FAILED: %s\n", what.c_str());
-}
-
-void Expect(bool ok, const std::string& what) {
-  if (!ok) Fail(what);
-}
-
-struct Lists {
-  std::vector<std::int64_t> starts{0};
-  std::vector<std::int32_t> others, ids;
-};
-
-// A structure, its arrays, and the matrix as it is without zeros left out.
-struct Matrix {
-  sp::Structure s;
-  Lists by_col, by_row;
-  std::vector<float> values;             // [stored, block_rows, block_cols]
-  std::vector<std::uint16_t> halves;     // the same in bfloat16: `values` are exact in it
-  std::vector<float> dense;              // [rows, cols]
-
-  std::int64_t Area() const { return std::int64_t{s.block_rows} * s.block_cols; }
-  std::int64_t At(std::int64_t id, std::int64_t i, std::int64_t j) const {
-    return id * Area() + i * s.block_cols + j;
-  }
-};
-
-using Keep = std::function<bool(std::int64_t, std::int64_t)>;
-
-float Rounded(float x, std::uint16_t* bits) {
-  std::uint32_t whole;
-  std::memcpy(&whole, &x, sizeof(whole));
-  *bits = static_cast<std::uint16_t>(whole >> 16);
-  whole &= 0xFFFF0000U;
-  std::memcpy(&x, &whole, sizeof(whole));
-  return x;
-}
-
-void Build(std::int64_t rows, std::int64_t cols, std::int32_t block_rows, std::int32_t block_cols, const Keep& keep,
-           std::mt19937_64* random, Matrix* matrix) {
-  sp::Structure& s = matrix->s;
-  s = {rows, cols, 1, block_rows, block_cols, 0, {}, {}};
-  const std::int64_t row_groups = s.RowGroups(), col_groups = s.ColGroups();
-  std::vector<std::vector<std::pair<std::int32_t, std::int32_t>>> of_row(static_cast<std::size_t>(row_groups));
-  for (std::int64_t c = 0; c < col_groups; ++c) {
-    for (std::int64_t r = 0; r < row_groups; ++r) {
-      if (!keep(r, c)) continue;
-      const auto id = static_cast<std::int32_t>(matrix->by_col.others.size());
-      matrix->by_col.others.push_back(static_cast<std::int32_t>(r));
-      of_row[static_cast<std::size_t>(r)].emplace_back(static_cast<std::int32_t>(c), id);
-    }
-    matrix->by_col.starts.push_back(static_cast<std::int64_t>(matrix->by_col.others.size()));
-  }
-  for (const auto& row : of_row) {
-    for (const auto& [c, id] : row) {
-      matrix->by_row.others.push_back(c);
-      matrix->by_row.ids.push_back(id);
-    }
-    matrix->by_row.starts.push_back(static_cast<std::int64_t>(matrix->by_row.others.size()));
-  }
-  s.stored = static_cast<std::int64_t>(matrix->by_col.others.size());
-  s.by_col = {matrix->by_col.starts.data(), matrix->by_col.others.data(), nullptr};
-  s.by_row = {matrix->by_row.starts.data(), matrix->by_row.others.data(), matrix->by_row.ids.data()};
-  matrix->values.assign(static_cast<std::size_t>(s.stored * matrix->Area()), 0.0F);
-  matrix->halves.assign(matrix->values.size(), 0);
-  matrix->dense.assign(static_cast<std::size_t>(rows * cols), 0.0F);
-  std::uniform_real_distribution<float> uniform(-1.0F, 1.0F);
-  for (std::int64_t c = 0; c < col_groups; ++c) {
-    for (std::int64_t id = s.by_col.starts[c]; id < s.by_col.starts[c + 1]; ++id) {
-      for (std::int64_t i = 0; i < block_rows; ++i) {
-        for (std::int64_t j = 0; j < block_cols; ++j) {
-          const std::int64_t row = s.by_col.others[id] * block_rows + i, col = c * block_cols + j;
-          if (row >= rows || col >= cols) continue;
-          const auto at = static_cast<std::size_t>(matrix->At(id, i, j));
-          matrix->values[at] = Rounded(uniform(*random), &matrix->halves[at]);
-          matrix->dense[static_cast<std::size_t>(row * cols + col)] = matrix->values[at];
-        }
-      }
-    }
-  }
-}
-
-std::vector<float> Noise(std::int64_t count, std::mt19937_64* random) {
-  std::uniform_real_distribution<float> uniform(-1.0F, 1.0F);
-  std::vector<float> noise(static_cast<std::size_t>(count));
-  for (float& x : noise) x = uniform(*random);
-  return noise;
-}
-
-// An output with guards at both ends, full of NaN, so that what is not written and what is written too much shows.
-class Output {
- public:
-  explicit Output(std::int64_t count) : data_(static_cast<std::size_t>(count) + 2 * kGuard, NAN) {}
-
-  float* data() { return data_.data() + kGuard; }
-  float operator[](std::int64_t i) const { return data_[static_cast<std::size_t>(i) + kGuard]; }
-
-  bool Guarded() const {
-    const auto nan = [](float x) { return std::isnan(x); };
-    return std::all_of(data_.begin(), data_.begin() + kGuard, nan) &&
-           std::all_of(data_.end() - kGuard, data_.end(), nan);
-  }
-
-  // The same bits, guards apart.
-  bool Same(const Output& other) const {
-    return data_.size() == other.data_.size() &&
-           std::memcmp(data_.data(), other.data_.data(), data_.size() * sizeof(float)) == 0;
-  }
-
- private:
-  static constexpr std::ptrdiff_t kGuard = 64;
-  std::vector<float> data_;
-};
-
-// `terms` products of numbers below 1, added in any order in float32, and one addition more.
-bool Near(double expected, double got, std::int64_t terms, double magnitude) {
-  const double epsilon = std::ldexp(1.0, -24);
-  return std::abs(expected - got) <= static_cast<double>(terms + 2) * epsilon * (magnitude + 2);
-}
-
-struct Case {
-  const Matrix& matrix;
-  std::int64_t m;
-  std::string name;
-  std::vector<float> x, dy, bias;
-};
-
-constexpr unsigned kThreads[] = {1, 2, 3, 5};
-
-// Runs `product` with each number of threads; all must give the bits of the first, which is returned.
-Output Run(const std::string& name, std::int64_t count, const std::function<void(float*, const sp::Run&)>& product) {
-  const auto level = keras_lth::isa::Choose("");
-  Output first(count);
-  product(first.data(), {level, 1});
-  Expect(first.Guarded(), name + ": written outside of the result");
-  for (const unsigned threads : kThreads) {
-    Output other(count);
-    product(other.data(), {level, threads});
-    Expect(other.Same(first), name + ": other bits with threads " + std::to_string(threads));
-  }
-  return first;
-}
+using namespace keras_lth::testing;
 
 void CheckForward(const Case& c) {
   const sp::Structure& s = c.matrix.s;
@@ -361,101 +215,6 @@ void CheckEdges() {
   }
 }
 
-// An infinity or a NaN stays in the rows of the batch and in the columns that it belongs to.
-void CheckNotFinite() {
-  std::mt19937_64 random(4);
-  for (const std::int32_t block : {1, 4, 16}) {
-    Matrix matrix;
-    Build(50, 50, block, block, [](std::int64_t r, std::int64_t c) { return r != 0 || c != 0; }, &random, &matrix);
-    std::vector<float> x = Noise(5 * 50, &random);
-    x[2 * 50] = NAN;       // meets column group 0 nowhere
-    x[3 * 50] = INFINITY;
-    Output y(5 * 50);
-    sp::Multiply(matrix.s, {matrix.values.data(), sp::Storage::kFloat32}, x.data(), 5, {}, y.data(),
-                 {keras_lth::isa::Choose("")});
-    for (std::int64_t t = 0; t < 5; ++t) {
-      for (std::int64_t j = 0; j < 50; ++j) {
-        const bool touched = j >= block && (t == 2 || t == 3);
-        const bool right = t == 2 && touched ? std::isnan(y[t * 50 + j]) : std::isfinite(y[t * 50 + j]) != touched;
-        Expect(right, "NaN and infinity, block " + std::to_string(block) + ", y[" + std::to_string(t) + ", " +
-                          std::to_string(j) + "]");
-      }
-    }
-  }
-}
-
-// What fills up the last blocks stays 0 whatever it meets.
-void CheckPadding() {
-  std::mt19937_64 random(6);
-  for (const std::int32_t block : {4, 16}) {
-    Matrix matrix;
-    Build(50, 50, block, block, [](std::int64_t, std::int64_t) { return true; }, &random, &matrix);
-    const std::vector<float> x(5 * 50, INFINITY), dy(5 * 50, NAN);
-    Output dvalues(matrix.s.stored * matrix.Area());
-    sp::SampleProduct(matrix.s, x.data(), dy.data(), 5, dvalues.data(), {keras_lth::isa::Choose("")});
-    for (std::int64_t g = 0; g < matrix.s.ColGroups(); ++g) {
-      for (std::int64_t id = matrix.s.by_col.starts[g]; id < matrix.s.by_col.starts[g + 1]; ++id) {
-        for (std::int64_t at = 0; at < matrix.Area(); ++at) {
-          const bool filled_up =
-              matrix.s.by_col.others[id] * block + at / block >= 50 || g * block + at % block >= 50;
-          const float got = dvalues[id * matrix.Area() + at];
-          Expect(filled_up ? got == 0.0F : std::isnan(got), "padding of block " + std::to_string(id));
-        }
-      }
-    }
-  }
-}
-
-void CheckRefusals() {
-  std::mt19937_64 random(5);
-  const auto refused = [&random](const std::string& part, const std::function<void(Matrix*)>& change) {
-    Matrix matrix;
-    Build(40, 40, 4, 4, [](std::int64_t r, std::int64_t c) { return (r + c) % 2 == 0; }, &random, &matrix);
-    sp::Check(matrix.s, 1);
-    change(&matrix);
-    for (const unsigned threads : {1U, 2U}) {
-      try {
-        sp::Check(matrix.s, threads);
-        Fail("accepted: a structure with bad " + part);
-      } catch (const std::invalid_argument& error) {
-        Expect(std::string(error.what()).find(part) != std::string::npos, std::string("says: ") + error.what());
-      }
-    }
-  };
-  refused("by_col.starts", [](Matrix* m) { m->by_col.starts[3] = 1000; });
-  refused("by_col.starts", [](Matrix* m) { m->by_col.starts[3] = -1; });
-  refused("by_col.starts", [](Matrix* m) { m->by_col.starts[0] = 1; });
-  refused("by_row.starts", [](Matrix* m) { m->by_row.starts.back() += 1; });
-  refused("by_row.starts", [](Matrix* m) { m->s.by_row.starts = nullptr; });
-  refused("by_col.others", [](Matrix* m) { m->by_col.others[7] = 10; });
-  refused("by_col.others", [](Matrix* m) { m->by_col.others[7] = -1; });
-  refused("by_col.others", [](Matrix* m) { std::swap(m->by_col.others[0], m->by_col.others[1]); });
-  refused("by_row.others", [](Matrix* m) { m->by_row.others[1] = m->by_row.others[0]; });
-  refused("by_row.others", [](Matrix* m) { m->by_row.others.back() = 1 << 30; });
-  refused("by_row.ids", [](Matrix* m) { m->by_row.ids[0] = static_cast<std::int32_t>(m->s.stored); });
-  refused("by_row.ids", [](Matrix* m) { m->by_row.ids[0] = -1; });
-  refused("by_row.ids", [](Matrix* m) { m->s.by_row.ids = nullptr; });
-  refused("by_col.ids", [](Matrix* m) { m->s.by_col.ids = m->by_row.ids.data(); });
-  refused("block", [](Matrix* m) { m->s.block_rows = 0; });
-  refused("taps", [](Matrix* m) { m->s.taps = 0; });
-  refused("structure", [](Matrix* m) { m->s.rows = -4; });
-  refused("groups", [](Matrix* m) { m->s.cols = std::int64_t{1} << 40; });
-  refused("starts", [](Matrix* m) { m->s.stored -= 1; });
-  refused("stores", [](Matrix* m) { m->s.stored = -1; });
-  Matrix matrix;
-  Build(40, 40, 4, 4, [](std::int64_t, std::int64_t) { return true; }, &random, &matrix);
-  matrix.s.taps = 2;
-  Output y(40);
-  const std::vector<float> x = Noise(80, &random);
-  try {
-    sp::Multiply(matrix.s, {matrix.values.data(), sp::Storage::kFloat32}, x.data(), 1, {}, y.data(),
-                 {keras_lth::isa::Choose("")});
-    Fail("a product accepts 2 taps");
-  } catch (const std::invalid_argument& error) {
-    Expect(std::string(error.what()).find("tap") != std::string::npos, error.what());
-  }
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -463,9 +222,6 @@ int main(int argc, char** argv) {
   std::printf("instruction set %s\n", keras_lth::isa::Name(keras_lth::isa::Choose("")));
   CheckProducts(quick);
   CheckEdges();
-  CheckNotFinite();
-  CheckPadding();
-  CheckRefusals();
   if (!quick) CheckLong();
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;
