@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 DEMO_digits :=
 DEMO_fashion_mnist := --config.steps=3000 --config.replicates=1
 
-.PHONY: demo test lint clean results bench
+.PHONY: demo test bazel fuzz lint clean results bench
 
 # Reinstalled when what it is built from changes.
 .venv/installed: pyproject.toml setup.py $(wildcard cc/*/*)
@@ -28,6 +28,15 @@ test: .venv/installed data-fashion_mnist
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# The other build, from a clean copy and without a network; one of the tests, too.
+bazel: .venv/installed
+	bazel/prove.sh
+
+# For as many seconds as one likes; it goes on from what it learned the last time.
+TIME ?= 60
+fuzz: .venv/installed
+	$(BIN)/python -m cc.fuzz.run --seconds=$(TIME)
 
 # Beside PyTorch, which brings MKL, and beside sparseprop where it is installed (pip install sparseprop).
 .venv/bench: .venv/installed

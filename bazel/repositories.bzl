@@ -57,12 +57,12 @@ cc_library(
 cc_library(
     name = "tensorflow",
     hdrs = glob([
-        "tensorflow/tensorflow/c/**/*.h",
+        "tensorflow/tensorflow/c/*.h",
+        "tensorflow/tensorflow/c/experimental/stream_executor/*.h",
         "tensorflow/tensorflow/core/common_runtime/next_pluggable_device/c/*.h",
+        "tensorflow/tensorflow/core/platform/ctstring*.h",
         "tensorflow/tsl/platform/*.h",
-        "tensorflow/xla/ffi/api/*.h",
         "tensorflow/xla/tsl/c/*.h",
-        "tensorflow/xla/tsl/platform/*.h",
     ]),
     includes = ["tensorflow"],
 )

@@ -1,4 +1,7 @@
-"""Selection: scores become masks. The highest |score| remain, exactly as many as asked, ties to the lowest index."""
+"""Selection: scores become masks. The highest |score| remain, exactly as many as asked, ties to the lowest index.
+
+What is kept or removed as one is a structure: single weights, blocks, neurons, or n of every m.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import numpy as np
 
 from keras_lth import ops
 from keras_lth.masks import Masks, Shape, differences
+from keras_lth.structures import Structure, Structured, comparable
 
 Exclude = str | Iterable[str] | Callable[[str], bool]
 
@@ -30,6 +34,10 @@ def select(
     scope: str | Mapping[str, float] = "global",
     exclude: Exclude = (),
     within: Masks | None = None,
+    structure: Structure = None,
+    by: str = "magnitude",
+    largest: bool = True,
+    reduce: str = "mean",
 ) -> Masks:
     """Masks that keep the weights of highest |score|; give one of `density`, `k`, or densities in `scope`.
 
@@ -42,6 +50,13 @@ def select(
         exclude: regex, list of regex, or callable(path) → bool. Excluded layers stay whole, or as in `within`, and are
             not counted.
         within: only weights that these masks keep can remain; `density` is still of all weights.
+        structure: None: each weight for itself; (rows, columns): blocks over inputs and outputs, for each tap of a
+            convolution, smaller at the edges; "output" or "input": all weights of a neuron or channel (the last axis,
+            or the one before it); "n:m", as "2:4": n of every m consecutive inputs, and then no density. Otherwise
+            `density` and `k` are of blocks, neurons or channels.
+        by: "magnitude" compares |score|, "value" the score.
+        largest: False keeps the lowest.
+        reduce: the score of a block, neuron or channel is the "mean" or the "sum" over its weights that can remain.
 
     Returns:
         Masks over the paths of `scores`. Layers may come out empty: see `Masks.empty`.
@@ -52,6 +67,12 @@ def select(
     """
     arrays = {path: np.asarray(array) for path, array in scores.items()}
     eligible = _eligible(arrays, exclude)
+    structured = Structured(structure, by=by, largest=largest, reduce=reduce)
+    structured.check(arrays, eligible)
+    if structured.n_of_m:
+        if density is not None or k is not None or scope != "global":
+            raise ValueError(f"structure {structure!r} is a density: give no density, k or scope with it")
+        return _keep_n_of_m(arrays, eligible, structured.n_of_m, structured.order, within)
     given = sum(value is not None for value in (density, k)) + isinstance(scope, Mapping)
     if given != 1:
         raise ValueError(f"give exactly one of density, k, or densities in scope (density={density}, k={k})")
@@ -61,13 +82,13 @@ def select(
         _same_paths(within, arrays, "within")
     groups = _groups(eligible, "layer" if isinstance(scope, Mapping) else scope)
     if k is not None:
-        return _keep(arrays, groups, [k], within)
+        return _keep(arrays, groups, [k], within, structured)
     shares = _shares(groups, scope if isinstance(scope, Mapping) else density, "density")
-    sizes = [sum(arrays[path].size for path in group) for group in groups]
+    sizes = [sum(structured.count(np.ones(arrays[p].shape, np.bool_)) for p in group) for group in groups]
     counts = [round_half_up(share, size) for share, size in zip(shares, sizes, strict=True)]
     if sum(counts) == 0:
-        raise ValueError(f"density {_text(shares)} keeps none of {sum(sizes):,} weights")
-    return _keep(arrays, groups, counts, within)
+        raise ValueError(f"density {_text(shares)} keeps none of {sum(sizes):,} {structured.unit}")
+    return _keep(arrays, groups, counts, within, structured)
 
 
 def prune(
@@ -76,6 +97,11 @@ def prune(
     fraction: float | Mapping[str, float],
     scope: str = "global",
     exclude: Exclude = (),
+    *,
+    structure: Structure = None,
+    by: str = "magnitude",
+    largest: bool = True,
+    reduce: str = "mean",
 ) -> Masks:
     """One cut: of the weights that remain, remove the round-half-up(fraction × remaining) of lowest |score|.
 
@@ -86,6 +112,8 @@ def prune(
             regex found in the path (re.search) counts.
         scope: "global": one ranking over all layers; "layer": the fraction in each layer.
         exclude: regex, list of regex, or callable(path) → bool: layers that stay as they are and are not counted.
+        structure, by, largest, reduce: as in `select`; a structure n:m cannot be cut. A block, neuron or channel
+            remains as long as one of its weights does.
 
     Raises:
         ValueError: no weight would be left, other paths, a fraction outside [0, 1], a path that no regex matches, NaN.
@@ -94,13 +122,20 @@ def prune(
     _same_paths(masks, arrays, "masks")
     if isinstance(fraction, Mapping) and scope != "layer":
         raise ValueError(f'a fraction for each layer needs scope="layer", not {scope!r}')
-    groups = _groups(_eligible(arrays, exclude), scope)
+    eligible = _eligible(arrays, exclude)
+    groups = _groups(eligible, scope)
+    structured = Structured(structure, by=by, largest=largest, reduce=reduce)
+    structured.check(arrays, eligible)
+    if structured.n_of_m:
+        raise ValueError(f"structure {structure!r} has one density: it is selected, not cut by a fraction")
     shares = _shares(groups, fraction, "fraction")
-    remaining = [sum(int(np.count_nonzero(masks[path])) for path in group) for group in groups]
+    remaining = [sum(structured.count(masks[path]) for path in group) for group in groups]
     counts = [n - round_half_up(share, n) for share, n in zip(shares, remaining, strict=True)]
     if sum(counts) == 0:
-        raise ValueError(f"fraction {_text(shares)} of the {sum(remaining):,} weights that remain would leave none")
-    return _keep(arrays, groups, counts, masks)
+        raise ValueError(
+            f"fraction {_text(shares)} of the {sum(remaining):,} {structured.unit} that remain would leave none"
+        )
+    return _keep(arrays, groups, counts, masks, structured)
 
 
 def random_like(masks: Masks, seed: int, scope: str = "layer") -> Masks:
@@ -125,31 +160,48 @@ def uniform(seed: int, path: str, shape: Shape) -> np.ndarray:
 
 
 def _keep(
-    arrays: Mapping[str, np.ndarray], groups: Sequence[Sequence[str]], counts: Sequence[int], within: Masks | None
+    arrays: Mapping[str, np.ndarray],
+    groups: Sequence[Sequence[str]],
+    counts: Sequence[int],
+    within: Masks | None,
+    structured: Structured | None = None,
 ) -> Masks:
     """In each group of layers the `count` highest scores; layers of no group whole, or as in `within`."""
+    structured = Structured() if structured is None else structured
     kept = dict(Masks.ones(arrays) if within is None else {path: within[path] for path in arrays})
     for group, count in zip(groups, counts, strict=True):
         inside = None if within is None else [within[path] for path in group]
-        available = sum(int(np.count_nonzero(kept[path])) for path in group)
+        available = sum(structured.count(kept[path]) for path in group)
         if not 0 <= count <= available:
-            raise ValueError(f"cannot keep {count:,} of {available:,} eligible weights in {_text(group)}")
+            raise ValueError(f"cannot keep {count:,} of {available:,} eligible {structured.unit} in {_text(group)}")
+        values = comparable({path: arrays[path] for path in group})
         try:
-            chosen = ops.top_k_masks(_comparable({path: arrays[path] for path in group}), count, masks=inside)
+            chosen = ops.top_k_masks(values, count, masks=inside, **structured.groups, **structured.order)
         except ops.NotANumberError as error:  # the core knows positions, the user knows paths
             raise ValueError(f"the score of {group[error.array]!r} is NaN at flat index {error.index}") from error
         kept.update(zip(group, chosen, strict=True))
     return Masks(kept)
 
 
-def _comparable(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """As they are when they share a floating dtype, else in float64, which holds the other formats exactly."""
-    for path, array in arrays.items():
-        if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-            raise TypeError(f"the score of {path!r} has dtype {array.dtype}; real numbers are needed")
-    dtypes = {array.dtype for array in arrays.values()}
-    same = len(dtypes) == 1 and all(dtype.kind not in "biu" for dtype in dtypes)
-    return list(arrays.values()) if same else [array.astype(np.float64) for array in arrays.values()]
+def _keep_n_of_m(
+    arrays: Mapping[str, np.ndarray],
+    eligible: Sequence[str],
+    n_of_m: tuple[int, int],
+    order: Mapping[str, Any],
+    within: Masks | None,
+) -> Masks:
+    """n of every m consecutive inputs in each eligible layer; other layers whole, or as in `within`."""
+    if within is not None:
+        _same_paths(within, arrays, "within")
+    kept = dict(Masks.ones(arrays) if within is None else {path: within[path] for path in arrays})
+    for path in eligible:
+        (values,) = comparable({path: arrays[path]})
+        mask = None if within is None else within[path]
+        try:
+            kept[path] = ops.n_of_m_masks(values, *n_of_m, -2, mask=mask, **order)
+        except ops.NotANumberError as error:
+            raise ValueError(f"the score of {path!r} is NaN at flat index {error.index}") from error
+    return Masks(kept)
 
 
 def _eligible(arrays: Mapping[str, np.ndarray], exclude: Exclude) -> list[str]:

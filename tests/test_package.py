@@ -14,8 +14,8 @@ import keras_lth
 PACKAGE = Path(keras_lth.__file__).parent
 # Imports go up this list: a room may use those before it.
 ROOMS = (
-    "ops", "files", "masks", "selection", "schedules", "rounds", "tickets", "surgery", "criteria", "layers",
-    "callbacks", "analysis", "models", "datasets", "training", "experiments", "report", "bin",
+    "ops", "files", "masks", "structures", "selection", "schedules", "rounds", "tickets", "surgery", "criteria",
+    "layers", "callbacks", "analysis", "models", "datasets", "training", "experiments", "report", "bin",
 )  # fmt: skip
 # Tickets are applied to models, and callbacks end with an analysis: imported when asked for, inside a function.
 LATE = {("tickets", "surgery"), ("callbacks", "analysis")}

@@ -18,7 +18,10 @@ struct Target {
   std::size_t refused = 0;
 };
 
-Target targets[] = {{"select", Select}, {"threads", Threads}, {"product", Product}};
+Target targets[] = {
+    {"select", Select},   {"shards", Shards},   {"groups", Groups},
+    {"threads", Threads}, {"product", Product}, {"convolution", Convolution},
+};
 
 }  // namespace
 

@@ -12,8 +12,11 @@ namespace keras_lth::fuzz {
 enum class Outcome { kDone, kRefused };
 
 Outcome Select(Bytes* bytes);
+Outcome Shards(Bytes* bytes);
+Outcome Groups(Bytes* bytes);
 Outcome Threads(Bytes* bytes);
 Outcome Product(Bytes* bytes);
+Outcome Convolution(Bytes* bytes);
 
 // Ends the process, so that the fuzzer keeps the input.
 [[noreturn]] void Wrong(const std::string& what);

@@ -198,7 +198,25 @@ bool Expected::Near(float got) const {
   return std::abs(static_cast<double>(got) - sum) <= tolerance;
 }
 
-std::vector<float> Floats(Bytes* bytes, std::int64_t count) {
+void ExpectNear(const std::vector<float>& got, const std::vector<Expected>& expected, bool relu,
+                const std::string& name) {
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const Expected& wanted = expected[i];
+    bool right = wanted.Near(got[i]);
+    // Where the sum is about 0 either side of the cut is right.
+    if (relu) right = (right && !(got[i] < 0.0F)) || (got[i] == 0.0F && (wanted.sum < 0.0 || wanted.Near(0.0F)));
+    if (!right) {
+      Wrong(name + ": [" + std::to_string(i) + "] is " + std::to_string(got[i]) + ", wanted " +
+            std::to_string(wanted.sum));
+    }
+  }
+}
+
+void ExpectSame(const std::vector<float>& got, const std::vector<float>& other, const std::string& name) {
+  Expect(got.empty() || std::memcmp(got.data(), other.data(), got.size() * sizeof(float)) == 0, name + ": other bits");
+}
+
+std::vector<float> Floats(Bytes* bytes, std::int64_t count, bool finite) {
   Noise noise(bytes->Word(2));
   const std::uint64_t special = bytes->Chance(40) ? 20 : 0;
   std::vector<float> floats;
@@ -209,18 +227,15 @@ std::vector<float> Floats(Bytes* bytes, std::int64_t count) {
     if (special == 0 || noise.Below(256) >= special) continue;
     const float specials[] = {-0.0F, std::numeric_limits<float>::denorm_min(), std::numeric_limits<float>::infinity(),
                               -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()};
-    x = specials[noise.Below(5)];
+    x = specials[noise.Below(finite ? 2 : 5)];
   }
   return floats;
 }
 
-std::vector<float> Blocks(Bytes* bytes, const Pattern& pattern) {
+std::vector<float> Blocks(Bytes* bytes, const Pattern& pattern, bool finite) {
   const sparse::Structure& s = pattern.structure;
-  std::vector<float> values = Floats(bytes, s.stored * pattern.Area());
-  for (float& x : values) {
-    // A block of by_row may be another one of by_col, and lie over the edge there.
-    if (pattern.broken && !std::isfinite(x)) x = 1.0F;
-  }
+  // In a broken structure a block of by_row may be another one of by_col, and lie over the edge there.
+  std::vector<float> values = Floats(bytes, s.stored * pattern.Area(), finite || pattern.broken);
   for (std::int64_t c = 0; c < s.ColGroups(); ++c) {
     for (std::int64_t e = s.by_col.starts[c]; e < s.by_col.starts[c + 1]; ++e) {
       const std::int64_t row = s.by_col.others[e] % s.RowGroups() * s.block_rows, col = c * s.block_cols;
@@ -235,15 +250,16 @@ std::vector<float> Blocks(Bytes* bytes, const Pattern& pattern) {
   return values;
 }
 
-std::vector<std::uint16_t> Halves(const std::vector<float>& values) {
-  std::vector<std::uint16_t> halves;
-  halves.reserve(values.size());
+sparse::Values Stored(Bytes* bytes, const std::vector<float>& values, std::vector<std::uint16_t>* halves) {
+  bool exact = true;
   for (const float x : values) {
     std::uint32_t bits;
     std::memcpy(&bits, &x, sizeof(bits));
-    halves.push_back(static_cast<std::uint16_t>(bits >> 16));
+    halves->push_back(static_cast<std::uint16_t>(bits >> 16));
+    exact = exact && (bits & 0xFFFF) == 0;
   }
-  return halves;
+  if (exact && !values.empty() && bytes->Chance(64)) return {halves->data(), sparse::Storage::kBfloat16};
+  return {values.data(), sparse::Storage::kFloat32};
 }
 
 }  // namespace keras_lth::fuzz

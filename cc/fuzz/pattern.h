@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cc/fuzz/fuzz.h"
+#include "cc/sparse/spmm.h"
 #include "cc/sparse/structure.h"
 
 namespace keras_lth::fuzz {
@@ -58,14 +59,21 @@ struct Expected {
   bool Near(float got) const;
 };
 
-// Floats in (-1, 1), sometimes with a few that are infinite, not numbers, denormal, or -0.
-std::vector<float> Floats(Bytes* bytes, std::int64_t count);
+// Every float is near what is expected, or cut off at 0; anything else is wrong.
+void ExpectNear(const std::vector<float>& got, const std::vector<Expected>& expected, bool relu,
+                const std::string& name);
+
+// The same bits.
+void ExpectSame(const std::vector<float>& got, const std::vector<float>& other, const std::string& name);
+
+// Floats in (-1, 1), sometimes with a few that are denormal, -0, or, where they may be, infinite or not numbers.
+std::vector<float> Floats(Bytes* bytes, std::int64_t count, bool finite = false);
 
 // The values of the blocks: 0 where by_col's block lies over the edge of the matrix.
-std::vector<float> Blocks(Bytes* bytes, const Pattern& pattern);
+std::vector<float> Blocks(Bytes* bytes, const Pattern& pattern, bool finite);
 
-// The same in bfloat16, which must hold them exactly.
-std::vector<std::uint16_t> Halves(const std::vector<float>& values);
+// The values as they are, or in bfloat16 where that holds them exactly; `halves` then has them.
+sparse::Values Stored(Bytes* bytes, const std::vector<float>& values, std::vector<std::uint16_t>* halves);
 
 }  // namespace keras_lth::fuzz
 

@@ -1,9 +1,7 @@
 // Check, and the sparse products and their gradients, against loops over the stored blocks in double precision.
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -98,35 +96,19 @@ Outcome Product(Bytes* bytes) {
   const std::int64_t work = s.stored * pattern.Area() + padded;
   if (s.taps != 1 || work * std::max<std::int64_t>(m, 1) > kMostWork) return Outcome::kDone;
   const auto kind = bytes->OneOf({kForward, kTransposed, kSampled});
-  Arguments a{pattern, m, Blocks(bytes, pattern), Floats(bytes, m * s.rows), Floats(bytes, m * s.cols), {}, false};
+  Arguments a{pattern, m, Blocks(bytes, pattern, false), Floats(bytes, m * s.rows), Floats(bytes, m * s.cols), {}, false};
   if (bytes->Chance(100)) a.bias = Floats(bytes, s.cols);
   a.relu = bytes->Chance(100);
-  const std::vector<std::uint16_t> halves = Halves(a.values);
-  sparse::Values values{a.values.data(), sparse::Storage::kFloat32};
-  bool exact = true;
-  for (const float x : a.values) exact = exact && !(std::abs(x) < 1e-30F && x != 0.0F);  // a denormal has too many bits
-  if (exact && bytes->Chance(64)) values = {halves.data(), sparse::Storage::kBfloat16};
+  std::vector<std::uint16_t> halves;
+  const sparse::Values values = Stored(bytes, a.values, &halves);
   const isa::Level level = Level(bytes);
   const char* kinds[] = {"product", "transposed product", "sampled product"};
   const std::string name = std::string(kinds[kind]) + " of " + pattern.Name() + ", m " + std::to_string(m) + ", " +
                            isa::Name(level) + ", threads " + std::to_string(threads);
   const std::vector<Expected> expected = Loops(a, kind);
   const std::vector<float> got = Run(a, kind, values, expected.size(), {level, threads});
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    const Expected& wanted = expected[i];
-    bool right = wanted.Near(got[i]);
-    // Where the sum is about 0 either side of the cut is right.
-    if (kind == kForward && a.relu) {
-      right = (right && !(got[i] < 0.0F)) || (got[i] == 0.0F && (wanted.sum < 0.0 || wanted.Near(0.0F)));
-    }
-    if (!right) {
-      Wrong(name + ": [" + std::to_string(i) + "] is " + std::to_string(got[i]) + ", wanted " +
-            std::to_string(wanted.sum));
-    }
-  }
-  const std::vector<float> again = Run(a, kind, values, expected.size(), {level, others});
-  Expect(got.empty() || std::memcmp(got.data(), again.data(), got.size() * sizeof(float)) == 0,
-         name + " and " + std::to_string(others) + ": other bits");
+  ExpectNear(got, expected, kind == kForward && a.relu, name);
+  ExpectSame(got, Run(a, kind, values, expected.size(), {level, others}), name + " and " + std::to_string(others));
   return Outcome::kDone;
 }
 

@@ -1,15 +1,14 @@
-// TopK against a stable sort of the magnitudes, decoded by the definition of the format.
+// Selection over arrays, at once and by shards, against a stable sort of the numbers.
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "cc/fuzz/fuzz.h"
+#include "cc/fuzz/scores.h"
 #include "cc/select/kernels.h"
 #include "cc/select/select.h"
 
@@ -17,142 +16,171 @@ namespace keras_lth::fuzz {
 
 namespace {
 
-struct Layout {
+// Several arrays of one format, and their eligible values in the order in which they are selected.
+struct Problem {
   select::Format format;
-  int width, exponent, fraction;  // bytes, bits, bits
-};
+  select::Order order;
+  std::vector<Scores> arrays;
+  struct Ranked {
+    double rank;
+    std::size_t array, index;
+  };
+  std::vector<Ranked> ranked;
+  std::optional<select::Position> nan;
 
-constexpr Layout kLayouts[] = {
-    {select::Format::kFloat32, 4, 8, 23},
-    {select::Format::kFloat16, 2, 5, 10},
-    {select::Format::kBfloat16, 2, 8, 7},
-    {select::Format::kFloat64, 8, 11, 52},
-};
-
-std::uint64_t Ones(int bits) { return (std::uint64_t{1} << bits) - 1; }
-
-double Decode(std::uint64_t bits, const Layout& layout) {
-  const auto fraction = static_cast<double>(bits & Ones(layout.fraction));
-  const auto exponent = static_cast<int>(bits >> layout.fraction & Ones(layout.exponent));
-  const int bias = (1 << (layout.exponent - 1)) - 1;
-  if (exponent == 2 * bias + 1) return fraction == 0.0 ? HUGE_VAL : std::nan("");
-  if (exponent == 0) return std::ldexp(fraction, 1 - bias - layout.fraction);
-  return std::ldexp(fraction + std::ldexp(1.0, layout.fraction), exponent - bias - layout.fraction);
-}
-
-struct Input {
-  std::vector<std::uint8_t> values, eligible, selected;
-  bool masked = false;
-  std::vector<double> magnitudes;
-};
-
-std::int64_t Size(Bytes* bytes) {
-  // Around the sizes at which a kernel's inner loop and the pieces of work end.
-  switch (bytes->Between(0, 15)) {
-    case 15: return bytes->Between(65530, 65545);
-    case 14: return bytes->Between(100000, 200000);
-    case 13:
-    case 12: return bytes->Between(1000, 9000);
-    case 11: return 0;
-    default: return bytes->Between(0, 200);
+  explicit Problem(Bytes* bytes) : format(Format(bytes)), order(Order(bytes)) {
+    for (std::int64_t count = bytes->Between(0, 4); count > 0; --count) {
+      arrays.push_back(MakeScores(bytes, format, Size(bytes), true));
+      const Scores& scores = arrays.back();
+      if (scores.nan && !nan) nan = {arrays.size() - 1, *scores.nan};
+      for (std::size_t i = 0; i < scores.size(); ++i) {
+        if (scores.Eligible(i)) ranked.push_back({Rank(scores.numbers[i], order), arrays.size() - 1, i});
+      }
+    }
+    // A NaN has no rank; it makes the selection undefined.
+    const auto first = [](const Ranked& a, const Ranked& b) { return a.rank > b.rank; };
+    if (!nan) std::stable_sort(ranked.begin(), ranked.end(), first);
   }
-}
 
-// The bits of one value: what makes ties, misleads samples, or lies at the edges of the format.
-std::uint64_t Value(int pattern, std::size_t at, const Layout& layout, Noise* noise) {
-  const std::uint64_t infinity = Ones(layout.exponent) << layout.fraction;
-  const std::uint64_t sign = (noise->Next() >> 32 & 1) << (layout.exponent + layout.fraction);
-  switch (pattern) {
-    case 0: return sign | noise->Below(infinity + 1);
-    case 1: return sign | infinity / 2;
-    case 2: return sign | (infinity / 2 + noise->Below(2));
-    case 3: return sign | noise->Below(50);
-    case 4: return sign | at % (infinity + 1);
-    case 5: return sign | (infinity - at % 1000);
-    case 6: return sign | (noise->Below(3) == 0 ? infinity : 0);
-    default: return sign | (noise->Below(200) == 0 ? noise->Below(infinity + 1) : infinity / 3 + noise->Below(9));
+  std::vector<select::Array> Views(std::size_t begin, std::size_t end) {
+    std::vector<select::Array> views;
+    for (std::size_t i = begin; i < end; ++i) views.push_back(arrays[i].View());
+    return views;
   }
-}
+
+  std::size_t K(Bytes* bytes) const {
+    const std::size_t most = ranked.size();
+    switch (bytes->Between(0, 7)) {
+      case 0: return 0;
+      case 1: return most;
+      case 2: return std::min<std::size_t>(most, 1);
+      default: return bytes->Word(4) % (most + 1);
+    }
+  }
+
+  void ExpectFirst(std::size_t k, const std::string& name) const {
+    std::vector<std::vector<bool>> expected;
+    for (const Scores& scores : arrays) expected.emplace_back(scores.size(), false);
+    for (std::size_t i = 0; i < k; ++i) expected[ranked[i].array][ranked[i].index] = true;
+    for (std::size_t array = 0; array < arrays.size(); ++array) {
+      const Booleans& got = arrays[array].selected;
+      for (std::size_t i = 0; i < got.size; ++i) {
+        if (got.Get(i) != expected[array][i] || (!got.packed && got.data[i] > 1)) {
+          Wrong(name + ": array " + std::to_string(array) + ", index " + std::to_string(i));
+        }
+      }
+      for (std::size_t bit = got.size; got.packed && bit < 8 * got.data.size(); ++bit) {
+        Expect(!got.Get(bit), name + ": a bit after the last");
+      }
+    }
+  }
+};
 
 }  // namespace
 
 Outcome Select(Bytes* bytes) {
-  const Layout& layout = kLayouts[bytes->Between(0, 3)];
-  const auto width = static_cast<std::size_t>(layout.width);
-  std::vector<Input> inputs(static_cast<std::size_t>(bytes->Between(0, 4)));
-  std::size_t eligible = 0;
-  std::optional<select::Position> nan;
-  for (std::size_t array = 0; array < inputs.size(); ++array) {
-    Input& input = inputs[array];
-    const auto size = static_cast<std::size_t>(Size(bytes));
-    const auto pattern = static_cast<int>(bytes->Between(0, 7));
-    const auto kept = static_cast<std::uint64_t>(bytes->OneOf({256, 128, 3, 0}));
-    Noise noise(bytes->Word(2));
-    input.masked = kept < 256 || bytes->Chance(40);
-    input.values.resize(size * width);
-    input.selected.assign(size, 0xEE);
-    if (input.masked) input.eligible.resize(size);
-    const std::size_t bad = bytes->Chance(12) ? noise.Below(size + 1) : size;
-    for (std::size_t i = 0; i < size; ++i) {
-      std::uint64_t bits = Value(pattern, i, layout, &noise);
-      if (i == bad) bits |= Ones(layout.exponent + 1) << (layout.fraction - 1);
-      std::memcpy(&input.values[i * width], &bits, width);
-      input.magnitudes.push_back(Decode(bits, layout));
-      // Any byte but 0 is true.
-      if (input.masked && noise.Below(256) < kept) input.eligible[i] = static_cast<std::uint8_t>(1 + noise.Below(255));
-      eligible += !input.masked || input.eligible[i] != 0;
-    }
-    if (bad < size && !nan) nan = {array, bad};
-  }
-  std::vector<select::Array> arrays;
-  for (Input& input : inputs) {
-    arrays.push_back({input.values.data(), input.masked ? input.eligible.data() : nullptr, input.selected.data(),
-                      input.selected.size()});
-  }
-  std::size_t k = eligible;
-  switch (bytes->Between(0, 7)) {
-    case 0: k = 0; break;
-    case 1: break;
-    case 2: k = eligible + 1 + bytes->Word(8) % (SIZE_MAX - eligible); break;
-    case 3: k = std::min<std::size_t>(eligible, 1); break;
-    default: k = bytes->Word(4) % (eligible + 1);
+  Problem problem(bytes);
+  const std::size_t eligible = problem.ranked.size();
+  select::Wanted wanted{problem.K(bytes)};
+  if (bytes->Chance(30)) wanted.k = eligible + 1 + bytes->Word(8) % (SIZE_MAX - eligible);
+  wanted.threshold = bytes->Chance(100);
+  if (bytes->Chance(60)) wanted.near = bytes->Word(8);
+  if (bytes->Chance(60) && eligible > 0) {
+    const Problem::Ranked& some = problem.ranked[bytes->Word(4) % eligible];
+    wanted.near = problem.arrays[some.array].Bits(some.index);
   }
   const select::Kernels& kernels = select::KernelsFor(Level(bytes));
   const unsigned threads = Workers(bytes);
-  const std::string name = "select, k " + std::to_string(k) + " of " + std::to_string(eligible) + ", " + kernels.name +
-                           ", threads " + std::to_string(threads);
-  std::optional<select::Position> found;
+  const std::string name = "select, " + Name(problem.format, problem.order) + ", k " + std::to_string(wanted.k) +
+                           " of " + std::to_string(eligible) + ", " + kernels.name + ", threads " +
+                           std::to_string(threads);
+  select::Selection selection;
   try {
-    found = select::TopK(arrays, layout.format, k, kernels, threads);
+    selection = select::TopK(problem.Views(0, problem.arrays.size()), problem.format, problem.order, wanted, kernels,
+                             threads);
   } catch (const std::invalid_argument&) {
-    Expect(k > eligible, name + ": refused");
+    Expect(wanted.k > eligible, name + ": refused");
     return Outcome::kRefused;
   }
-  Expect(k <= eligible, name + ": too large, but accepted");
-  Expect(found.has_value() == nan.has_value(), name + (nan ? ": the NaN is not found" : ": a NaN where there is none"));
+  Expect(wanted.k <= eligible, name + ": too large, but accepted");
+  const std::optional<select::Position>& nan = problem.nan;
+  Expect(selection.nan.has_value() == nan.has_value(), name + (nan ? ": the NaN is missed" : ": there is no NaN"));
   if (nan) {
-    Expect(found->array == nan->array && found->index == nan->index, name + ": another NaN");
+    Expect(selection.nan->array == nan->array && selection.nan->index == nan->index, name + ": another NaN");
     return Outcome::kDone;
   }
-  struct Ranked {
-    double magnitude;
-    std::uint8_t* selected;
-  };
-  std::vector<Ranked> ranked;
-  for (Input& input : inputs) {
-    for (std::size_t i = 0; i < input.magnitudes.size(); ++i) {
-      if (!input.masked || input.eligible[i] != 0) {
-        ranked.push_back({input.magnitudes[i], &input.selected[i]});
-      } else if (input.selected[i] != 0) {
-        Wrong(name + ": one that is not eligible");
+  problem.ExpectFirst(wanted.k, name);
+  if (wanted.threshold && wanted.k > 0) Expect(selection.threshold.has_value(), name + ": no threshold");
+  if (selection.threshold && wanted.k > 0) {
+    const double threshold = Rank(Number(*selection.threshold, problem.format), problem.order);
+    Expect(threshold == problem.ranked[wanted.k - 1].rank, name + ": another threshold");
+  }
+  return Outcome::kDone;
+}
+
+// Each shard has some of the arrays and sees only sums over the shards, as over several hosts.
+Outcome Shards(Bytes* bytes) {
+  Problem problem(bytes);
+  const std::size_t k = problem.K(bytes), count = problem.arrays.size();
+  if (k == 0) return Outcome::kDone;
+  std::vector<std::size_t> ends;
+  for (std::int64_t shards = bytes->Between(1, 3); shards > 1; --shards) {
+    ends.push_back(static_cast<std::size_t>(bytes->Between(0, static_cast<std::int64_t>(count))));
+  }
+  ends.push_back(count);
+  std::sort(ends.begin(), ends.end());
+  const select::Kernels& kernels = select::KernelsFor(Level(bytes));
+  const unsigned threads = Workers(bytes);
+  const std::string name = "shards " + std::to_string(ends.size()) + ", " + Name(problem.format, problem.order) +
+                           ", k " + std::to_string(k) + ", " + kernels.name;
+  std::int64_t hi = select::Infinity(problem.format), lo = -hi;
+  if (bytes->Chance(20)) {
+    std::vector<std::int64_t> bins(select::kBins);
+    const std::int64_t beyond = hi + bytes->OneOf({1, 0});
+    const int shift = bytes->OneOf({0, -1, 64});
+    try {
+      select::CountKeys(problem.Views(0, count), problem.format, problem.order, lo, beyond, shift, kernels, threads,
+                        bins.data());
+    } catch (const std::invalid_argument&) {
+      return Outcome::kRefused;
+    }
+    Wrong(name + ": bins that cover no keys are accepted");
+  }
+  if (!problem.order.by_value) (problem.order.largest ? lo : hi) = 0;
+  std::size_t rank = k;
+  std::vector<std::int64_t> ties(ends.size(), 0);
+  while (lo < hi) {
+    int shift = 0;
+    while ((static_cast<std::uint64_t>(hi) - static_cast<std::uint64_t>(lo)) >> shift >= select::kBins) ++shift;
+    std::vector<std::vector<std::int64_t>> bins(ends.size(), std::vector<std::int64_t>(select::kBins));
+    std::vector<std::size_t> sum(select::kBins, 0);
+    for (std::size_t shard = 0, begin = 0; shard < ends.size(); begin = ends[shard++]) {
+      const auto nan = select::CountKeys(problem.Views(begin, ends[shard]), problem.format, problem.order, lo, hi,
+                                         shift, kernels, threads, bins[shard].data());
+      const bool here = problem.nan && problem.nan->array >= begin && problem.nan->array < ends[shard];
+      Expect(nan.has_value() == here, name + ": NaN");
+      if (here) {
+        Expect(nan->array + begin == problem.nan->array && nan->index == problem.nan->index, name + ": another NaN");
+        return Outcome::kDone;
       }
+      for (std::size_t bin = 0; bin < sum.size(); ++bin) sum[bin] += static_cast<std::size_t>(bins[shard][bin]);
+    }
+    std::size_t bin = select::kBins - 1;
+    for (; bin > 0 && rank > sum[bin]; --bin) rank -= sum[bin];
+    Expect(rank <= sum[bin], name + ": the bins hold too few");
+    for (std::size_t shard = 0; shard < ends.size(); ++shard) ties[shard] = bins[shard][bin];
+    lo = static_cast<std::int64_t>(static_cast<std::uint64_t>(lo) + (static_cast<std::uint64_t>(bin) << shift));
+    const std::uint64_t width = std::uint64_t{1} << shift;
+    if (static_cast<std::uint64_t>(hi) - static_cast<std::uint64_t>(lo) >= width) {
+      hi = static_cast<std::int64_t>(static_cast<std::uint64_t>(lo) + (width - 1));
     }
   }
-  const auto larger = [](const Ranked& a, const Ranked& b) { return a.magnitude > b.magnitude; };
-  std::stable_sort(ranked.begin(), ranked.end(), larger);
-  for (std::size_t rank = 0; rank < ranked.size(); ++rank) {
-    if (*ranked[rank].selected != (rank < k ? 1 : 0)) Wrong(name + ": wrong at rank " + std::to_string(rank));
+  for (std::size_t shard = 0, begin = 0; shard < ends.size(); begin = ends[shard++]) {
+    const std::size_t mine = std::min(rank, static_cast<std::size_t>(ties[shard]));
+    rank -= mine;
+    select::SelectFrom(problem.Views(begin, ends[shard]), problem.format, problem.order, lo, mine, kernels, threads);
   }
+  if (!problem.nan) problem.ExpectFirst(k, name);
   return Outcome::kDone;
 }
 

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "cc/select/kernels.h"
@@ -22,10 +23,10 @@ struct Bracket {
   bool ends;  // few enough values are expected that those equal to lo and hi can be listed too
 };
 
-// Values that may be listed, with their positions: at most 2.25 % of the bytes of the data.
+// Values that may be listed, with their positions: at most 2.4 % of the bytes of the data.
 template <class T>
 std::size_t Room(std::size_t size) {
-  return std::max(kChunk, size / 400 * 9 / (sizeof(T) + sizeof(std::uint16_t)) * sizeof(T));
+  return std::max(kChunk, size / 125 * 3 / (sizeof(T) + sizeof(std::uint16_t)) * sizeof(T));
 }
 
 inline std::uint64_t Scramble(std::uint64_t x) {  // splitmix64
@@ -38,19 +39,34 @@ inline std::uint64_t Scramble(std::uint64_t x) {  // splitmix64
 // The keys of one eligible value, at most, from each of size / stride equal stretches of the data.
 template <class T>
 std::vector<T> Sample(const Data<T>& data, std::size_t stride) {
+  constexpr std::size_t kAhead = 64;  // positions that are fetched together: memory answers slowly, but many at once
   std::vector<std::vector<T>> parts(data.chunks.size());
   threads::ForEach(data.threads, data.chunks.size(), [&](unsigned, std::size_t i) {
     const Chunk<T>& chunk = data.chunks[i];
     const Flags& eligible = chunk.values.eligible;
+    const std::size_t end = chunk.start + chunk.values.size;
     parts[i].reserve(chunk.values.size / stride + 2);
-    for (std::size_t stretch = chunk.start / stride; stretch * stride < chunk.start + chunk.values.size; ++stretch) {
-      const std::size_t at = stretch * stride + Scramble(stretch) % stride - chunk.start;
-      if (at >= chunk.values.size) continue;  // before the chunk, where it wraps round, or after it
-      if (eligible.data != nullptr) {
-        const int bit = eligible.packed ? eligible.data[at / 8] >> (7 - at % 8) & 1 : eligible.data[at];
-        if (bit == 0) continue;
+    std::size_t places[kAhead];
+    for (std::size_t stretch = chunk.start / stride; stretch * stride < end;) {
+      std::size_t n = 0;
+      for (; n < kAhead && stretch * stride < end; ++stretch) {
+        // The high half of a product is below the stride, as a remainder is, but costs no division.
+        const std::uint64_t offset = (Scramble(stretch) >> 32) * stride >> 32;
+        places[n] = stretch * stride + offset - chunk.start;
+        // Before the chunk, where it wraps round, or after it.
+        if (places[n] >= chunk.values.size) continue;
+        __builtin_prefetch(chunk.values.data + places[n]);
+        if (eligible.data != nullptr) __builtin_prefetch(eligible.data + places[n] / (eligible.packed ? 8 : 1));
+        ++n;
       }
-      parts[i].push_back(KeyOf(chunk.values.data[at], data.everything.order));
+      for (std::size_t j = 0; j < n; ++j) {
+        const std::size_t at = places[j];
+        if (eligible.data != nullptr) {
+          const int open = eligible.packed ? eligible.data[at / 8] >> (7 - at % 8) & 1 : eligible.data[at];
+          if (open == 0) continue;
+        }
+        parts[i].push_back(KeyOf(chunk.values.data[at], data.everything.order));
+      }
     }
   });
   std::vector<T> sample;
@@ -58,38 +74,66 @@ std::vector<T> Sample(const Data<T>& data, std::size_t stride) {
   return sample;
 }
 
-// The bracket from the first-th to the last-th largest of the sample. A rank outside the sample stands for the end of
-// all keys. Reorders the sample.
+// The first-th and the last-th largest keys, first <= last, ranks from 1.
 template <class T>
-Bracket<T> AtRanks(const Data<T>& data, std::vector<T>* sample, double first, double last, std::size_t eligible) {
-  const Range<T>& all = data.everything;
-  const auto n = static_cast<double>(sample->size());
+std::pair<T, T> AtRanks(const std::vector<T>& keys, const Range<T>& all, std::size_t first, std::size_t last) {
+  using Wide = std::uint64_t;
   // NaNs may be beyond all keys; the pass will find them.
-  const auto at_rank = [&](typename std::vector<T>::iterator begin, double rank) {
-    const auto place = sample->begin() + static_cast<std::ptrdiff_t>(rank) - 1;
-    std::nth_element(begin, place, sample->end(), [](T a, T b) { return a > b; });
-    return std::clamp(*place, all.lo, all.hi);
-  };
+  const auto clamped = [&](T key) { return std::clamp(key, all.lo, all.hi); };
+  const Wide lo = static_cast<Wide>(all.lo), span = static_cast<Wide>(all.hi) - lo;
+  int shift = 0;
+  while ((span >> shift) >= kBins) ++shift;
+  const auto bin_of = [&](T key) { return static_cast<std::size_t>((static_cast<Wide>(clamped(key)) - lo) >> shift); };
+  std::vector<std::size_t> bins(kBins, 0);
+  for (const T key : keys) ++bins[bin_of(key)];
+  std::size_t high = kBins - 1, above = 0;
+  for (; above + bins[high] < first; --high) above += bins[high];
+  std::size_t low = high, reached = above;
+  for (; reached + bins[low] < last; --low) reached += bins[low];
+  std::vector<T> middle;
+  for (const T key : keys) {
+    if (low <= bin_of(key) && bin_of(key) <= high) middle.push_back(clamped(key));
+  }
+  const auto larger = [](T a, T b) { return a > b; };
+  const auto from = middle.begin() + static_cast<std::ptrdiff_t>(first - above - 1);
+  const auto to = middle.begin() + static_cast<std::ptrdiff_t>(last - above - 1);
+  std::nth_element(middle.begin(), to, middle.end(), larger);
+  const T lowest = *to;
+  std::nth_element(middle.begin(), from, to, larger);
+  return {*from, lowest};
+}
+
+// The bracket from the first-th to the last-th largest of the sample. A rank outside the sample stands for the end of
+// all keys.
+template <class T>
+Bracket<T> Around(const Data<T>& data, const std::vector<T>& sample, double first, double last, std::size_t eligible) {
+  const Range<T>& all = data.everything;
   Bracket<T> bracket{all.lo, all.hi, true};
-  if (last >= 1.0 && last <= n) bracket.lo = at_rank(sample->begin(), last);
-  if (first >= 1.0 && first <= n) bracket.hi = at_rank(sample->begin(), first);
-  const auto inside = std::count_if(sample->begin(), sample->end(),
+  const auto n = static_cast<double>(sample.size());
+  const double inner_first = std::clamp(first, 1.0, n), inner_last = std::clamp(last, 1.0, n);
+  if (!sample.empty()) {
+    const auto [hi, lo] = AtRanks(sample, all, static_cast<std::size_t>(inner_first),
+                                  static_cast<std::size_t>(inner_last));
+    if (first >= 1.0) bracket.hi = hi;
+    if (last <= n) bracket.lo = lo;
+  }
+  const auto inside = std::count_if(sample.begin(), sample.end(),
                                     [&](T key) { return bracket.lo <= key && key <= bracket.hi; });
   const double expected = static_cast<double>(inside) / std::max(n, 1.0) * static_cast<double>(eligible);
   bracket.ends = bracket.lo < bracket.hi && expected < 0.9 * static_cast<double>(Room<T>(data.size));
   return bracket;
 }
 
-// About 1.3 n^(2/3) samples give an interval that holds the threshold almost surely and 1 % of 25 million values.
+// About n^(2/3) samples give an interval that holds the threshold almost surely and 1 % of 25 million values.
 template <class T>
 Bracket<T> Guess(const Data<T>& data, std::size_t k, std::size_t eligible) {
-  constexpr double kDeviations = 4.0;  // half width of the bracket, in standard deviations of a sample's rank
-  const auto stride = static_cast<std::size_t>(0.75 * std::cbrt(static_cast<double>(data.size)));
-  std::vector<T> sample = Sample(data, stride);
+  constexpr double kDeviations = 3.5;  // half width of the bracket, in standard deviations of a sample's rank
+  const auto stride = static_cast<std::size_t>(std::cbrt(static_cast<double>(data.size)));
+  const std::vector<T> sample = Sample(data, stride);
   const double share = static_cast<double>(k) / static_cast<double>(eligible);
   const auto n = static_cast<double>(sample.size());
   const double reach = kDeviations * std::sqrt(n * share * (1.0 - share)) + 2.0;
-  return AtRanks(data, &sample, std::floor(n * share - reach), std::ceil(n * share + reach), eligible);
+  return Around(data, sample, std::floor(n * share - reach), std::ceil(n * share + reach), eligible);
 }
 
 // About 1 % of the values around `near`, by a small sample; nothing if the sample says that the threshold is elsewhere.
@@ -98,7 +142,7 @@ std::optional<Bracket<T>> GuessNear(const Data<T>& data, T near, std::size_t k, 
   constexpr std::size_t kSample = 4096;
   constexpr double kDeviations = 4.0, kHalf = 0.005;
   if (near < data.everything.lo || near > data.everything.hi) return std::nullopt;
-  std::vector<T> sample = Sample(data, std::max<std::size_t>(1, data.size / kSample));
+  const std::vector<T> sample = Sample(data, std::max<std::size_t>(1, data.size / kSample));
   const auto n = static_cast<double>(sample.size());
   const double share = static_cast<double>(k) / static_cast<double>(eligible), wide = kHalf * n;
   const auto above = static_cast<double>(std::count_if(sample.begin(), sample.end(), [&](T x) { return x > near; }));
@@ -106,7 +150,7 @@ std::optional<Bracket<T>> GuessNear(const Data<T>& data, T near, std::size_t k, 
   const double reach = kDeviations * std::sqrt(n * share * (1.0 - share)) + wide;
   if (share * n < above - reach || share * n > above + equal + reach) return std::nullopt;
   if (equal > 2.0 * wide) return Bracket<T>{near, near, false};
-  Bracket<T> bracket = AtRanks(data, &sample, std::floor(above - wide), std::ceil(above + equal + wide), eligible);
+  Bracket<T> bracket = Around(data, sample, std::floor(above - wide), std::ceil(above + equal + wide), eligible);
   bracket.lo = std::min(bracket.lo, near);
   bracket.hi = std::max(bracket.hi, near);
   return bracket;

@@ -66,7 +66,10 @@ struct Counts {
   bool nan = false;         // a NaN anywhere, eligible or not
 };
 
-// Where to list values and their positions; both need room for all values of the call. Null: only counted.
+// Where to list values and their positions; both need room for all values of the call and kSlack more. Null: only
+// counted.
+inline constexpr std::size_t kSlack = 2;
+
 template <class T>
 struct List {
   T* values = nullptr;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "cc/select/kernels.h"
@@ -42,52 +43,88 @@ struct Data {
   unsigned threads = 1;
 };
 
-// What a pass found in a chunk; the lists are empty where there was no room for them.
-template <class T>
+// Values whose list is on the stack: a chunk is passed over in parts.
+inline constexpr std::size_t kPart = 4096;
+
+// What a pass found in a chunk, and which of the listed values are of each of its parts.
 struct Found {
+  struct Segment {
+    std::size_t begin = 0;
+    std::size_t size = 0;
+  };
   Counts counts;
-  std::vector<T> values;
-  std::vector<std::uint16_t> positions;
+  Segment parts[kChunk / kPart];
 };
+
+// The listed values of all chunks, in any order; positions are in their parts.
+template <class T>
+struct Passed {
+  std::vector<Found> chunks;
+  Counts total;
+  std::size_t room = 0;
+  std::unique_ptr<T[]> values;
+  std::unique_ptr<std::uint16_t[]> positions;
+
+  bool Complete() const { return total.between <= room; }
+};
+
+template <class T>
+Chunk<T> Part(const Chunk<T>& chunk, std::size_t from, std::size_t size) {
+  Chunk<T> part = chunk;
+  part.values.data += from;
+  part.values.eligible.data = From(chunk.values.eligible, from);
+  part.values.size = size;
+  part.selected.data += chunk.selected.packed ? from / 8 : from;
+  part.start += from;
+  return part;
+}
+
+inline void Add(const Counts& part, Counts* total) {
+  total->above += part.above;
+  total->within += part.within;
+  total->between += part.between;
+  total->at_hi += part.at_hi;
+  total->nan = total->nan || part.nan;
+}
 
 // Marks what is above `range` and lists what is inside, with or without the ends, until there are more than `room`.
 template <class T>
-std::vector<Found<T>> Pass(const Data<T>& data, const Range<T>& range, bool ends, std::size_t room) {
-  std::vector<Found<T>> found(data.chunks.size());
-  std::vector<std::vector<T>> values(data.threads);
-  std::vector<std::vector<std::uint16_t>> positions(data.threads);
+Passed<T> Pass(const Data<T>& data, const Range<T>& range, bool ends, std::size_t room) {
+  Passed<T> passed;
+  passed.chunks.resize(data.chunks.size());
+  passed.room = std::min(room, data.size);
+  // Not initialised: memory that no value comes to is never touched.
+  passed.values.reset(new T[passed.room]);
+  passed.positions.reset(new std::uint16_t[passed.room]);
   std::atomic<std::size_t> listed{0};
-  threads::ForEach(data.threads, data.chunks.size(), [&](unsigned worker, std::size_t i) {
+  threads::ForEach(data.threads, data.chunks.size(), [&](unsigned, std::size_t i) {
     const Chunk<T>& chunk = data.chunks[i];
-    List<T> list;
-    list.ends = ends;
-    const bool fits = room > 0 && listed.load() <= room;
-    if (fits) {
-      values[worker].resize(std::min(kChunk, data.size));
-      positions[worker].resize(std::min(kChunk, data.size));
-      list.values = values[worker].data();
-      list.positions = positions[worker].data();
+    T values[kPart + kSlack];
+    std::uint16_t positions[kPart + kSlack];
+    bool fits = passed.room > 0 && listed.load() <= passed.room;
+    for (std::size_t from = 0; from < chunk.values.size; from += kPart) {
+      const Chunk<T> part = Part(chunk, from, std::min(kPart, chunk.values.size - from));
+      const List<T> list{fits ? values : nullptr, positions, ends};
+      const Counts counts = Of<T>(data.kernels).partition(part.values, range, part.selected, list);
+      Add(counts, &passed.chunks[i].counts);
+      if (!fits) continue;
+      const std::size_t begin = listed.fetch_add(counts.between);
+      fits = begin + counts.between <= passed.room;
+      if (!fits) continue;
+      std::copy(values, values + counts.between, passed.values.get() + begin);
+      std::copy(positions, positions + counts.between, passed.positions.get() + begin);
+      passed.chunks[i].parts[from / kPart] = {begin, counts.between};
     }
-    Counts& counts = found[i].counts;
-    counts = Of<T>(data.kernels).partition(chunk.values, range, chunk.selected, list);
-    if (!fits || listed.fetch_add(counts.between) + counts.between > room) return;
-    found[i].values.assign(list.values, list.values + counts.between);
-    found[i].positions.assign(list.positions, list.positions + counts.between);
   });
-  return found;
+  for (const Found& found : passed.chunks) Add(found.counts, &passed.total);
+  return passed;
 }
 
-template <class T>
-Counts Sum(const std::vector<Found<T>>& found) {
-  Counts total;
-  for (const Found<T>& part : found) {
-    total.above += part.counts.above;
-    total.within += part.counts.within;
-    total.between += part.counts.between;
-    total.at_hi += part.counts.at_hi;
-    total.nan = total.nan || part.counts.nan;
-  }
-  return total;
+template <class Of>
+std::vector<std::size_t> InChunks(const std::vector<Found>& chunks, Of of) {
+  std::vector<std::size_t> numbers;
+  for (const Found& found : chunks) numbers.push_back(of(found.counts));
+  return numbers;
 }
 
 // The first `left` of all ties, as many in each chunk; ties[i] are in chunk i.
@@ -102,7 +139,7 @@ inline std::vector<std::size_t> Quotas(std::vector<std::size_t> ties, std::size_
 // After a pass with a bracket that ends at `hi` and holds `threshold`: marks what is above the threshold and the first
 // `left` that are equal to it.
 template <class T>
-void MarkTies(const Data<T>& data, const std::vector<Found<T>>& found, T hi, T threshold,
+void MarkTies(const Data<T>& data, const std::vector<Found>& found, T hi, T threshold,
               const std::vector<std::size_t>& ties, std::size_t left) {
   const std::vector<std::size_t> quotas = Quotas(ties, left);
   const Range<T> range = data.Between(threshold, threshold);
@@ -112,13 +149,12 @@ void MarkTies(const Data<T>& data, const std::vector<Found<T>>& found, T hi, T t
   });
 }
 
-// The same from the data alone, in two passes.
-template <class T>
-void SelectAbove(const Data<T>& data, T threshold, std::size_t ties) {
-  const std::vector<Found<T>> found = Pass(data, data.Between(threshold, threshold), false, 0);
-  std::vector<std::size_t> equal;
-  for (const Found<T>& part : found) equal.push_back(part.counts.at_hi);
-  MarkTies(data, found, threshold, threshold, equal, ties);
+// Marks the keys above the threshold and, if there are `above` of them, the first left(above) that are equal to it.
+template <class T, class Left>
+void SelectAbove(const Data<T>& data, T threshold, Left left) {
+  const Passed<T> passed = Pass(data, data.Between(threshold, threshold), false, 0);
+  const auto ties = InChunks(passed.chunks, [](const Counts& counts) { return counts.at_hi; });
+  MarkTies(data, passed.chunks, threshold, threshold, ties, left(passed.total.above));
 }
 
 }  // namespace keras_lth::select

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -37,63 +39,81 @@ std::size_t CountEligible(const Data<T>& data) {
 
 // The rank-th largest of the listed keys.
 template <class T>
-T KthListed(const Data<T>& data, const std::vector<Found<T>>& found, const Range<T>& range, std::size_t rank,
-            std::size_t listed) {
-  constexpr std::size_t kFew = 4096, kAlone = 32768;
+T KthListed(const Data<T>& data, const Passed<T>& passed, const Range<T>& range, std::size_t rank) {
+  constexpr std::size_t kFew = 4096;
+  const std::size_t listed = passed.total.between;
+  if (listed <= kFew) {
+    std::vector<T> keys(listed);
+    std::transform(passed.values.get(), passed.values.get() + listed, keys.begin(),
+                   [&](T x) { return KeyOf(x, range.order); });
+    const auto place = keys.begin() + static_cast<std::ptrdiff_t>(rank) - 1;
+    std::nth_element(keys.begin(), place, keys.end(), std::greater<T>());
+    return *place;
+  }
   std::vector<Values<T>> pieces;
-  for (const Found<T>& part : found) {
-    if (!part.values.empty()) pieces.push_back({part.values.data(), {}, part.values.size()});
+  for (std::size_t at = 0; at < listed; at += kChunk) {
+    pieces.push_back({passed.values.get() + at, {}, std::min(kChunk, listed - at)});
   }
-  if (listed > kFew) return Kth(data.kernels, pieces, range, rank, listed > kAlone ? data.threads : 1);
-  std::vector<T> keys;
-  for (const Values<T>& piece : pieces) {
-    for (std::size_t i = 0; i < piece.size; ++i) keys.push_back(KeyOf(piece.data[i], range.order));
-  }
-  const auto place = keys.begin() + static_cast<std::ptrdiff_t>(rank) - 1;
-  std::nth_element(keys.begin(), place, keys.end(), [](T a, T b) { return a > b; });
-  return *place;
+  return Kth(data.kernels, pieces, range, rank, data.threads);
 }
 
+// Of the listed values: how many are equal to the threshold in each chunk, and how many are above it in all.
+struct Ranked {
+  std::vector<std::size_t> ties;
+  std::size_t larger;
+};
+
 template <class T>
-std::vector<std::size_t> TiesListed(const Data<T>& data, const std::vector<Found<T>>& found, T threshold) {
-  std::vector<std::size_t> ties(found.size(), 0);
-  threads::ForEach(data.threads, found.size(), [&](unsigned, std::size_t i) {
-    for (const T value : found[i].values) ties[i] += KeyOf(value, data.everything.order) == threshold;
+Ranked RankListed(const Data<T>& data, const Passed<T>& passed, T threshold) {
+  Ranked ranked{std::vector<std::size_t>(passed.chunks.size(), 0), 0};
+  std::atomic<std::size_t> larger{0};
+  threads::ForEach(data.threads, passed.chunks.size(), [&](unsigned, std::size_t i) {
+    std::size_t above = 0, equal = 0;
+    for (const Found::Segment& part : passed.chunks[i].parts) {
+      for (std::size_t j = part.begin; j < part.begin + part.size; ++j) {
+        const T key = KeyOf(passed.values[j], data.everything.order);
+        above += key > threshold;
+        equal += key == threshold;
+      }
+    }
+    ranked.ties[i] = equal;
+    larger += above;
   });
-  return ties;
+  ranked.larger = larger;
+  return ranked;
 }
 
 // Of the listed values, marks those above the threshold and the first `left` that are equal to it.
 template <class T>
-void MarkListed(const Data<T>& data, const std::vector<Found<T>>& found, T threshold, std::size_t left) {
-  const std::vector<std::size_t> quotas = Quotas(TiesListed(data, found, threshold), left);
-  threads::ForEach(data.threads, found.size(), [&](unsigned, std::size_t i) {
+void MarkListed(const Data<T>& data, const Passed<T>& passed, T threshold, const std::vector<std::size_t>& ties,
+                std::size_t left) {
+  constexpr std::size_t kAhead = 24;
+  const std::vector<std::size_t> quotas = Quotas(ties, left);
+  const std::uint16_t* positions = passed.positions.get();
+  threads::ForEach(data.threads, passed.chunks.size(), [&](unsigned, std::size_t i) {
     const Output& out = data.chunks[i].selected;
-    std::size_t quota = quotas[i];
-    for (std::size_t j = 0; j < found[i].values.size(); ++j) {
-      const T key = KeyOf(found[i].values[j], data.everything.order);
-      if (key < threshold) continue;
-      if (key == threshold) {
-        if (quota == 0) continue;
-        --quota;
+    const unsigned bits = out.packed ? 3 : 0;
+    std::size_t quota = quotas[i], from = 0;
+    for (const Found::Segment& part : passed.chunks[i].parts) {
+      const std::size_t end = part.begin + part.size;
+      for (std::size_t j = part.begin; j < end; ++j) {
+        if (j + kAhead < end) __builtin_prefetch(out.data + ((from + positions[j + kAhead]) >> bits), 1);
+        const T key = KeyOf(passed.values[j], data.everything.order);
+        unsigned chosen = key > threshold;
+        if (key == threshold && quota > 0) {
+          chosen = 1;
+          --quota;
+        }
+        const std::size_t at = from + positions[j];
+        if (out.packed) {
+          out.data[at / 8] = static_cast<std::uint8_t>(out.data[at / 8] | chosen << (7 - at % 8));
+        } else {
+          out.data[at] = static_cast<std::uint8_t>(chosen);
+        }
       }
-      const std::size_t at = found[i].positions[j];
-      if (out.packed) {
-        out.data[at / 8] = static_cast<std::uint8_t>(out.data[at / 8] | 0x80U >> at % 8);
-      } else {
-        out.data[at] = 1;
-      }
+      from += kPart;
     }
   });
-}
-
-template <class T>
-std::size_t LargerListed(const std::vector<Found<T>>& found, T threshold, const Order& order) {
-  std::size_t larger = 0;
-  for (const Found<T>& part : found) {
-    for (const T value : part.values) larger += KeyOf(value, order) > threshold;
-  }
-  return larger;
 }
 
 // What one bracket led to: the selection is made, or the threshold is the rank-th key of `side`.
@@ -110,17 +130,11 @@ template <class T>
 Outcome<T> Try(const Data<T>& data, const Bracket<T>& bracket, std::size_t k) {
   const T lo = bracket.lo, hi = bracket.hi;
   const Range<T> range = data.Between(lo, hi);
-  const std::size_t room = hi <= lo ? 0 : Room<T>(data.size);
-  const std::vector<Found<T>> found = Pass(data, range, bracket.ends, room);
-  const Counts total = Sum(found);
+  const Passed<T> passed = Pass(data, range, bracket.ends, hi <= lo ? 0 : Room<T>(data.size));
+  const Counts& total = passed.total;
   const auto made = [&](T threshold) { return Outcome<T>{true, threshold, range, 0}; };
   const auto missed = [&](T from, T to, std::size_t rank) {
     return Outcome<T>{false, std::nullopt, data.Between(from, to), rank};
-  };
-  const auto count = [&](auto ties_of) {
-    std::vector<std::size_t> ties;
-    for (const Found<T>& part : found) ties.push_back(ties_of(part.counts));
-    return ties;
   };
   if (total.nan) return {false, std::nullopt, range, 0, true};
   if (k == total.above) return {true, std::nullopt, data.Between(static_cast<T>(hi + 1), data.everything.hi), k};
@@ -128,24 +142,27 @@ Outcome<T> Try(const Data<T>& data, const Bracket<T>& bracket, std::size_t k) {
   const std::size_t rank = k - total.above;  // inside the bracket, if there are so many
   if (rank > total.within) return missed(data.everything.lo, static_cast<T>(lo - 1), rank - total.within);
   if (bracket.ends) {
-    if (total.between > room) return missed(lo, hi, rank);
-    const T threshold = KthListed(data, found, range, rank, total.between);
-    MarkListed(data, found, threshold, rank - LargerListed(found, threshold, range.order));
+    if (!passed.Complete()) return missed(lo, hi, rank);
+    const T threshold = KthListed(data, passed, range, rank);
+    const Ranked ranked = RankListed(data, passed, threshold);
+    MarkListed(data, passed, threshold, ranked.ties, rank - ranked.larger);
     return made(threshold);
   }
   if (rank <= total.at_hi) {
-    MarkTies(data, found, hi, hi, count([](const Counts& c) { return c.at_hi; }), rank);
+    const auto ties = InChunks(passed.chunks, [](const Counts& counts) { return counts.at_hi; });
+    MarkTies(data, passed.chunks, hi, hi, ties, rank);
     return made(hi);
   }
-  if (rank > total.at_hi + total.between) {
-    const auto at_lo = [](const Counts& c) { return c.within - c.at_hi - c.between; };
-    MarkTies(data, found, hi, lo, count(at_lo), rank - total.at_hi - total.between);
+  const std::size_t below_hi = rank - total.at_hi;
+  if (below_hi > total.between) {
+    const auto ties = InChunks(passed.chunks, [](const Counts& c) { return c.within - c.at_hi - c.between; });
+    MarkTies(data, passed.chunks, hi, lo, ties, below_hi - total.between);
     return made(lo);
   }
-  if (total.between > room) return missed(static_cast<T>(lo + 1), static_cast<T>(hi - 1), rank - total.at_hi);
-  const T threshold = KthListed(data, found, range, rank - total.at_hi, total.between);
-  const std::size_t left = rank - total.at_hi - LargerListed(found, threshold, range.order);
-  MarkTies(data, found, hi, threshold, TiesListed(data, found, threshold), left);
+  if (!passed.Complete()) return missed(static_cast<T>(lo + 1), static_cast<T>(hi - 1), below_hi);
+  const T threshold = KthListed(data, passed, range, below_hi);
+  const Ranked ranked = RankListed(data, passed, threshold);
+  MarkTies(data, passed.chunks, hi, threshold, ranked.ties, below_hi - ranked.larger);
   return made(threshold);
 }
 
@@ -174,12 +191,7 @@ Selection Select(const Data<T>& data, const Wanted& wanted) {
   if (outcome.nan) return {FirstNan(data.arrays, all.infinity), std::nullopt};
   const bool find = k > 0 && (!outcome.made || (wanted.threshold && !outcome.threshold));
   if (find) outcome.threshold = Kth(data.kernels, data.Pieces(), outcome.side, outcome.rank, data.threads);
-  if (!outcome.made) {
-    const std::vector<Found<T>> found = Pass(data, data.Between(*outcome.threshold, *outcome.threshold), false, 0);
-    std::vector<std::size_t> ties;
-    for (const Found<T>& part : found) ties.push_back(part.counts.at_hi);
-    MarkTies(data, found, *outcome.threshold, *outcome.threshold, ties, k - std::min(k, Sum(found).above));
-  }
+  if (!outcome.made) SelectAbove(data, *outcome.threshold, [k](std::size_t above) { return k - std::min(k, above); });
   if (!outcome.threshold) return {};
   return {std::nullopt, BitsOf(*outcome.threshold, all.order)};
 }
@@ -247,7 +259,7 @@ void SelectFrom(const std::vector<Array>& arrays, Format format, Order order, st
     if (threshold < data.everything.lo || threshold > data.everything.hi) {
       throw std::invalid_argument("threshold is no key of the format");
     }
-    SelectAbove(data, static_cast<T>(threshold), ties);
+    SelectAbove(data, static_cast<T>(threshold), [ties](std::size_t) { return ties; });
   });
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from keras_lth.ops.arguments import NotANumberError
 from keras_lth.ops.core import CORE
-from keras_lth.ops.groups import group_scores, n_of_m_masks
+from keras_lth.ops.groups import count_groups, group_scores, n_of_m_masks
 from keras_lth.ops.ranking import Selection, top_k, top_k_masks
 from keras_lth.ops.sharded import ShardedSelection
 from keras_lth.ops.sparse import sparse_conv2d, sparse_conv2d_gradients, sparse_matmul, sparse_matmul_gradients
@@ -19,6 +19,7 @@ __all__ = [
     "Selection",
     "ShardedSelection",
     "SparseStructure",
+    "count_groups",
     "group_scores",
     "isa",
     "n_of_m_masks",

@@ -25,15 +25,16 @@ class Order(NamedTuple):
 
 
 class NotANumberError(ValueError):
-    """A NaN among the values; `array` and `index` (flat, C order) say where."""
+    """A NaN among the values, or infinities whose sum is one; `array` and `index` (flat, C order) say where."""
 
-    def __init__(self, array: int, index: int) -> None:
-        super().__init__(f"arrays[{array}] has a NaN at flat index {index}")
+    def __init__(self, array: int, index: int, what: str = "a NaN") -> None:
+        super().__init__(f"arrays[{array}] has {what} at flat index {index}")
         self.array = array
         self.index = index
+        self.what = what
 
-    def __reduce__(self) -> tuple[type[NotANumberError], tuple[int, int]]:
-        return type(self), (self.array, self.index)
+    def __reduce__(self) -> tuple[type[NotANumberError], tuple[int, int, str]]:
+        return type(self), (self.array, self.index, self.what)
 
 
 def _listed(name: str, value: object) -> list[object]:

@@ -24,7 +24,7 @@ from keras_lth.ops.arguments import (
 )
 from keras_lth.ops.core import CORE
 
-__all__ = ["group_scores", "n_of_m_masks"]
+__all__ = ["count_groups", "group_scores", "n_of_m_masks"]
 
 
 class Group(NamedTuple):
@@ -126,6 +126,30 @@ def group_scores(
     return score(values[0], checked[0], eligible, order, 0)[0]
 
 
+def count_groups(mask: Bools, *, block: tuple[int, int] | None = None, axis: int | None = None) -> int:
+    """Of the groups of an array, how many have a True in its mask: those that can be selected.
+
+    Args:
+      mask: boolean, of the array's shape.
+      block, axis: as in `top_k_masks`; one of them is needed.
+
+    Raises:
+      TypeError: the mask is not boolean.
+      ValueError: as `top_k_masks`.
+    """
+    array = np.asarray(mask)
+    if array.dtype != np.bool_:
+        raise TypeError(f"mask is {array.dtype.name}, not bool")
+    checked = check([array], block, axis, "sum")
+    if checked is None:
+        raise ValueError("count_groups needs a block or an axis")
+    if array.size == 0:
+        return 0
+    (_, rows, cols), (block_rows, block_cols) = checked[0].view, checked[0].block
+    in_rows = np.logical_or.reduceat(array.reshape(checked[0].view), np.arange(0, rows, block_rows), axis=1)
+    return int(np.count_nonzero(np.logical_or.reduceat(in_rows, np.arange(0, cols, block_cols), axis=2)))
+
+
 def check(arrays: Sequence[Array], block: tuple[int, int] | None, axis: int | None, reduce: str) -> list[Group] | None:
     """How each array is cut into groups; None without a block or an axis."""
     if reduce not in ("mean", "sum"):
@@ -157,7 +181,8 @@ def score(
     except NotANumberError as error:
         raise NotANumberError(number, error.index) from None
     if order.by_value and np.isnan(scores).any():
-        raise ValueError(f"arrays[{number}] has a group with both inf and -inf: it has no score")
+        first = int(np.flatnonzero(np.isinf(array.astype(np.float64)))[0])
+        raise NotANumberError(number, first, "inf and -inf in one group, the first")
     return scores.reshape(group.scores), counts.reshape(group.scores)
 
 
