@@ -3,7 +3,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -37,10 +40,11 @@ float* Output(py::array* array, std::int64_t size, const char* what) {
   return static_cast<float*>(array->mutable_data());
 }
 
-// The indices of a structure, held as long as the structure is used.
+// The indices of a structure, held as long as the structure is used. They are checked once: a structure remembers the
+// arrays that were found right, as long as it has these and nobody may write to them.
 class Held {
  public:
-  explicit Held(const py::object& object) {
+  Held(const py::object& object, unsigned threads) {
     const auto block = object.attr("block").cast<std::pair<std::int32_t, std::int32_t>>();
     structure_.rows = object.attr("rows").cast<std::int64_t>();
     structure_.cols = object.attr("cols").cast<std::int64_t>();
@@ -58,6 +62,14 @@ class Held {
     structure_.by_row = {Take<std::int64_t>(object, "row_starts", structure_.taps * structure_.RowGroups() + 1, 2),
                          Take<std::int32_t>(object, "row_others", stored, 3),
                          Take<std::int32_t>(object, "row_ids", stored, 4)};
+    if (Known(object)) return;
+    {
+      const py::gil_scoped_release release;
+      sparse::Check(structure_, threads);
+    }
+    if (!Writeable()) {
+      py::setattr(object, kChecked, py::make_tuple(arrays_[0], arrays_[1], arrays_[2], arrays_[3], arrays_[4]));
+    }
   }
 
   const sparse::Structure& operator*() const { return structure_; }
@@ -66,6 +78,21 @@ class Held {
   }
 
  private:
+  static constexpr const char* kChecked = "_checked";
+
+  bool Writeable() const {
+    return std::any_of(std::begin(arrays_), std::end(arrays_), [](const py::array& a) { return a.writeable(); });
+  }
+
+  bool Known(const py::object& object) const {
+    const py::object checked = py::getattr(object, kChecked, py::none());
+    if (checked.is_none() || Writeable()) return false;
+    const auto arrays = checked.cast<py::tuple>();
+    std::size_t same = 0;
+    while (same < arrays.size() && same < std::size(arrays_) && arrays[same].ptr() == arrays_[same].ptr()) ++same;
+    return same == std::size(arrays_);
+  }
+
   template <class T>
   const T* Take(const py::object& object, const char* name, std::int64_t size, int slot) {
     arrays_[slot] = object.attr(name).cast<py::array>();
@@ -95,7 +122,7 @@ sparse::Epilogue EpilogueOf(const py::object& bias, bool relu, std::int64_t cols
 
 void Multiply(const py::object& structure, const py::array& values, const py::array& x, const py::object& bias,
               bool relu, py::array y, const std::string& level, unsigned threads) {
-  const Held held(structure);
+  const Held held(structure, threads);
   const std::int64_t m = y.size() / (*held).cols;
   const sparse::Values stored = ValuesOf(values, held.values());
   const sparse::Epilogue epilogue = EpilogueOf(bias, relu, (*held).cols);
@@ -103,33 +130,30 @@ void Multiply(const py::object& structure, const py::array& values, const py::ar
   float* out = Output(&y, m * (*held).cols, "y");
   const sparse::Run run = RunOf(level, threads);
   const py::gil_scoped_release release;
-  sparse::Check(*held, threads);
   sparse::Multiply(*held, stored, in, m, epilogue, out, run);
 }
 
 void MultiplyTransposed(const py::object& structure, const py::array& values, const py::array& dy, py::array dx,
                         const std::string& level, unsigned threads) {
-  const Held held(structure);
+  const Held held(structure, threads);
   const std::int64_t m = dy.size() / (*held).cols;
   const sparse::Values stored = ValuesOf(values, held.values());
   const float* in = Items<float>(dy, m * (*held).cols, "dy");
   float* out = Output(&dx, m * (*held).rows, "dx");
   const sparse::Run run = RunOf(level, threads);
   const py::gil_scoped_release release;
-  sparse::Check(*held, threads);
   sparse::MultiplyTransposed(*held, stored, in, m, out, run);
 }
 
 void SampleProduct(const py::object& structure, const py::array& x, const py::array& dy, py::array dvalues,
                    const std::string& level, unsigned threads) {
-  const Held held(structure);
+  const Held held(structure, threads);
   const std::int64_t m = dy.size() / (*held).cols;
   const float* in = Items<float>(x, m * (*held).rows, "x");
   const float* out_gradient = Items<float>(dy, m * (*held).cols, "dy");
   float* out = Output(&dvalues, held.values(), "dvalues");
   const sparse::Run run = RunOf(level, threads);
   const py::gil_scoped_release release;
-  sparse::Check(*held, threads);
   sparse::SampleProduct(*held, in, out_gradient, m, out, run);
 }
 
@@ -155,7 +179,7 @@ std::int64_t Outputs(const sparse::Structure& structure, const sparse::ConvShape
 void Convolve(const py::object& structure, const py::array& values, const py::array& x, const Sizes& sizes,
               const Pair& kernel, const Pair& stride, bool same, const py::object& bias, bool relu, py::array y,
               const std::string& level, unsigned threads) {
-  const Held held(structure);
+  const Held held(structure, threads);
   const sparse::ConvShape shape = ShapeOf(sizes, kernel, stride, same);
   sparse::Check(*held, shape);
   const sparse::Values stored = ValuesOf(values, held.values());
@@ -164,14 +188,13 @@ void Convolve(const py::object& structure, const py::array& values, const py::ar
   float* out = Output(&y, Outputs(*held, shape), "y");
   const sparse::Run run = RunOf(level, threads);
   const py::gil_scoped_release release;
-  sparse::Check(*held, threads);
   sparse::Convolve(*held, stored, shape, in, epilogue, out, run);
 }
 
 void ConvolveTransposed(const py::object& structure, const py::array& values, const py::array& dy, const Sizes& sizes,
                         const Pair& kernel, const Pair& stride, bool same, py::array dx, const std::string& level,
                         unsigned threads) {
-  const Held held(structure);
+  const Held held(structure, threads);
   const sparse::ConvShape shape = ShapeOf(sizes, kernel, stride, same);
   sparse::Check(*held, shape);
   const sparse::Values stored = ValuesOf(values, held.values());
@@ -179,14 +202,13 @@ void ConvolveTransposed(const py::object& structure, const py::array& values, co
   float* out = Output(&dx, Inputs(*held, shape), "dx");
   const sparse::Run run = RunOf(level, threads);
   const py::gil_scoped_release release;
-  sparse::Check(*held, threads);
   sparse::ConvolveTransposed(*held, stored, shape, in, out, run);
 }
 
 void SampleConvolution(const py::object& structure, const py::array& x, const py::array& dy, const Sizes& sizes,
                        const Pair& kernel, const Pair& stride, bool same, py::array dvalues, const std::string& level,
                        unsigned threads) {
-  const Held held(structure);
+  const Held held(structure, threads);
   const sparse::ConvShape shape = ShapeOf(sizes, kernel, stride, same);
   sparse::Check(*held, shape);
   const float* in = Items<float>(x, Inputs(*held, shape), "x");
@@ -194,7 +216,6 @@ void SampleConvolution(const py::object& structure, const py::array& x, const py
   float* out = Output(&dvalues, held.values(), "dvalues");
   const sparse::Run run = RunOf(level, threads);
   const py::gil_scoped_release release;
-  sparse::Check(*held, threads);
   sparse::SampleConvolution(*held, shape, in, out_gradient, out, run);
 }
 

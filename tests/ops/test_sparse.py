@@ -211,6 +211,7 @@ def test_bad_arguments(call: Any, error: type[Exception], message: str) -> None:
 def test_broken_indices_are_refused(field: str) -> None:
     structure, values, _ = problem((6, 9), None, 0.5, 0)
     x, y = normal(4, 6), np.empty((4, 9), np.float32)
+    _core.multiply(structure, values, x, None, False, y)  # remembers the arrays that it has checked
     good = getattr(structure, field)
     for place, value in ((0, -1), (1, 1000), (len(good) - 1, 2**30)):
         broken = good.copy()
