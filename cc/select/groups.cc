@@ -149,10 +149,11 @@ std::optional<std::size_t> Choose(const Along& array, T infinity, Order order, s
   return FirstNan<T>({{array.values, {}, {}, size}}, infinity).index;
 }
 
-// Adds the columns of a tile of one block to its eight sums; `from` is the tile's first column in the block.
+// Adds columns of one block to its eight sums. Those of earlier tiles were a multiple of eight.
 template <class T>
-void Fold(const T* columns, std::size_t from, std::size_t n, T* sums) {
-  for (std::size_t c = 0; c < n; ++c) sums[(from + c) % kSums] += columns[c];
+void Fold(const T* columns, std::size_t n, T* sums) {
+  static_assert(kTile % kSums == 0, "a tile begins with the first sum");
+  for (std::size_t c = 0; c < n; ++c) sums[c % kSums] += columns[c];
 }
 
 std::optional<std::size_t> NanIndex(const void* values, std::size_t size, Format format) {
@@ -212,8 +213,8 @@ std::optional<std::size_t> ScoreBlocks(const void* values, const Blocked& blocks
           std::fill_n(of_block, kSums, 0.0);
           std::fill_n(number_of_block, kSums, 0);
         }
-        Fold(sums + c, inside, count, of_block);
-        Fold(numbers + c, inside, count, number_of_block);
+        Fold(sums + c, count, of_block);
+        Fold(numbers + c, count, number_of_block);
         c += count;
         if (inside + count < blocks.block_cols && from + c < blocks.cols) continue;  // goes on in the next tile
         double score = 0.0;

@@ -3,14 +3,18 @@
 #define KERAS_LTH_CC_TEST_FORMATS_H_
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "cc/select/select.h"
 
 namespace keras_lth::test {
+
+using Bytes = std::vector<std::uint8_t>;
 
 inline int failures = 0;
 
@@ -48,6 +52,15 @@ double Rank(T bits, select::Format format, select::Order order) {
   const double value = Decode(static_cast<std::make_unsigned_t<T>>(bits), format);
   const double compared = order.by_value ? value : std::fabs(value);
   return order.largest ? compared : -compared;
+}
+
+// As numpy.packbits.
+inline Bytes Packed(const Bytes& flags) {
+  Bytes bits((flags.size() + 7) / 8, 0);
+  for (std::size_t i = 0; i < flags.size(); ++i) {
+    if (flags[i] != 0) bits[i / 8] = static_cast<std::uint8_t>(bits[i / 8] | (1U << (7 - i % 8)));
+  }
+  return bits;
 }
 
 inline std::string Name(select::Order order) {

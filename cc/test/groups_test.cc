@@ -21,13 +21,13 @@
 namespace {
 
 namespace sel = keras_lth::select;
+using keras_lth::test::Bytes;
 using keras_lth::test::Decode;
 using keras_lth::test::Expect;
 using keras_lth::test::kOrders;
 using keras_lth::test::Name;
 using keras_lth::test::Rank;
 
-using Bytes = std::vector<std::uint8_t>;
 
 const sel::Kernels& Table() { return sel::KernelsFor(keras_lth::isa::Choose("")); }
 

@@ -20,12 +20,12 @@
 namespace {
 
 namespace sel = keras_lth::select;
+using keras_lth::test::Bytes;
 using keras_lth::test::Expect;
 using keras_lth::test::kOrders;
 using keras_lth::test::Name;
+using keras_lth::test::Packed;
 using keras_lth::test::Rank;
-
-using Bytes = std::vector<std::uint8_t>;
 
 const sel::Kernels& Table() { return sel::KernelsFor(keras_lth::isa::Choose("")); }
 
@@ -37,20 +37,15 @@ struct Case {
   std::vector<Bytes> masks;  // none, or one for each array: a byte a value
 };
 
-// As numpy.packbits.
-Bytes Packed(const Bytes& flags) {
-  Bytes bits((flags.size() + 7) / 8, 0);
-  for (std::size_t i = 0; i < flags.size(); ++i) {
-    if (flags[i] != 0) bits[i / 8] = static_cast<std::uint8_t>(bits[i / 8] | (1U << (7 - i % 8)));
-  }
-  return bits;
-}
-
 // A case's arrays with masks as bytes or bits, and room for the result.
 template <class T>
 struct Views {
   Views(const Case<T>& c, bool packed) {
-    for (const Bytes& mask : c.masks) masks.push_back(packed ? Packed(mask) : mask);
+    for (const Bytes& mask : c.masks) {
+      Bytes flags = mask;
+      if (packed) flags.resize((mask.size() + 7) / 8 * 8, 1);  // what follows the last flag is not looked at
+      masks.push_back(packed ? Packed(flags) : mask);
+    }
     for (const auto& array : c.values) {
       out.emplace_back(packed ? (array.size() + 7) / 8 : array.size(), std::uint8_t{0xA5});
     }
@@ -187,6 +182,10 @@ std::vector<Input<T>> Inputs(std::size_t n, T infinity, std::mt19937_64& random)
     if (percent < 18) return static_cast<T>(one + 1000);
     return percent < 22 ? static_cast<T>(one + 1 + static_cast<T>(random() % 998)) : one;
   };
+  // The sample says that few values are in the bracket, but all the others are.
+  const auto spread = [&random, sampled, one](std::size_t i) {
+    return static_cast<T>(one + static_cast<T>(sampled[i] ? random() % 5000 : 3950 + random() % 100));
+  };
   return {
       {"any", any},
       {"a few between", between},
@@ -200,6 +199,7 @@ std::vector<Input<T>> Inputs(std::size_t n, T infinity, std::mt19937_64& random)
       {"infinities", [&random, infinity](std::size_t) { return random() % 3 == 0 ? infinity : T{0}; }},
       {"samples too large", [sampled, any, infinity](std::size_t i) { return sampled[i] ? infinity : any(i); }},
       {"samples too small", [sampled, any](std::size_t i) { return sampled[i] ? T{0} : any(i); }},
+      {"samples spread", spread},
       {"samples too wide", [sampled, any, near](std::size_t i) { return sampled[i] ? any(i) : near(i); }},
   };
 }

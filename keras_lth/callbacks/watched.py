@@ -12,6 +12,7 @@ from keras_lth import files
 from keras_lth.callbacks.fingerprint import Fingerprint, Orders
 from keras_lth.callbacks.fit_call import fit_argument
 from keras_lth.callbacks.rounds import RoundsCallback
+from keras_lth.rounds import UNKNOWN
 
 
 class WatchedRounds(RoundsCallback):
@@ -39,6 +40,14 @@ class WatchedRounds(RoundsCallback):
         self._release()
         with self._releasing():
             super().on_train_begin(logs)
+            machine = self._machine()
+            if self._order is None and machine.steps_per_epoch == UNKNOWN and machine.epochs == 1 and machine.start(1):
+                # What is left of the epoch after the fork is not known in time to be compared.
+                raise ValueError(
+                    f"{self.name}: the number of batches is unknown, and each training has one epoch only, so equal "
+                    f"data orders after step {machine.start(1)} could not be told. Pass fit(steps_per_epoch=…), or "
+                    f"train on keras_lth.datasets.ordered."
+                )
             self._fingerprint = Fingerprint(self.model)
             # Keras tells callbacks of no exception but their own: this object of the running fit goes when it goes.
             running = fit_argument(self.model, "epoch_iterator")

@@ -200,3 +200,16 @@ def test_a_foreign_exception_leaves_nothing_behind(digits, tmp_path):
     gc.collect()
     assert not overrides(model)
     assert callback._lock is None
+
+
+def test_one_epoch_of_unknown_length_with_a_fork_inside_is_refused():
+    x = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
+    spec = tf.TensorSpec((None, 4)), tf.TensorSpec((None, 1))
+    batches = tf.data.Dataset.from_generator(
+        lambda: ((x[i : i + 10], x[i : i + 10, :1]) for i in range(0, 80, 10)), output_signature=spec
+    )
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    callback = InstabilityCallback(3, data={"test": (x, x[:, :1])}, metric="mae", points=2, verbose=0)
+    with pytest.raises(ValueError, match=r"number of batches is unknown.*Pass fit\(steps_per_epoch"):
+        model.fit(batches, epochs=2, callbacks=[callback], verbose=0, shuffle=False)
