@@ -109,7 +109,7 @@ def test_sigkill_and_sigterm_at_random_times(tmp_path: Path) -> None:
         # Training has begun for sure once this start has committed something.
         while process.poll() is None and (sorted(commits.glob("*")) if commits.exists() else []) == before:
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.3))
+        time.sleep(chance.uniform(0, 0.1))
         if process.poll() is not None:
             break
         last = number == 10
