@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"\nDone in {(time.time() - began) / 60:.1f} minutes. In {workdir}:")
     print("  results.csv      a row a training      curves.csv   test accuracy through training")
     print("  replicate_0/imp  metrics.jsonl, levels.json, tickets/level_NN.ticket")
-    print(f"  {page.relative_to(workdir)}  figures and table on one page")
+    print(f"  report/{page.name}  figures and table on one page")
 
 
 def parse(argv: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from keras_lth import surgery
 from keras_lth.callbacks import imp_state
 from keras_lth.callbacks.fit_call import in_other_fit
 from keras_lth.callbacks.imp_plan import IMPPlan
+from keras_lth.callbacks.imp_prune import check_finite, choose
 from keras_lth.callbacks.imp_text import ended, introduction, pruned
 from keras_lth.callbacks.imp_tickets import Tickets
 from keras_lth.callbacks.journal import Journal
@@ -22,7 +24,6 @@ from keras_lth.criteria import Magnitude
 from keras_lth.masks import Masks
 from keras_lth.rounds import UNKNOWN, Position, Rounds, Span
 from keras_lth.schedules import Duration
-from keras_lth.selection import select
 from keras_lth.tickets import Snapshot
 
 Pattern = str | Sequence[str] | Callable[[str, Any], bool] | None
@@ -143,8 +144,7 @@ class IMPCallback(Tickets):
         model, machine = self.model, self._machine()
         surgery.mask(model, self._masks[0])
         if self._journal is not None:
-            rows = self._journal.open(self._config(), resume=self.resume, abandoned=lambda: not in_other_fit(self))
-            self._resume(rows)
+            self._resume(self._opened(self._journal))
         self._say(introduction(self.plan, machine, self.keep, self._masks[0], self._counts[-1], self.params["epochs"]))
         if machine.action(self.position).name == "DONE":
             self._say(f"{self.name}: this run is finished; loaded from {self.directory}.")
@@ -159,7 +159,7 @@ class IMPCallback(Tickets):
 
     def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
         machine, model = self._machine(), self.model
-        self._check_finite(round)
+        check_finite(surgery.prunable(model, self.include, self.exclude), round, self.directory)
         now = self._masks[round]
         logs = self._logs_of_the_weights()
         score = self.monitor.score(logs)
@@ -188,6 +188,7 @@ class IMPCallback(Tickets):
     def _go_back(self, round: int) -> None:
         masks = self._masks[round]
         surgery.mask(self.model, masks)
+        surgery.check_replicas(self.model)
         start = self._start(self._kept.get(round))
         surgery.rewind(self.model, start, masks, restore_optimizer=self.restore_optimizer)
 
@@ -217,22 +218,26 @@ class IMPCallback(Tickets):
                 return self._logs.get(other.best_epoch, self._seen)
         return self._seen
 
-    def _check_finite(self, round: int) -> None:
-        for path, variable in surgery.prunable(self.model, self.include, self.exclude).items():
-            if np.isnan(variable.numpy().astype(np.float32)).any():
-                kept = f" Levels 0 … {round - 1} are in {self.directory}." if self.directory and round else ""
-                raise RuntimeError(f"Round {round} diverged: {path} holds NaN. Try a lower learning rate.{kept}")
+    def _opened(self, journal: Journal) -> list[dict[str, Any]]:
+        """The finished levels in the folder, the same on all hosts."""
+        hosts = surgery.hosts_of(self.model)
+        journal.writes = hosts.chief
+        rows = hosts.first(
+            lambda: journal.open(self._config(), resume=self.resume, abandoned=lambda: not in_other_fit(self))
+        )
+        hosts.check_same(json.dumps(rows).encode(), f"finished levels in {self.directory}")
+        return rows
 
     def _prune(self, round: int) -> Masks:
+        """Chosen once, on the processor of one host."""
         now, counts = self._masks[round], self._counts[round + 1]
-        scores = Magnitude(self.include, self.exclude)(self.model)
-        if self.plan.scope == "global":
-            return select(scores, k=counts[""], within=now)
-        kept = [select({path: scores[path]}, k=counts[path], within=Masks({path: now[path]})) for path in now]
-        return Masks({path: masks[path] for masks in kept for path in masks})
+        shapes = {path: mask.shape for path, mask in now.items()}
+        scores = Magnitude(self.include, self.exclude)
+        hosts = surgery.hosts_of(self.model)
+        return hosts.chosen_once(shapes, lambda: choose(scores(self.model), now, counts, self.plan.scope))
 
     def _write(self, last: bool) -> None:
-        if self._journal is None:
+        if self._journal is None or not self._journal.writes:
             return
         level = self.history[-1].round
         if level == 0:
@@ -291,5 +296,5 @@ class IMPCallback(Tickets):
         }
 
     def _say(self, text: str) -> None:
-        if self.verbose:
+        if self.verbose and surgery.hosts_of(self.model).chief:
             print(text, flush=True)

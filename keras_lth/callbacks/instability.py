@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -100,7 +99,7 @@ class InstabilityCallback(WatchedRounds):
         self.train_data = self.data.get("train") if train_data is None else train_data
         if statistics == "reestimate" and self.train_data is None:
             raise ValueError('statistics="reestimate" needs train_data, or a data set named "train".')
-        self.directory = None if directory is None else FilePath(directory)
+        self.directory = None if directory is None else files.RunPath(directory)
         super().__init__(callbacks=callbacks, data=train, verbose=verbose)
 
     def _forget(self) -> None:

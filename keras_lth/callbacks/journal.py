@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from keras_lth import files
@@ -18,13 +17,16 @@ from keras_lth.tickets import Snapshot, Ticket
 
 
 class Journal:
-    """One run's folder, locked while a ``fit`` writes to it.
+    """One run's folder, local or in an object store, locked while a ``fit`` writes to it.
+
+    Of several hosts that train together only the chief writes; the others read what it has opened.
 
     Raises ``RuntimeError`` when another process holds the folder, ``ValueError`` when it holds another run.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder = files.RunPath(folder)
+        self.writes = True
         self._lock: files.DirectoryLock | None = None
 
     def open(
@@ -32,6 +34,8 @@ class Journal:
     ) -> list[dict[str, Any]]:
         """Lock the folder; the finished levels of an earlier run with this config, oldest first."""
         self.close()
+        if not self.writes:
+            return self._rows() if resume else []
         lock = files.DirectoryLock(self.folder)
         lock.acquire(abandoned)
         self._lock = lock
@@ -53,13 +57,12 @@ class Journal:
                     f"{self.folder} holds another run ({'; '.join(pairs)}). Use another directory, or resume=False "
                     f"to overwrite it."
                 )
-            if (self.folder / "levels.json").exists():
-                rows = json.loads((self.folder / "levels.json").read_text())
+            rows = self._rows()
         else:
             for name in ("levels.json", "metrics.jsonl", "rewind.state", "origin.state", "trained.state"):
-                (self.folder / name).unlink(missing_ok=True)
-            for ticket in (self.folder / "tickets").glob("level_*.ticket"):
-                ticket.unlink()
+                (self.folder / name).remove()
+            for name in (self.folder / "tickets").names("level_*.ticket"):
+                (self.folder / "tickets" / name).remove()
         files.write_atomic(known, (json.dumps(config, indent=1) + "\n").encode())
         # Lines of the round that was cut off are written again.
         metrics = self.folder / "metrics.jsonl"
@@ -67,6 +70,10 @@ class Journal:
             kept = [line for line in files.read_lines(metrics) if json.loads(line)["round"] < len(rows)]
             files.write_atomic(metrics, "".join(line + "\n" for line in kept).encode())
         return rows
+
+    def _rows(self) -> list[dict[str, Any]]:
+        levels = self.folder / "levels.json"
+        return json.loads(levels.read_text()) if levels.exists() else []
 
     def close(self) -> None:
         """Let go of the folder; safe to call twice."""
@@ -76,7 +83,8 @@ class Journal:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """A line of ``metrics.jsonl``."""
-        files.append_line(self.folder / "metrics.jsonl", json.dumps(row))
+        if self.writes:
+            files.append_line(self.folder / "metrics.jsonl", json.dumps(row))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``."""
@@ -95,7 +103,7 @@ class Journal:
         """The snapshot ``<name>.state``."""
         return Snapshot.load(self.folder / f"{name}.state")
 
-    def ticket_path(self, level: int) -> Path:
+    def ticket_path(self, level: int) -> files.RunPath:
         """Where the ticket of a level lies."""
         return self.folder / "tickets" / f"level_{level:02d}.ticket"
 

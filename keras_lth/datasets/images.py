@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_lth.datasets.builders import check_split, image_classes
 from keras_lth.datasets.idx import read_idx
 
 FOLDER_VARIABLE = "KERAS_LTH_DATA"
@@ -104,21 +105,8 @@ def tfds(
         ModuleNotFoundError: if tensorflow-datasets is not installed.
         ValueError: if TFDS knows no such name or split, or it is not a classification of images of one size.
     """
-    try:
-        import tensorflow_datasets
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{name!r} comes from TFDS: pip install 'keras_lth[tfds]'") from error
-    try:
-        builder = tensorflow_datasets.builder(name, data_dir=None if folder is None else os.fspath(folder))
-    except tensorflow_datasets.core.DatasetNotFoundError as error:
-        known = "neither here (digits, fashion_mnist, mnist) nor in TFDS"
-        raise ValueError(f"no data set is called {name!r}, {known}") from error
-    features = builder.info.features
-    named = dict(features.items()) if isinstance(features, tensorflow_datasets.features.FeaturesDict) else {}
-    image, label = named.get("image"), named.get("label")
-    kinds = tensorflow_datasets.features
-    if not isinstance(image, kinds.Image) or not isinstance(label, kinds.ClassLabel):
-        raise ValueError(f"TFDS' {name!r} is no image classification: its features are {features}, not image and label")
+    tensorflow_datasets, builder = image_classes(name, folder)
+    image, label = builder.info.features["image"], builder.info.features["label"]
     if None in image.shape or image.np_dtype != np.uint8:
         raise ValueError(
             f"TFDS' {name!r} needs images of one size in 8 bits, got {image.shape} {image.np_dtype.__name__}"
@@ -128,8 +116,7 @@ def tfds(
     if test is None:
         test = "validation" if "validation" in splits and "test" not in splits else "test"
     for split in (train, test):
-        if splits and split.split("[")[0] not in splits:
-            raise ValueError(f"TFDS' {name!r} has no split {split!r}; it has {', '.join(splits)}")
+        check_split(builder, split)
     pairs = [_tfds_arrays(tensorflow_datasets, builder, split) for split in (train, test)]
     return Splits(pairs[0], pairs[1], int(label.num_classes))
 

@@ -13,11 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lth.datasets.augment import augmented, sequence
+
 # A look at the data draws few batches: Keras builds a model from one, and a distributed iterator prefetches a few more.
 # Only an iterator that goes past this many has used its epoch.
 PEEK = 8
-_STEP_LIMIT = 2**62
-_SEED_LIMIT = 2**63
+STEP_LIMIT = 2**62
+SEED_LIMIT = 2**63
 _PARTS = ("x", "y", "sample_weight")
 # Keys of the state table. A generation ≥ 0, begun by each seek, holds (seed, step); so the iterators of an earlier one
 # write where nobody reads any more.
@@ -26,7 +28,14 @@ _NOWHERE = -2
 
 
 def ordered(
-    x: Any, y: Any = None, sample_weight: Any = None, *, batch_size: int, seed: int, shuffle: bool = True
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = True,
+    augment: Any = None,
 ) -> Ordered:
     """A dataset for `model.fit(x=...)` that permutes its examples in an order fixed by the seed.
 
@@ -42,13 +51,17 @@ def ordered(
         batch_size: B, examples a batch (the global batch where a strategy splits it).
         seed: 0 ≤ seed < 2**63.
         shuffle: False keeps the order of the arrays in every epoch (for evaluation).
+        augment: of images x, one array of shape (n, h, w, c): an augmentation of `keras_lth.datasets` (Flip(),
+            Crop(4), …), "flip", "crop", or a sequence of these, each applied to what the one before made. What becomes
+            of an example is a function of (seed, e, its index). None leaves x as it is.
 
     Floating arrays are cast to `keras.config.floatx()`, as `fit` does with arrays.
 
     Raises:
-        ValueError: naming the argument: batch_size below 1, a seed out of range, no examples, lengths that differ.
+        ValueError: naming the argument: batch_size below 1, a seed out of range, no examples, lengths that differ,
+            augment that is unknown or given for what is not one array of images.
     """
-    return Ordered(x, y, sample_weight, batch_size=batch_size, seed=seed, shuffle=shuffle)
+    return Ordered(x, y, sample_weight, batch_size=batch_size, seed=seed, shuffle=shuffle, augment=augment)
 
 
 class Ordered(tf.data.Dataset):
@@ -60,17 +73,24 @@ class Ordered(tf.data.Dataset):
     that prefetches, an epoch of at most four batches can be used up by a look; `seek` at each epoch begin avoids that.
 
     `arrays` holds the examples, as tensors packed the way `fit` gets them: x, (x, y) or (x, y, sample_weight).
+    `augment` is the tuple of augmentations, and `batch` a batch as an iterator yields it.
     """
 
-    def __init__(self, x: Any, y: Any, sample_weight: Any, *, batch_size: int, seed: int, shuffle: bool) -> None:
-        self._batch_size = _integer("batch_size", batch_size, 1, _STEP_LIMIT)
+    def __init__(
+        self, x: Any, y: Any, sample_weight: Any, *, batch_size: int, seed: int, shuffle: bool, augment: Any = None
+    ) -> None:
+        self._batch_size = integer("ordered", "batch_size", batch_size, 1, STEP_LIMIT)
         self._shuffle = bool(shuffle)
-        seed = _integer("seed", seed, 0, _SEED_LIMIT)
+        seed = integer("ordered", "seed", seed, 0, SEED_LIMIT)
         if sample_weight is not None and y is None:
             raise ValueError("ordered: sample_weight needs y, which is None")
         with tf.init_scope(), tf.device("CPU:0"):
             data = tuple(_tensors(*pair) for pair in zip(_PARTS, (x, y, sample_weight), strict=True))
             self._n = _count(data)
+            self.augment = sequence(augment)
+            if self.augment and (not tf.is_tensor(data[0]) or data[0].shape.rank != 4):
+                found = tf.nest.map_structure(lambda array: tuple(array.shape), data[0])
+                raise ValueError(f"ordered: augment needs x to be one array of shape (n, h, w, c), got {found}")
             # A hash table and not a variable: under a strategy's scope a variable would be mirrored.
             self._table = tf.lookup.experimental.MutableHashTable(
                 tf.int64, tf.int64, default_value=[0, 0], experimental_is_anonymous=True
@@ -78,7 +98,7 @@ class Ordered(tf.data.Dataset):
             self._write(0, (seed, 0))
             self._write(_CURRENT, (0, 0))
             self.arrays = keras.utils.pack_x_y_sample_weight(*data)
-            self._pipeline = self._build(self.arrays)
+            self._pipeline = self._build()
         super().__init__(self._pipeline._variant_tensor)
 
     @property
@@ -113,8 +133,8 @@ class Ordered(tf.data.Dataset):
         Raises:
             ValueError: if step is not an integer in [0, 2**62) or seed not one in [0, 2**63).
         """
-        step = _integer("step", step, 0, _STEP_LIMIT)
-        seed = self.seed if seed is None else _integer("seed", seed, 0, _SEED_LIMIT)
+        step = integer("ordered", "step", step, 0, STEP_LIMIT)
+        seed = self.seed if seed is None else integer("ordered", "seed", seed, 0, SEED_LIMIT)
         with tf.init_scope(), tf.device("CPU:0"):
             generation = int(self._read(_CURRENT)[0]) + 1
             self._write(generation, (seed, step))
@@ -122,12 +142,29 @@ class Ordered(tf.data.Dataset):
 
     def order(self, epoch: int, seed: int | None = None) -> np.ndarray:
         """π(seed, epoch): int64 array of shape (n,), the indices of the examples in the order they come."""
-        epoch = _integer("epoch", epoch, 0, _STEP_LIMIT)
-        seed = self.seed if seed is None else _integer("seed", seed, 0, _SEED_LIMIT)
+        epoch = integer("ordered", "epoch", epoch, 0, STEP_LIMIT)
+        seed = self.seed if seed is None else integer("ordered", "seed", seed, 0, SEED_LIMIT)
         if not self._shuffle:
             return np.arange(self._n)
         with tf.init_scope(), tf.device("CPU:0"):
             return permutation(self._n, tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)).numpy()
+
+    def batch_of(self, rows: Any, seed: Any, epoch: Any) -> Any:
+        """The examples `rows` as they come in an epoch, packed as `arrays` are; what an iterator yields is made by it.
+
+        Of tensors, in a graph or not, also under XLA.
+
+        Args:
+            rows: int64 of shape (share,), indices of examples in any order.
+            seed: int64 scalar in [0, 2**63); with `epoch` it decides the augmentation.
+            epoch: int64 scalar of at least 0.
+        """
+        examples = tf.nest.map_structure(lambda array: tf.gather(array, rows), self.arrays)
+        if not self.augment:
+            return examples
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(examples)
+        x = augmented(x, self.augment, seed=seed, epoch=epoch, index=tf.cast(rows, tf.int64))
+        return keras.utils.pack_x_y_sample_weight(x, y, weight)
 
     def cardinality(self) -> Any:
         """The batches of a whole epoch. TensorFlow itself cannot know: after a seek the first epoch may be shorter."""
@@ -147,7 +184,7 @@ class Ordered(tf.data.Dataset):
     def _write(self, key: Any, value: Any) -> Any:
         return self._table.insert(tf.convert_to_tensor(key, tf.int64), tf.convert_to_tensor(value, tf.int64))
 
-    def _build(self, data: Any) -> Any:
+    def _build(self) -> Any:
         # Few functions of few operations: TensorFlow prepares each of them again for every iterator.
         n, batch, steps = self._n, self._batch_size, self.steps_per_epoch
         # A batch size that XLA can see, wherever all batches are equal.
@@ -163,8 +200,8 @@ class Ordered(tf.data.Dataset):
             return tf.data.Dataset.zip(rows, origin, tf.data.Dataset.range(first, steps))
 
         def take(rows: Any, origin: Any, b: Any) -> Any:
-            rows = tf.ensure_shape(rows, [static])
-            return tf.nest.map_structure(lambda array: tf.gather(array, rows), data), origin, b
+            _, state = origin
+            return self.batch_of(tf.ensure_shape(rows, [static]), state[0], state[1] // steps), origin, b
 
         def use(examples: Any, origin: Any, b: Any) -> Any:
             generation, state = origin
@@ -197,13 +234,14 @@ def permutation(n: int, seed: Any, epoch: Any) -> Any:
     return tf.math.top_k(tf.bitwise.invert(keys), k=n, index_type=tf.int64).indices
 
 
-def _integer(name: str, value: Any, low: int, limit: int) -> int:
+def integer(owner: str, name: str, value: Any, low: int, limit: int) -> int:
+    """The value as an integer in [low, limit), or a ValueError that names it."""
     try:
         number = operator.index(value)
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or not low <= number < limit:
-        raise ValueError(f"ordered: {name} must be an integer in [{low}, {limit}), got {value!r}")
+        raise ValueError(f"{owner}: {name} must be an integer in [{low}, {limit}), got {value!r}")
     return number
 
 

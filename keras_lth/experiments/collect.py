@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from keras_lth import files
@@ -22,15 +21,15 @@ LAYERS = ("replicate", "level", "path", "size", "remaining", "density")
 _LOGS = {"accuracy": "val_accuracy", "loss": "val_loss", "train_accuracy": "accuracy", "train_loss": "loss"}
 
 
-def collect(workdir: Path, steps_per_epoch: int) -> None:
+def collect(workdir: files.RunPath, steps_per_epoch: int) -> None:
     """Write the three tables of ``workdir``. Test accuracy is ``accuracy``; the training one is Keras' running mean
     over the last epoch."""
     results: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     layers: list[dict[str, Any]] = []
-    for replicate_folder in sorted(workdir.glob("replicate_*"), key=lambda p: int(p.name.split("_")[1])):
-        replicate = int(replicate_folder.name.split("_")[1])
-        for arm_folder in sorted(p for p in replicate_folder.iterdir() if p.is_dir()):
+    for replicate in sorted(int(name.split("_")[1]) for name in workdir.names("replicate_*")):
+        replicate_folder = workdir / f"replicate_{replicate}"
+        for arm_folder in (replicate_folder / name for name in replicate_folder.names() if not name.startswith(".")):
             name: dict[str, Any] = {"arm": arm_folder.name, "replicate": replicate}
             for row, epochs in _trainings(arm_folder, steps_per_epoch):
                 results.append({**name, **row, **_named(epochs[-1])})
@@ -43,7 +42,7 @@ def collect(workdir: Path, steps_per_epoch: int) -> None:
         files.write_atomic(workdir / f"{table}.csv", _csv(columns, rows).encode())
 
 
-def _trainings(arm: Path, steps_per_epoch: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def _trainings(arm: files.RunPath, steps_per_epoch: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Each finished training of an arm: its row, and its epochs with ``step`` counted within the training 0 … T."""
     if arm.name == "imp":
         journal = Journal(arm)
@@ -53,13 +52,13 @@ def _trainings(arm: Path, steps_per_epoch: int) -> Iterator[tuple[dict[str, Any]
             kept = {name: row[name] for name in ("density", "remaining", "steps", "seconds")}
             yield {"level": row["round"], **kept}, mine
         return
-    for path in sorted(arm.glob("level_*.json")):
-        row = json.loads(path.read_text())
+    for name in arm.names("level_*.json"):
+        row = json.loads((arm / name).read_text())
         epochs = row.pop("epochs")
         yield row, [{**e, "step": (e["epoch"] + 1) * steps_per_epoch} for e in epochs]
 
 
-def _layers(arm: Path) -> Iterator[dict[str, Any]]:
+def _layers(arm: files.RunPath) -> Iterator[dict[str, Any]]:
     journal = Journal(arm)
     for row in json.loads((arm / "levels.json").read_text()):
         for layer in journal.ticket(row["round"]).masks.table():

@@ -7,7 +7,6 @@ at each step asked for, like the dense network.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from keras_lth import files
@@ -18,13 +17,13 @@ from keras_lth.experiments.lottery import Config, Setting, folder, seed_of
 from keras_lth.tickets import Ticket
 
 
-def sparsest_matching(imp_folder: Path) -> int:
+def sparsest_matching(imp_folder: files.RunPath) -> int:
     """The sparsest level that IMP itself found to be matching; 0, the dense network, when none is."""
     rows = json.loads((imp_folder / "levels.json").read_text())
     return max(row["round"] for row in rows if row["matching"])
 
 
-def run_instability(config: Config, workdir: Path, network: str, fork: str, replicate: int = 0) -> None:
+def run_instability(config: Config, workdir: files.RunPath, network: str, fork: str, replicate: int = 0) -> None:
     """One network ("dense" or "ticket"), one fork: a training and its copies under other data orders."""
     path = workdir / "instability" / f"{network}_{fork.replace(' ', '_').replace('%', 'pc')}.json"
     if path.exists():
@@ -51,9 +50,10 @@ def _flat(result: Comparison) -> dict[str, Any]:
     return {**row, **row.pop("path"), "stable": result.stable()}
 
 
-def gather(workdir: Path) -> None:
+def gather(workdir: files.RunPath) -> None:
     """All forks in one ``instability.json``."""
-    rows = [row for path in sorted((workdir / "instability").glob("*.json")) for row in json.loads(path.read_text())]
+    here = workdir / "instability"
+    rows = [row for name in here.names("*.json") for row in json.loads((here / name).read_text())]
     if rows:
         rows.sort(key=lambda row: (row["network"], row["fork_step"], row["data"], row["pair"]))
         files.write_atomic(workdir / "instability.json", (json.dumps(rows, indent=1) + "\n").encode())

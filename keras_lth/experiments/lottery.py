@@ -16,7 +16,6 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -80,12 +79,12 @@ class Setting:
         )
 
 
-def folder(workdir: Path, replicate: int, arm: str) -> Path:
+def folder(workdir: files.RunPath, replicate: int, arm: str) -> files.RunPath:
     """Where an arm of a replicate lies."""
     return workdir / f"replicate_{replicate}" / arm
 
 
-def run_imp(config: Config, workdir: Path, replicate: int) -> None:
+def run_imp(config: Config, workdir: files.RunPath, replicate: int) -> None:
     """The IMP arm of a replicate: one ``fit``."""
     setting = Setting(config)
     imp = IMPCallback(
@@ -102,7 +101,7 @@ def run_imp(config: Config, workdir: Path, replicate: int) -> None:
     print(imp.summary(), flush=True)
 
 
-def run_ablation(config: Config, workdir: Path, replicate: int, arm: str) -> None:
+def run_ablation(config: Config, workdir: files.RunPath, replicate: int, arm: str) -> None:
     """An arm other than IMP: one training a level, on one model that is rewound to new initial values each time."""
     setting = Setting(config)
     here = folder(workdir, replicate, arm)

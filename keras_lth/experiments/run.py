@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 from keras_lth import files
@@ -20,12 +19,12 @@ ARMS = ("imp", "reinit", "random_layerwise", "random_global")
 Task = tuple[str, tuple[Any, ...]]
 
 
-def run(config: dict[str, Any], workdir: str | os.PathLike[str], *, workers: int = 1) -> Path:
+def run(config: dict[str, Any], workdir: str | os.PathLike[str], *, workers: int = 1) -> files.RunPath:
     """All that ``config`` asks for, in ``workdir``; returns it.
 
     Raises ``ValueError`` when the folder holds a run of another config, with what differs.
     """
-    here = Path(workdir)
+    here = files.RunPath(workdir)
     arms = config["arms"]
     if not set(arms) <= set(ARMS) or "imp" not in arms:
         raise ValueError(f"arms are some of {', '.join(ARMS)}, imp always among them, not {', '.join(arms)}.")
@@ -44,7 +43,7 @@ def run(config: dict[str, Any], workdir: str | os.PathLike[str], *, workers: int
     return here
 
 
-def _same_config(config: dict[str, Any], here: Path) -> None:
+def _same_config(config: dict[str, Any], here: files.RunPath) -> None:
     path = here / "config.json"
     text = json.dumps(config, indent=1, sort_keys=True)
     if path.exists():
@@ -71,7 +70,7 @@ def _after(task: Task, config: dict[str, Any]) -> list[Task]:
     return out
 
 
-def _run_tasks(config: dict[str, Any], here: Path, workers: int) -> None:
+def _run_tasks(config: dict[str, Any], here: files.RunPath, workers: int) -> None:
     first: list[Task] = [("imp", (replicate,)) for replicate in range(config["replicates"])]
     if workers <= 1:
         for task in first:
@@ -95,7 +94,7 @@ def _worker(threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
-def _do(task: Task, config: dict[str, Any], here: Path) -> None:
+def _do(task: Task, config: dict[str, Any], here: files.RunPath) -> None:
     name, args = task
     if name == "instability":
         from keras_lth.experiments.instability import run_instability

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -42,20 +41,20 @@ table.setting th, table.setting td { white-space: normal; text-align: left; vert
 """
 
 
-def write(workdir: str | os.PathLike[str]) -> Path:
+def write(workdir: str | os.PathLike[str]) -> files.RunPath:
     """Make ``workdir/report/``: figures (PNG), ``table.csv``, ``table.md`` and ``index.html``; the page's path.
 
     ``workdir`` is a run of ``keras_lth.bin.lottery`` or ``IMPCallback``'s ``directory``. A figure whose input is
     missing is left out, and the page says so. Raises as ``results.read``.
     """
     results = read(workdir)
-    here = Path(workdir) / "report"
+    here = files.RunPath(workdir) / "report"
     drawn: dict[str, bool] = {}
     for name, _, draw, _ in _FIGURES:
         figure = draw(results)
         drawn[name] = figure is not None
         if figure is None:
-            (here / f"{name}.png").unlink(missing_ok=True)
+            (here / f"{name}.png").remove()
         else:
             files.write_atomic(here / f"{name}.png", style.png(figure))
     files.write_atomic(here / "table.csv", tables.csv_table(results).encode())

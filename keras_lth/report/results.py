@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -127,7 +127,7 @@ def read(workdir: str | os.PathLike[str]) -> Results:
     Raises ``FileNotFoundError`` when there is no finished training, with the command that makes one; ``ValueError``
     that names file and line for a row that cannot be read.
     """
-    here = pathlib.Path(workdir)
+    here = files.RunPath(workdir)
     config = _json(here / "config.json") if (here / "config.json").exists() else {}
     if not isinstance(config, dict):
         raise ValueError(f"{here / 'config.json'} holds no object with the run's settings.")
@@ -147,11 +147,11 @@ def read(workdir: str | os.PathLike[str]) -> Results:
     return Results(outcomes, curves, layers, _paths(here / "instability.json"), config)
 
 
-def _table(path: pathlib.Path, row: Callable[[Mapping[str, str]], R]) -> list[R]:
+def _table(path: files.RunPath, row: Callable[[Mapping[str, str]], R]) -> list[R]:
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [_parsed(row, cells, f"{path}, line {number}") for number, cells in enumerate(csv.DictReader(file), 2)]
+    lines = csv.DictReader(io.StringIO(path.read_text(), newline=""))
+    return [_parsed(row, cells, f"{path}, line {number}") for number, cells in enumerate(lines, 2)]
 
 
 def _parsed(row: Callable[[Any], R], cells: Any, where: str) -> R:
@@ -184,7 +184,7 @@ def _layer(cells: Mapping[str, str]) -> Layer:
     )  # fmt: skip
 
 
-def _paths(path: pathlib.Path) -> list[ErrorPath]:
+def _paths(path: files.RunPath) -> list[ErrorPath]:
     rows = _json(path) if path.exists() else []
     return [_parsed(_path, row, f"{path}, row {number}") for number, row in enumerate(rows)]
 
@@ -210,7 +210,7 @@ def _path(row: Mapping[str, Any]) -> ErrorPath:
     )
 
 
-def _imp_folder(here: pathlib.Path) -> tuple[list[Outcome], list[Curve], list[Layer]]:
+def _imp_folder(here: files.RunPath) -> tuple[list[Outcome], list[Curve], list[Layer]]:
     """``IMPCallback``'s own folder: ``levels.json``, ``metrics.jsonl``, ``tickets/``."""
     levels = _json(here / "levels.json")
     if not levels:
@@ -259,7 +259,7 @@ def _level(row: Mapping[str, Any], name: str) -> Outcome:
     )
 
 
-def _accuracy_of(here: pathlib.Path, logs: Mapping[str, Any]) -> str:
+def _accuracy_of(here: files.RunPath, logs: Mapping[str, Any]) -> str:
     """The log that is a test accuracy, or a training one where nothing was tested."""
     names = sorted((name for name in logs if "acc" in name), key=lambda name: (not name.startswith("val_"), name))
     if not names:
@@ -270,9 +270,9 @@ def _accuracy_of(here: pathlib.Path, logs: Mapping[str, Any]) -> str:
     return names[0]
 
 
-def _json(path: pathlib.Path) -> Any:
+def _json(path: files.RunPath) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keras_lth.surgery.hosts import Hosts, check_replicas, hosts_of
 from keras_lth.surgery.masking import heal_model as heal
 from keras_lth.surgery.masking import mask, masks_of, unmask
 from keras_lth.surgery.paths import variables
@@ -10,8 +11,11 @@ from keras_lth.surgery.roles import prunable, unknown_layers
 from keras_lth.surgery.state import rewind, snapshot
 
 __all__ = [
+    "Hosts",
     "Sparsity",
+    "check_replicas",
     "heal",
+    "hosts_of",
     "mask",
     "masks_of",
     "prunable",

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lth import datasets, surgery
+from keras_lth.datasets.files import Streamed
 from keras_lth.datasets.order import Ordered
 from keras_lth.surgery.hooks import own_loop
 from keras_lth.tickets import Snapshot
@@ -23,20 +24,23 @@ from keras_lth.training.steps import TestSteps, TrainSteps, uses_jit
 
 __all__ = ["Loop", "evaluate", "fit", "train"]
 
+Data = Ordered | Streamed
 # Long enough that starting a call costs nothing, short enough that a SIGTERM is seen at once.
 STEPS_PER_CALL = 500
 
 
 class Loop:
-    """The compiled steps of one compiled model on one ``ordered`` dataset.
+    """The compiled steps of one compiled model on one ``ordered`` dataset, or one from files.
 
     Raises ``TypeError`` for other data, ``ValueError`` for a model that is not built or compiled, or a batch that the
     replicas cannot share.
     """
 
-    def __init__(self, model: keras.Model, data: Ordered, *, jit_compile: bool | None = None) -> None:
-        if not isinstance(data, Ordered):
-            raise TypeError(f"training needs data made by keras_lth.datasets.ordered, not {type(data).__name__}")
+    def __init__(self, model: keras.Model, data: Data, *, jit_compile: bool | None = None) -> None:
+        given: Any = data
+        if not isinstance(given, Ordered | Streamed):
+            made = "ordered, or from_files, of keras_lth.datasets"
+            raise TypeError(f"training needs data made by {made}, not {type(given).__name__}")
         if not model.built:
             raise ValueError("training needs a built model: call model.build(input_shape), or on a batch, first")
         if not model.compiled:
@@ -46,18 +50,14 @@ class Loop:
         self.jit_compile = jit_compile
         self._traced: Any = None
         self._steps: TrainSteps | None = None
-        self._order: tuple[tuple[int, int], Any] | None = None
         # Slots and metrics are made here: in a compiled loop no variable can be, and a resumed run gives them values.
         with model.distribute_strategy.scope():
-            model._symbolic_build(data_batch=tf.nest.map_structure(lambda array: array[:1], data.arrays))
+            model._symbolic_build(data_batch=tf.nest.map_structure(_one, data.element_spec))
 
     def run(self, step: int, count: int, seed: int) -> None:
         """``count`` steps from ``step`` on, all of one epoch, in the order of ``seed``."""
         epoch, first = divmod(step, self.data.steps_per_epoch)
-        steps = self._current()
-        if self._order is None or self._order[0] != (epoch, seed):
-            self._order = (epoch, seed), steps.order(epoch, seed)
-        steps.run(self._order[1], first, count)
+        self._current().run(epoch, seed, first, count)
 
     def _current(self) -> TrainSteps:
         """The compiled steps; anew when masks or hooks have made ``fit``'s own function anew."""
@@ -73,7 +73,7 @@ class Loop:
 
 def fit(
     model: keras.Model,
-    data: Ordered,
+    data: Data,
     *,
     epochs: int = 1,
     validation_data: Any = None,
@@ -90,9 +90,9 @@ def fit(
 
     Args:
       model: built and compiled.
-      data: made by `datasets.ordered`; begins at its position, so also in the middle of an epoch.
+      data: made by `datasets.ordered` or `from_files`; begins at its position, so also in the middle of an epoch.
       epochs: trains up to this epoch.
-      validation_data: `ordered` data, or arrays (x, y) or (x, y, sample_weight).
+      validation_data: `ordered` data, data from files, or arrays (x, y) or (x, y, sample_weight).
       validation_freq: epochs between validations.
       callbacks: as in ``fit``; batch hooks come once a call.
       verbose: 0, or 1 and 2 as in ``fit``.
@@ -119,7 +119,9 @@ def fit(
     )  # fmt: skip
     history = next(one for one in listed.callbacks if isinstance(one, keras.callbacks.History))
     model.stop_training = False
-    with own_loop(model), Resuming(checkpoints, checkpoint_every, model, data, listed.callbacks) as resuming:
+    together = surgery.hosts_of(model).together()
+    resume = Resuming(checkpoints, checkpoint_every, model, data, listed.callbacks)
+    with own_loop(model), together, resume as resuming:
         listed.on_train_begin()
         begin = resuming.start(max(initial_epoch, model._initial_epoch or 0))
         logs: dict[str, Any] = dict(begin.logs)
@@ -158,7 +160,7 @@ def fit(
 
 def train(
     model: keras.Model,
-    data: Ordered,
+    data: Data,
     *,
     to: int,
     snapshot: Snapshot | None = None,
@@ -174,7 +176,7 @@ def train(
 
     Args:
       model: built and compiled; it is left holding the result.
-      data: made by `datasets.ordered`.
+      data: made by `datasets.ordered` or `from_files`.
       to: the step to end at; steps are counted from the begin of the training, over all epochs.
       snapshot: the state to begin at; None is the model's own. Its optimizer part is restored where it has one, else
         the slots are fresh.
@@ -218,7 +220,7 @@ class _Evaluation:
     """Tests a model on one dataset, compiled once."""
 
     def __init__(self, model: keras.Model, data: Any, batch_size: int, jit_compile: bool | None) -> None:
-        if not isinstance(data, Ordered):
+        if not isinstance(data, Ordered | Streamed):
             x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
             data = datasets.ordered(x, y, weight, batch_size=batch_size, seed=0, shuffle=False)
         self.model = model
@@ -232,7 +234,7 @@ class _Evaluation:
         count = self.steps.data.steps_per_epoch
         if callbacks is not None:
             callbacks.on_test_batch_begin(0)
-        self.steps.run(self.steps.order(), 0, count)
+        self.steps.run()
         logs = _numbers(self.model.get_metrics_result())
         if callbacks is not None:
             callbacks.on_test_batch_end(count - 1, logs)
@@ -244,6 +246,10 @@ def _wanted(callbacks: Iterable[keras.callbacks.Callback]) -> list[int]:
     """The steps after which callbacks want to see the model."""
     asked = (getattr(one, "steps_until_stop", None) for one in callbacks)
     return [steps for one in asked if one is not None and (steps := one()) is not None]
+
+
+def _one(spec: Any) -> Any:
+    return tf.zeros([1, *spec.shape[1:]], spec.dtype)
 
 
 def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:

@@ -46,7 +46,7 @@ class Resuming:
     """Commits the state of a loop to a folder, and begins a loop with the last commit; without a folder, neither.
 
     A context manager: the folder is locked inside, and SIGTERM makes the loop commit and end with
-    ``SystemExit(143)``.
+    ``SystemExit(143)``. Of several hosts the chief writes, all read, and what one decides is done by all.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Resuming:
         self._store = None if folder is None else Checkpoints(folder)
         self._lock = None if folder is None else files.DirectoryLock(folder)
         self._every = every
+        self._hosts = surgery.hosts_of(model)
         self._model = model
         self._data = data
         self._callbacks = list(callbacks)
@@ -69,7 +70,7 @@ class Resuming:
 
     def __enter__(self) -> Resuming:
         if self._lock is not None:
-            self._lock.acquire()
+            self._hosts.first(self._lock.acquire if self._hosts.chief else _nothing)
             if threading.current_thread() is threading.main_thread():
                 self._previous = signal.signal(signal.SIGTERM, self._terminate)
         return self
@@ -87,8 +88,8 @@ class Resuming:
         """
         if self._store is None:
             return Begin(epoch)
-        found = self._store.latest()
-        self._store.sweep()
+        found = self._hosts.first(self._latest)
+        self._hosts.check_same(b"" if found is None else found.path.encode(), f"checkpoints in {self._store.folder}")
         if found is None:
             return Begin(epoch)
         state = found.state
@@ -102,10 +103,14 @@ class Resuming:
 
     def commit_if_due(self, epoch: int, inside: Inside | None = None, logs: Mapping[str, float] | None = None) -> None:
         """Commit if the time has come, or if the process was asked to end: then it ends."""
-        if self._store is None or not (self._terminated or time.monotonic() - self._last >= self._every):
+        if self._store is None:
+            return
+        due = self._hosts.chief and time.monotonic() - self._last >= self._every
+        told = self._hosts.gather([due, self._terminated]).max(axis=0).tolist()
+        if not any(told):
             return
         self._commit(epoch, inside, logs or {})
-        if self._terminated:
+        if told[1]:
             raise SystemExit(TERMINATED)
 
     def finish(self, epochs: int, logs: Mapping[str, float]) -> None:
@@ -113,13 +118,22 @@ class Resuming:
         if self._store is not None:
             self._commit(epochs, None, logs)
 
+    def _latest(self) -> Any:
+        if self._store is None:
+            return None
+        found = self._store.latest()
+        if self._hosts.chief:
+            self._store.sweep()
+        return found
+
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         self._terminated = True
 
     def _commit(self, epoch: int, inside: Inside | None, logs: Mapping[str, float]) -> None:
         if self._store is None or self._lock is None:
             return
-        self._lock.check()
+        if self._hosts.chief:
+            self._lock.check()
         snapshot = surgery.snapshot(self._model)
         arrays = {
             f"{part}/{path}": value
@@ -142,7 +156,8 @@ class Resuming:
             "logs": encode(dict(logs)),
             "callbacks": states,
         }
-        self._store.save(snapshot.step, arrays, state)
+        if self._hosts.chief:
+            self._store.save(snapshot.step, arrays, state)
         self._last = time.monotonic()
 
     def _restore(self, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
@@ -179,6 +194,10 @@ def _compare(there: Mapping[str, Any], here: Mapping[str, Any], store: Any) -> N
     if differs:
         listed = "; ".join(f"{key}: {_brief(there.get(key))} there, {_brief(here[key])} here" for key in differs)
         raise ValueError(f"{store.folder} holds another run ({listed}): choose another folder")
+
+
+def _nothing() -> None:
+    pass
 
 
 def _brief(value: Any) -> str:

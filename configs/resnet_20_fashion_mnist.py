@@ -1,0 +1,16 @@
+"""ResNet-20 on Fashion-MNIST: 60 000 images of 28 × 28 in one channel, 270 608 prunable weights, 134 epochs.
+
+The setting is that of CIFAR-10; the thesis has no figure for this data set.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs.resnet_20 import thesis
+
+
+def get_config() -> ConfigDict:
+    """The setting."""
+    # Mean and deviation of the training pixels.
+    return thesis("fashion_mnist", mean=(0.2860,), std=(0.3530,))

@@ -1,0 +1,36 @@
+"""The builders of TensorFlow Datasets, asked with errors that say what to do."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def image_classes(name: str, folder: str | os.PathLike[str] | None) -> tuple[Any, Any]:
+    """TFDS and its builder of `name`, whose features hold an "image" and a "label"; nothing is prepared yet.
+
+    Raises:
+        ModuleNotFoundError: if tensorflow-datasets is not installed.
+        ValueError: if TFDS knows no such name, or it is not a classification of images.
+    """
+    try:
+        import tensorflow_datasets
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{name!r} comes from TFDS: pip install 'keras_lth[tfds]'") from error
+    try:
+        builder = tensorflow_datasets.builder(name, data_dir=None if folder is None else os.fspath(folder))
+    except tensorflow_datasets.core.DatasetNotFoundError as error:
+        known = "neither here (digits, fashion_mnist, mnist) nor in TFDS"
+        raise ValueError(f"no data set is called {name!r}, {known}") from error
+    features, kinds = builder.info.features, tensorflow_datasets.features
+    named = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
+    if not isinstance(named.get("image"), kinds.Image) or not isinstance(named.get("label"), kinds.ClassLabel):
+        raise ValueError(f"TFDS' {name!r} is no image classification: its features are {features}, not image and label")
+    return tensorflow_datasets, builder
+
+
+def check_split(builder: Any, split: str) -> None:
+    """Raises ValueError if a prepared builder has no such split; TFDS' slices, "train[:90%]", are splits."""
+    splits = builder.info.splits
+    if splits and split.split("[")[0] not in splits:
+        raise ValueError(f"TFDS' {builder.name!r} has no split {split!r}; it has {', '.join(splits)}")

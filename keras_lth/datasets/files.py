@@ -1,0 +1,230 @@
+"""Batches of data too large for memory, in an order that can be resumed, forked and shared among hosts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_lth.datasets.augment import augmented, sequence
+from keras_lth.datasets.order import SEED_LIMIT, STEP_LIMIT, integer, permutation
+from keras_lth.datasets.sources import Sharded, Source
+
+_OWNER = "from_files"
+
+
+def from_files(
+    source: Source | Callable[[int, int], Any],
+    *,
+    batch_size: int,
+    seed: int,
+    hosts: int = 1,
+    host: int = 0,
+    shuffle: bool = True,
+    window: int = 4096,
+    augment: Any = None,
+    examples: int | None = None,
+    decode: Callable[..., Any] | None = None,
+) -> Streamed:
+    """Data that stays in files, for the loop: per-host batches whose order is a function of (seed, step, host).
+
+    The order of an epoch is made of two: the source's own (files shuffled and read in turn; single images permuted),
+    then the records of each `window` are permuted. The examples of the rest, fewer than a global batch, are left out;
+    which ones changes with the epoch.
+
+    Args:
+        source: `tfds_files(…)`, `tiny_imagenet(…)`, any `Source`; or a function `shard(index, count)` that gives a
+            `tf.data.Dataset` of examples (x, y), the same in the same order whenever it is called.
+        batch_size: B, the global batch; each host yields B/hosts examples.
+        seed: 0 ≤ seed < 2**63.
+        hosts: how many hosts share the data.
+        host: which of them this is.
+        shuffle: False keeps the order of the files in every epoch (for evaluation); on one host the last batch of an
+            epoch is then the rest, which may be smaller.
+        window: records permuted at a time, held in memory before they are decoded.
+        augment: as for `ordered`; draws by (seed, epoch, identity of the example). What stands first gets the images as
+            they are decoded, of any size each.
+        examples: of a function: the number of examples in all shards, where their datasets do not know it.
+        decode: of a function: makes (x, y) from what its datasets yield; only what is used is decoded.
+
+    Raises:
+        ValueError: naming the argument: a number out of range, a batch that the hosts cannot share equally, fewer
+            examples than a batch, `examples` or `decode` with a source that has its own.
+    """
+    if callable(source):
+        chosen: Source = Sharded(source, examples=examples, decode=decode)
+    elif examples is not None or decode is not None:
+        raise ValueError(f"{_OWNER}: examples and decode are for functions; {type(source).__name__} has its own")
+    else:
+        chosen = source
+    return Streamed(
+        chosen, batch_size=batch_size, seed=seed, hosts=hosts, host=host, shuffle=shuffle, window=window,
+        augment=augment,
+    )  # fmt: skip
+
+
+class Streamed:
+    """What `from_files` returns: it knows where it is, and gives the batches of an epoch from any step on."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        seed: int,
+        hosts: int,
+        host: int,
+        shuffle: bool,
+        window: int,
+        augment: Any,
+    ) -> None:
+        self.source = source
+        self.augment = sequence(augment)
+        self.hosts = integer(_OWNER, "hosts", hosts, 1, 2**31)
+        self.host = integer(_OWNER, "host", host, 0, self.hosts)
+        self._batch_size = integer(_OWNER, "batch_size", batch_size, 1, 2**31)
+        self._window = integer(_OWNER, "window", window, 1, 2**31)
+        self._shuffle = bool(shuffle)
+        self._position = integer(_OWNER, "seed", seed, 0, SEED_LIMIT), 0
+        self._steps = self.steps_among(self.hosts)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """⌊hosts · n/B⌋ for the n examples of the host that has fewest; ⌈n/B⌉ unshuffled on one host."""
+        return self._steps
+
+    @property
+    def batch_size(self) -> int:
+        """B, over all hosts."""
+        return self._batch_size
+
+    @property
+    def seed(self) -> int:
+        """The seed of the position."""
+        return self._position[0]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(seed, step) at which the training will go on."""
+        return self._position
+
+    def seek(self, step: int, seed: int | None = None) -> None:
+        """Set the position: `step`, in the order of `seed` (None: the present seed).
+
+        Raises:
+            ValueError: if step is not an integer in [0, 2**62) or seed not one in [0, 2**63).
+        """
+        step = integer(_OWNER, "step", step, 0, STEP_LIMIT)
+        seed = self.seed if seed is None else integer(_OWNER, "seed", seed, 0, SEED_LIMIT)
+        self._position = seed, step
+
+    def steps_among(self, hosts: int) -> int:
+        """Steps in an epoch if so many hosts share the data.
+
+        Raises:
+            ValueError: if they cannot share a batch equally, or have no whole one.
+        """
+        if self._batch_size % hosts:
+            raise ValueError(
+                f"{_OWNER}: {hosts} hosts cannot share a batch of {self._batch_size} examples equally: choose a "
+                f"batch_size that {hosts} divides"
+            )
+        share = self._batch_size // hosts
+        fewest = min(self.source.count(host, hosts) for host in range(hosts))
+        steps = -(-fewest // share) if self._keeps_rest(hosts) else fewest // share
+        if steps == 0:
+            raise ValueError(
+                f"{_OWNER}: a host of {hosts} has only {fewest} examples, less than its {share} of a batch of "
+                f"{self._batch_size}: choose a smaller batch_size or fewer hosts"
+            )
+        return steps
+
+    @property
+    def element_spec(self) -> Any:
+        """Of the batches of this host."""
+        return self.stream(0).element_spec
+
+    def stream(
+        self, epoch: int, seed: int | None = None, first: int = 0, *, hosts: int | None = None, host: int | None = None
+    ) -> Any:
+        """The batches of one host in an epoch, from step `first` of the epoch on, as a `tf.data.Dataset`.
+
+        Step s of the epoch holds the same bits whatever `first` is. What was before is read, not decoded.
+
+        Args:
+            epoch: at least 0.
+            seed: of order and augmentation; None is the present one.
+            first: in [0, steps of the epoch].
+            hosts: None is the dataset's own number.
+            host: None is the dataset's own.
+        """
+        epoch = integer(_OWNER, "epoch", epoch, 0, STEP_LIMIT)
+        seed = self.seed if seed is None else integer(_OWNER, "seed", seed, 0, SEED_LIMIT)
+        hosts = self.hosts if hosts is None else integer(_OWNER, "hosts", hosts, 1, 2**31)
+        host = self.host if host is None else host
+        host = integer(_OWNER, "host", host, 0, hosts)
+        steps = self.steps_among(hosts)
+        first = integer(_OWNER, "first", first, 0, steps + 1)
+        share = self._batch_size // hosts
+        with tf.init_scope(), tf.device("CPU:0"):
+            records = self._records(epoch, seed, host, hosts, first * share).take((steps - first) * share)
+            batches = self._batches(records, seed, epoch, share, not self._keeps_rest(hosts))
+            # A source that ends too early is an error, not a shorter epoch: the other hosts would wait for ever.
+            batches = batches.apply(tf.data.experimental.assert_cardinality(steps - first))
+            options = tf.data.Options()
+            options.deterministic = True
+            # Its files are shared here, not by the strategy.
+            options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+            return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+    def _keeps_rest(self, hosts: int) -> bool:
+        return not self._shuffle and hosts == 1
+
+    def _records(self, epoch: int, seed: int, host: int, hosts: int, skipped: int) -> Any:
+        """(identity, record) in the order of the epoch, without the first `skipped`."""
+        if not self._shuffle:
+            return self.source.records(host, hosts, None).skip(skipped)
+        key = order_key(seed, epoch, host)
+        windows, rest = divmod(skipped, self._window)
+
+        # Not `Dataset.shuffle`: its order depends on TensorFlow's global seed too, and its beginning cannot be skipped.
+        def permuted(number: Any, window: Any) -> Any:
+            count = tf.shape(window[0], tf.int64)[0]
+            order = permutation(count, tf.constant(key, tf.int64), number + 1)
+            return tf.nest.map_structure(lambda part: tf.gather(part, order), window)
+
+        batched = self.source.records(host, hosts, key).batch(self._window).enumerate()
+        return batched.skip(windows).map(permuted).unbatch().skip(rest)
+
+    def _batches(self, records: Any, seed: int, epoch: int, share: int, drop: bool) -> Any:
+        def decoded(identity: Any, record: Any) -> Any:
+            return identity, self.source.decode(record)
+
+        def changed(identities: Any, example: Any) -> Any:
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(example)
+            x = augmented(x, self.augment, seed=seed, epoch=epoch, index=identities)
+            return identities, keras.utils.pack_x_y_sample_weight(x, y, weight)
+
+        def changed_one(identity: Any, example: Any) -> Any:
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(example)
+            x = augmented(x[tf.newaxis], self.augment, seed=seed, epoch=epoch, index=identity[tf.newaxis])[0]
+            return identity, keras.utils.pack_x_y_sample_weight(x, y, weight)
+
+        parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+        examples = records.map(decoded, **parallel)
+        # Images of one size are augmented together, others one by one: the same bits.
+        alike = all(spec.shape.is_fully_defined() for spec in tf.nest.flatten(examples.element_spec))
+        if self.augment and not alike:
+            examples = examples.map(changed_one, **parallel)
+        batches = examples.batch(share, drop_remainder=drop)
+        if self.augment and alike:
+            batches = batches.map(changed, **parallel)
+        return batches.map(lambda _, example: example)
+
+
+def order_key(seed: int, epoch: int, host: int) -> int:
+    """63 bits of SHA-256 of "seed/epoch/host": stable between processes and machines."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{host}".encode()).digest()[:8], "big") >> 1

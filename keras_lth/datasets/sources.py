@@ -1,0 +1,233 @@
+"""Where examples that do not fit into memory come from: record files of TFDS, folders of images, any function.
+
+A source shares its examples among hosts, brings them in an order that a key names, and decodes them after that order is
+made. Each example has an identity, the same in every epoch; augmentation draws by it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from keras_lth.datasets.builders import check_split, image_classes
+from keras_lth.datasets.order import permutation
+
+# Of whole files a host's share may be smaller than the mean; beyond this the examples are shared one by one.
+_LOSS = 0.02
+# Files that are read in turn, and records taken from each at a time.
+_CYCLE, _BLOCK = 16, 16
+
+
+class Source(Protocol):
+    """What `from_files` reads. Hosts are counted from 0."""
+
+    def count(self, host: int, hosts: int) -> int:
+        """How many examples the host has in an epoch."""
+
+    def records(self, host: int, hosts: int, key: int | None) -> Any:
+        """A `tf.data.Dataset` of (identity, record): int64 scalars and tensors of equal shapes, not yet decoded.
+
+        In an order that `key` in [0, 2**63) names, as mixed as is cheap; without key in the order they lie in.
+        """
+
+    def decode(self, record: Any) -> Any:
+        """A record as (x, y) or (x, y, sample_weight)."""
+
+
+class RecordFiles:
+    """TFRecord files with known numbers of examples.
+
+    A host reads files of its own, file i of host i mod hosts; but where the smallest share would be more than 2 % below
+    the mean, every host reads all files and takes each hosts-th example. The order of a host's files is shuffled, and
+    16 of them are read in turn.
+
+    Args:
+        files: (path, examples to skip, examples to take) of each file.
+        decode: serialised example → (x, y).
+    """
+
+    def __init__(self, files: Sequence[tuple[str, int, int]], decode: Callable[[Any], Any]) -> None:
+        self.paths = np.array([path for path, _, _ in files])
+        self.skips = np.array([skip for _, skip, _ in files], np.int64)
+        self.takes = np.array([take for _, _, take in files], np.int64)
+        self.begins = np.cumsum(self.takes) - self.takes
+        self.decode = decode
+
+    def whole_files(self, hosts: int) -> bool:
+        """Whether each host reads files of its own."""
+        smallest = min(int(self.takes[host::hosts].sum()) for host in range(hosts))
+        return smallest * hosts >= (1 - _LOSS) * int(self.takes.sum())
+
+    def count(self, host: int, hosts: int) -> int:
+        """How many examples the host has in an epoch."""
+        if self.whole_files(hosts):
+            return int(self.takes[host::hosts].sum())
+        return len(range(host, int(self.takes.sum()), hosts))
+
+    def records(self, host: int, hosts: int, key: int | None) -> Any:
+        """The identity, which is the place in the split, and the serialised example."""
+        files = np.arange(len(self.paths))
+        whole = self.whole_files(hosts)
+        if whole:
+            files = files[host::hosts]
+        if key is not None:
+            files = files[permutation(len(files), tf.constant(key, tf.int64), tf.constant(0, tf.int64)).numpy()]
+        parts = tuple(part[files] for part in (self.paths, self.skips, self.takes, self.begins))
+
+        def read(path: Any, skip: Any, take: Any, begin: Any) -> Any:
+            serialised = tf.data.TFRecordDataset(path).skip(skip).take(take)
+            data = tf.data.Dataset.zip(tf.data.Dataset.range(begin, begin + take), serialised)
+            return data if whole else data.filter(lambda identity, _: identity % hosts == host)
+
+        cycle = 1 if key is None else min(_CYCLE, len(files))
+        return tf.data.Dataset.from_tensor_slices(parts).interleave(
+            read, cycle_length=cycle, block_length=_BLOCK, num_parallel_calls=cycle, deterministic=True
+        )
+
+
+class ImageFiles:
+    """Image files of three channels, each read when its turn comes: their order is a permutation of all a host has.
+
+    Host h has the files h, h + hosts, …
+    """
+
+    def __init__(self, paths: Sequence[str], labels: Sequence[int], shape: tuple[int | None, int | None, int]) -> None:
+        self.paths = np.array(paths)
+        self.labels = np.array(labels, np.int32)
+        self.shape = shape
+
+    def count(self, host: int, hosts: int) -> int:
+        """How many images the host has in an epoch."""
+        return len(self.paths[host::hosts])
+
+    def records(self, host: int, hosts: int, key: int | None) -> Any:
+        """The place in the list; path and label."""
+        mine = np.arange(len(self.paths))[host::hosts]
+        if key is not None:
+            mine = mine[permutation(len(mine), tf.constant(key, tf.int64), tf.constant(0, tf.int64)).numpy()]
+        return tf.data.Dataset.from_tensor_slices((mine, (self.paths[mine], self.labels[mine])))
+
+    def decode(self, record: tuple[Any, Any]) -> Any:
+        """(float32 image in [0, 1], int32 label)."""
+        path, label = record
+        image = tf.ensure_shape(tf.io.decode_jpeg(tf.io.read_file(path), channels=3), self.shape)
+        return tf.cast(image, tf.float32) / 255, label
+
+
+class Sharded:
+    """Examples of a function `shard(index, count) → tf.data.Dataset`, the same in the same order whenever it is called.
+
+    The identity of example j of shard i of count is j·count + i: its place in the whole, if the shards take turns as
+    those of `Dataset.shard` do. The key changes nothing here; only windows are shuffled.
+    """
+
+    def __init__(
+        self,
+        shard: Callable[[int, int], Any],
+        *,
+        examples: int | None = None,
+        decode: Callable[..., Any] | None = None,
+    ) -> None:
+        self.shard = shard
+        self.examples = examples
+        self._decode = decode
+
+    def count(self, host: int, hosts: int) -> int:
+        """What the shard's cardinality says, else its part of `examples`."""
+        if self.examples is not None:
+            return len(range(host, self.examples, hosts))
+        known = int(self.shard(host, hosts).cardinality())
+        if known < 0:
+            raise ValueError(
+                f"from_files: shard({host}, {hosts}) does not know how many examples it has: give examples=, the "
+                "number in all shards together"
+            )
+        return known
+
+    def records(self, host: int, hosts: int, key: int | None) -> Any:
+        """The identity and what the function's dataset yields."""
+        return self.shard(host, hosts).enumerate().map(lambda j, record: (j * hosts + host, record))
+
+    def decode(self, record: Any) -> Any:
+        """What the given function makes of the record."""
+        if self._decode is None:
+            return record
+        return self._decode(*record) if isinstance(record, tuple) else self._decode(record)
+
+
+def tfds_files(name: str, split: str = "train", *, folder: str | os.PathLike[str] | None = None) -> RecordFiles:
+    """The record files of an image classification of TFDS: x float32 in [0, 1] of shape (h, w, c), y int32.
+
+    Args:
+        name: as TFDS writes it: "imagenet2012", "cifar10", …
+        split: "train", "validation", …; TFDS' slices work.
+        folder: where TFDS keeps its data, also "gs://…"; without it TFDS' own default.
+
+    The first use of a name needs a network (ImageNet: the two archives in TFDS' folder for manual downloads).
+
+    Raises:
+        ModuleNotFoundError: if tensorflow-datasets is not installed.
+        ValueError: if TFDS knows no such name or split, it is no classification of images of 8 bits, or it was prepared
+            in another format than TFRecord.
+    """
+    _, builder = image_classes(name, folder)
+    features = builder.info.features
+    if features["image"].np_dtype != np.uint8:
+        raise ValueError(f"TFDS' {name!r} needs images in 8 bits, got {features['image'].np_dtype.__name__}")
+    builder.download_and_prepare()
+    check_split(builder, split)
+    if builder.info.file_format.value != "tfrecord":
+        raise ValueError(
+            f"TFDS' {name!r} was prepared as {builder.info.file_format.value}: prepare it as tfrecord, "
+            "tfds build --file_format=tfrecord"
+        )
+
+    def decode(record: Any) -> Any:
+        example = features.deserialize_example(record)
+        return tf.cast(example["image"], tf.float32) / 255, tf.cast(example["label"], tf.int32)
+
+    files = [(str(one.filename), one.skip, one.take) for one in builder.info.splits[split].file_instructions]
+    return RecordFiles([file for file in files if file[2] > 0], decode)
+
+
+def tiny_imagenet(folder: str | os.PathLike[str], split: str = "train") -> ImageFiles:
+    """TinyImageNet as its archive tiny-imagenet-200.zip unpacks: 200 classes, 64×64, 500 images of each to train on.
+
+    Reads train/CLASS/images/*.JPEG, or for split "val" val/images with the classes of val/val_annotations.txt. Labels
+    count the classes of train/ in the order of their names. TFDS has no such data set.
+
+    Raises:
+        FileNotFoundError: if the folder is not laid out so.
+        ValueError: for another split, or an annotation of an unknown class.
+    """
+    root = Path(folder)
+    if split not in {"train", "val"}:
+        raise ValueError(
+            f"tiny_imagenet: split must be 'train' or 'val', got {split!r}; the test images have no labels"
+        )
+    if not (root / "train").is_dir():
+        raise FileNotFoundError(f"{root} has no folder train: give the folder that tiny-imagenet-200.zip unpacks to")
+    classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    if split == "train":
+        found = [(path, label) for label, name in enumerate(classes) for path in _images(root / "train" / name)]
+    else:
+        annotations = root / "val" / "val_annotations.txt"
+        if not annotations.is_file():
+            raise FileNotFoundError(f"{annotations} is missing: it holds the classes of the images in val/images")
+        rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line.strip()]
+        unknown = sorted({row[-1] for row in rows} - set(classes))
+        if unknown:
+            raise ValueError(f"{annotations} names {unknown[0]!r}, which is no folder of train")
+        found = [(root / "val" / "images" / name, classes.index(label)) for name, label in rows]
+    if not found:
+        raise FileNotFoundError(f"{root} has no images of split {split!r}")
+    return ImageFiles([str(path) for path, _ in found], [label for _, label in found], (64, 64, 3))
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted((folder / "images").glob("*.JPEG"))

@@ -1,0 +1,148 @@
+"""What the replicas and hosts of a strategy must agree on.
+
+Under several workers each host runs the same program. They differ in one thing: the first one, the chief, writes files.
+What one of them decides by its own clock, files or signals must become the decision of all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lth.masks import Masks
+from keras_lth.surgery.paths import variables
+from keras_lth.surgery.variable_mask import mask_of
+
+__all__ = ["Hosts", "check_replicas", "hosts_of"]
+
+
+class Hosts:
+    """The processes that train together under ``strategy``; each call below must be made by all of them.
+
+    Attributes:
+      count: how many.
+      index: which this one is.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self._strategy = strategy
+        self.count, self.index = 1, 0
+        # The hosts of a TPU are driven by one process.
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            resolver: Any = strategy.cluster_resolver
+            self.count, self.index = resolver.cluster_spec().num_tasks("worker"), int(resolver.task_id)
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self.index == 0
+
+    def gather(self, numbers: Any) -> np.ndarray:
+        """The int32 vectors of all hosts, shape (count, n)."""
+        mine = np.asarray(numbers, np.int32).reshape(1, -1)
+        if self.count == 1:
+            return mine
+        with tf.init_scope():
+            value = self._strategy.run(tf.function(lambda: tf.constant(mine)))
+            rows = self._strategy.gather(value, axis=0).numpy()
+        return rows[:: len(rows) // self.count]  # the replicas of a host say the same
+
+    def any(self, flag: bool) -> bool:
+        """Whether any host says so."""
+        return bool(self.gather([int(flag)]).any())
+
+    def of_chief(self, number: int) -> int:
+        """The chief's number, below 2**31."""
+        return int(self.gather([number])[0, 0])
+
+    def meet(self) -> None:
+        """Returns when all are here."""
+        self.gather([0])
+
+    def first(self, act: Callable[[], Any]) -> Any:
+        """What ``act`` returns: the chief acts while the others wait, then they do. For files that all read.
+
+        Raises what ``act`` raises; on the others ``RuntimeError`` when the chief could not go on.
+        """
+        if self.count == 1:
+            return act()
+        result, failure = None, None
+        if self.chief:
+            try:
+                result = act()
+            except Exception as error:
+                failure = error
+        if self.of_chief(int(failure is not None)):
+            raise failure or RuntimeError("worker 0 could not go on; what it printed says why")
+        return result if self.chief else act()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside, the death of another host is a ``RuntimeError`` that says what to do."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self.count == 1:
+                raise
+            raise RuntimeError(
+                f"worker {self.index} of {self.count} stops: another worker was lost, or failed "
+                f"({type(error).__name__}: {error.message.splitlines()[0]}). Start all workers again, with the same "
+                "command: the run goes on from its last commit."
+            ) from error
+
+    def check_same(self, digest: bytes, what: str) -> None:
+        """Raises ``RuntimeError`` when the hosts hold different ``what``, by its digest."""
+        rows = self.gather(np.frombuffer(hashlib.sha256(digest).digest(), np.int32))
+        differ = [i for i in range(self.count) if (rows[i] != rows[0]).any()]
+        if differ:
+            raise RuntimeError(
+                f"{what} of worker {', '.join(map(str, differ))} differ from worker 0's: do all run the same program, "
+                "config, data and versions, and see the same workdir?"
+            )
+
+    def chosen_once(self, shapes: Mapping[str, tuple[int, ...]], choose: Callable[[], Masks]) -> Masks:
+        """The masks that the chief chooses; ``shapes`` are those of the masks, in order."""
+        if self.count == 1:
+            return choose()
+        size = sum(int(np.prod(shape)) for shape in shapes.values())
+        bits = np.zeros(size, bool)
+        if self.chief:
+            masks = choose()
+            bits = np.concatenate([np.asarray(masks[path]).ravel() for path in shapes])
+        words = np.packbits(np.pad(bits, (0, -size % 32))).view(np.int32)
+        got = np.unpackbits(np.ascontiguousarray(self.gather(words)[0]).view(np.uint8))[:size].astype(bool)
+        out, begin = {}, 0
+        for path, shape in shapes.items():
+            end = begin + int(np.prod(shape))
+            out[path] = got[begin:end].reshape(shape)
+            begin = end
+        return Masks(out)
+
+
+def hosts_of(model: keras.Model) -> Hosts:
+    """The hosts of the strategy that ``model`` was made under."""
+    return Hosts(model.distribute_strategy)
+
+
+def check_replicas(model: keras.Model) -> None:
+    """Compare the masks of all replicas and hosts, by their SHA-256.
+
+    Raises ``RuntimeError`` that names the first weight whose masks differ between replicas, or the workers that differ.
+    """
+    masked = {path: mask_of(variable) for path, variable in variables(model).items()}
+    whole = hashlib.sha256()
+    for path, mask in masked.items():
+        if mask is None:
+            continue
+        copies = getattr(mask.mask, "values", None) or (mask.mask,)
+        digests = [hashlib.sha256(np.asarray(copy.numpy(), bool).tobytes()).digest() for copy in copies]
+        if len(set(digests)) > 1:
+            raise RuntimeError(f"the replicas hold different masks of {path}")
+        whole.update(path.encode() + digests[0])
+    hosts_of(model).check_same(whole.digest(), "masks")

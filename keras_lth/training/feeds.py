@@ -1,0 +1,170 @@
+"""How batches come to the steps: gathered from examples on the device, or streamed from files. Both in compiled calls
+of many steps, with no host call inside a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_lth.datasets.files import Streamed
+from keras_lth.datasets.order import Ordered
+
+__all__ = ["Feed", "Gathered", "Streaming", "feed_for", "on_tpu"]
+
+Step = Callable[[Any], Any]
+
+
+class Feed:
+    """Runs steps ``first … first + count - 1`` of an epoch on their batches. Under a strategy each replica takes an
+    equal part of a batch.
+
+    ``variants`` gives for a key the step to compile; ``jit_compile`` compiles it by XLA.
+    """
+
+    def __init__(self, model: keras.Model, data: Any, variants: Callable[[Any], Step], jit_compile: bool) -> None:
+        self.model = model
+        self.data = data
+        self.variants = variants
+        self.jit_compile = jit_compile
+        self.strategy = model.distribute_strategy
+        self.replicas = int(self.strategy.num_replicas_in_sync)
+        self._compiled: dict[Any, Any] = {}
+
+    def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:
+        """The steps, in the order of ``seed``."""
+        raise TypeError(f"{type(self).__name__} has no steps.")
+
+
+class Gathered(Feed):
+    """Batches of `Ordered` data, gathered on the device inside the call.
+
+    The batches of an epoch have one size, but for the last, which has a function of its own: shapes are static.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.examples = int(tf.nest.flatten(self.data.arrays)[0].shape[0])
+        for size in {
+            min(self.data.batch_size, self.examples),
+            self.examples % self.data.batch_size or self.data.batch_size,
+        }:
+            if size % self.replicas:
+                raise ValueError(
+                    f"{self.replicas} replicas cannot share a batch of {size} examples equally: choose a batch_size "
+                    f"that they divide, and examples ({self.examples}) that leave no such rest."
+                )
+        self._order: tuple[tuple[int, int], Any] | None = None
+
+    def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:
+        """As `Feed.run`."""
+        if self._order is None or self._order[0] != (epoch, seed):
+            self._order = (epoch, seed), tf.constant(self.data.order(epoch, seed))
+        of = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
+        size, whole = self.data.batch_size, self.examples // self.data.batch_size
+        full = min(first + count, whole) - first
+        if full > 0:
+            self._function(size, variant)(self._order[1], *of, tf.constant(first), tf.constant(first + full))
+        if first + count > whole:
+            rest = self.examples - whole * size
+            self._function(rest, variant)(self._order[1], *of, tf.constant(whole), tf.constant(whole + 1))
+
+    def _function(self, size: int, variant: Any) -> Any:
+        if (size, variant) not in self._compiled:
+            many = self._many(size, self.variants(variant))
+            # On several replicas the step compiles itself: one XLA program has one device.
+            self._compiled[size, variant] = tf.function(many, jit_compile=self.jit_compile and self.replicas == 1)
+        return self._compiled[size, variant]
+
+    def _many(self, size: int, step: Step) -> Any:
+        data, batch_size, share = self.data, self.data.batch_size, size // self.replicas
+
+        def part(order: Any, seed: Any, epoch: Any, i: Any) -> None:
+            begin = i * batch_size
+            if self.replicas > 1:
+                begin += share * tf.distribute.get_replica_context().replica_id_in_sync_group
+            step(data.batch_of(tf.slice(order, [begin], [share]), seed, epoch))
+
+        def one(i: Any, *given: Any) -> tuple[Any, ...]:
+            order, seed, epoch, _ = given
+            if self.replicas > 1:
+                self.strategy.run(part, (order, seed, epoch, i))
+            else:
+                part(order, seed, epoch, i)
+            return i + 1, *given
+
+        def many(order: Any, seed: Any, epoch: Any, first: Any, end: Any) -> None:
+            with self.strategy.scope():
+                given = [first, order, seed, epoch, end]
+                tf.while_loop(lambda i, *rest: i < rest[-1], one, given, parallel_iterations=1)
+
+        return many
+
+
+class Streaming(Feed):
+    """Batches that each host reads, `Streamed` from files or, for a TPU, from the memory of the host."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if self.data.batch_size % self.replicas:
+            raise ValueError(
+                f"{self.replicas} replicas cannot share a batch of {self.data.batch_size} examples equally: choose a "
+                f"batch_size that they divide."
+            )
+        self._at: tuple[int, int, int] | None = None
+        self._iterator: Any = None
+
+    def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:
+        """As `Feed.run`; steps that follow each other take from one iterator."""
+        if self._at != (epoch, seed, first):
+            self._iterator = iter(
+                self.strategy.distribute_datasets_from_function(
+                    lambda context: self._of_host(epoch, seed, first, context)
+                )
+            )
+        if variant not in self._compiled:
+            self._compiled[variant] = tf.function(self._many(self.variants(variant)))
+        self._compiled[variant](self._iterator, tf.constant(count))
+        self._at = epoch, seed, first + count
+
+    def _of_host(self, epoch: int, seed: int, first: int, context: Any) -> Any:
+        """Each element is the part of one replica; the parts of a batch follow each other."""
+        hosts, host = context.num_input_pipelines, context.input_pipeline_id
+        if isinstance(self.data, Streamed):
+            batches = self.data.stream(epoch, seed, first, hosts=hosts, host=host)
+        else:
+            batches = _rows(self.data, epoch, seed, first, hosts, host)
+        return batches.rebatch(self.data.batch_size // self.replicas) if self.replicas > hosts else batches
+
+    def _many(self, step: Step) -> Any:
+        if self.jit_compile and self.replicas == 1:
+            step = tf.function(step, jit_compile=True)
+
+        def many(iterator: Any, count: Any) -> None:
+            with self.strategy.scope():
+                for _ in tf.range(count):
+                    self.strategy.run(step, (next(iterator),))
+
+        return many
+
+
+def feed_for(model: keras.Model, data: Any, variants: Callable[[Any], Step], jit_compile: bool) -> Feed:
+    """`Gathered` where the examples can stay on the device, else `Streaming`."""
+    kind = Gathered if isinstance(data, Ordered) and not on_tpu(model) else Streaming
+    return kind(model, data, variants, jit_compile)
+
+
+def on_tpu(model: keras.Model) -> bool:
+    """Whether ``model`` was made under a TPUStrategy."""
+    return isinstance(model.distribute_strategy, tf.distribute.TPUStrategy)
+
+
+def _rows(data: Ordered, epoch: int, seed: int, first: int, hosts: int, host: int) -> Any:
+    """The part of one host of the batches of an epoch of `Ordered` data, from a step on; whole batches only."""
+    share = data.batch_size // hosts
+    order = data.order(epoch, seed)
+    whole = order[: len(order) // data.batch_size * data.batch_size].reshape(-1, hosts, share)[first:, host]
+    batch = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
+    return tf.data.Dataset.from_tensor_slices(whole).map(lambda rows: data.batch_of(rows, *batch)).prefetch(2)

@@ -1,0 +1,140 @@
+"""Processes of one run meet before TensorFlow starts, which would wait for a missing one for ever, and say nothing.
+
+The first worker listens at its own address, the others come there and say who they are; when all have come, all go on.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["meet", "reach"]
+
+_PAUSE = 0.2  # s between two attempts
+_LIMIT = 1 << 16  # bytes of a message
+
+
+def meet(workers: Sequence[str], index: int, timeout: float) -> None:
+    """Return when all of ``workers`` (host:port) are here; this process is the one at ``index``.
+
+    Raises:
+      RuntimeError: who has not come in ``timeout`` seconds, or has another list of workers.
+      ValueError: an address is not host:port.
+    """
+    places = [_place(worker) for worker in workers]
+    end = time.monotonic() + timeout
+    if len(places) > 1 and index == 0:
+        _wait_for_all(workers, places[0][1], end, timeout)
+    elif len(places) > 1:
+        _come(workers, index, places[0], end, timeout)
+
+
+def reach(addresses: Sequence[str], timeout: float) -> list[str]:
+    """Those of ``addresses`` (host:port) at which nobody has answered within ``timeout`` seconds."""
+    end = time.monotonic() + timeout
+    silent = list(addresses)
+    while silent and time.monotonic() < end:
+        silent = [address for address in silent if not _answers(_place(address), end)]
+        if silent:
+            time.sleep(min(_PAUSE, max(0.0, end - time.monotonic())))
+    return silent
+
+
+def _wait_for_all(workers: Sequence[str], port: int, end: float, timeout: float) -> None:
+    come: dict[int, socket.socket] = {}
+    try:
+        with socket.create_server(("", port)) as server:
+            while len(come) < len(workers) - 1:
+                left = end - time.monotonic()
+                if left <= 0:
+                    missing = [f"{i} ({worker})" for i, worker in enumerate(workers) if i and i not in come]
+                    raise RuntimeError(
+                        f"of {len(workers)} workers, {', '.join(missing)} did not come to {workers[0]} within "
+                        f"{timeout:.0f} s: is the same program running there, with the same list of workers and its "
+                        "own index?"
+                    )
+                server.settimeout(min(left, 1.0))
+                try:
+                    caller, _ = server.accept()
+                except TimeoutError:
+                    continue
+                caller.settimeout(max(left, 1.0))
+                said = _hear(caller)
+                if said.get("workers") != list(workers):
+                    _say(caller, {"refused": f"worker 0 has the list {', '.join(workers)}"})
+                    caller.close()
+                    continue
+                earlier = come.pop(said["index"], None)
+                if earlier is not None:
+                    earlier.close()
+                come[said["index"]] = caller
+        # The socket is closed: the address is free for TensorFlow's own server.
+        for caller in come.values():
+            _say(caller, {"go": True})
+        for caller in come.values():
+            # The caller closes first, so that no port of this side lingers.
+            _hear(caller)
+    except OSError as error:
+        raise RuntimeError(f"worker 0 cannot listen at {workers[0]}: {error}") from error
+    finally:
+        for caller in come.values():
+            caller.close()
+
+
+def _come(workers: Sequence[str], index: int, first: tuple[str, int], end: float, timeout: float) -> None:
+    while (left := end - time.monotonic()) > 0:
+        try:
+            with socket.create_connection(first, timeout=min(left, 5.0)) as caller:
+                _say(caller, {"index": index, "workers": list(workers)})
+                caller.settimeout(left)
+                said = _hear(caller)
+        except OSError:
+            said = {}
+        if said.get("go"):
+            return
+        if "refused" in said:
+            raise RuntimeError(
+                f"worker {index} was refused: {said['refused']}, this one {', '.join(workers)}: give all the same list"
+            )
+        time.sleep(_PAUSE)
+    raise RuntimeError(
+        f"worker {index} ({workers[index]}) did not meet the others at {workers[0]} within {timeout:.0f} s: is worker "
+        "0 running there, have the others come, and do firewalls let this port through?"
+    )
+
+
+def _say(connection: socket.socket, message: dict[str, Any]) -> None:
+    connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _hear(connection: socket.socket) -> dict[str, Any]:
+    """The next message; nothing if the other end is gone or talks of something else."""
+    data = b""
+    try:
+        while not data.endswith(b"\n") and len(data) < _LIMIT:
+            more = connection.recv(_LIMIT)
+            if not more:
+                return {}
+            data += more
+        said = json.loads(data)
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _answers(place: tuple[str, int], end: float) -> bool:
+    try:
+        socket.create_connection(place, timeout=max(0.1, min(5.0, end - time.monotonic()))).close()
+    except OSError:
+        return False
+    return True
+
+
+def _place(address: str) -> tuple[str, int]:
+    host, _, port = address.removeprefix("grpc://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"an address is host:port, not {address!r}")
+    return host, int(port)

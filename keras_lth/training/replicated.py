@@ -1,0 +1,104 @@
+"""Training steps on several replicas that Keras' own ``train_step`` cannot run there: XLA and gradient accumulation.
+
+XLA compiles no communication between replicas on every platform, and a condition may not enclose it. So a step is cut
+where communication begins, at the optimizer's ``apply_gradients``: what comes before is compiled, what Keras decides
+inside a condition is decided when the function is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["accumulated", "accumulation_steps", "cut_step", "fixed_accumulation"]
+
+
+def accumulation_steps(model: keras.Model) -> int:
+    """The steps after which the optimizer of ``model`` applies its accumulated gradients; 1 without accumulation."""
+    optimizer = _applied(model.optimizer)
+    return int(optimizer.gradient_accumulation_steps or 1)
+
+
+def accumulated(model: keras.Model) -> int:
+    """The steps whose gradients the optimizer of ``model`` holds."""
+    optimizer = _applied(model.optimizer)
+    # Not `iterations`, which counts the applied ones.
+    return int(np.asarray(optimizer._iterations.numpy())) % accumulation_steps(model)
+
+
+def cut_step(model: keras.Model) -> Callable[[Any], None]:
+    """One training step in which XLA compiles all that comes before ``apply_gradients``.
+
+    It runs the model's ``train_step``, also a custom one that calls ``apply_gradients`` of the model's optimizer and
+    uses nothing that this changes afterwards.
+    """
+    optimizer = model.optimizer
+    variables: list[list[Any]] = []
+
+    @tf.function(jit_compile=True)
+    def gradients_of(batch: Any) -> list[list[Any]]:
+        variables.clear()
+        gradients: list[list[Any]] = []
+
+        def keep(pairs: Iterable[tuple[Any, Any]]) -> None:
+            given = [(gradient, variable) for gradient, variable in pairs if gradient is not None]
+            gradients.append([gradient for gradient, _ in given])
+            variables.append([variable for _, variable in given])
+
+        vars(optimizer)["apply_gradients"] = keep
+        try:
+            model.train_step(batch)
+        finally:
+            del vars(optimizer)["apply_gradients"]
+        return gradients
+
+    def step(batch: Any) -> None:
+        for gradients, of in zip(gradients_of(batch), variables, strict=True):
+            optimizer.apply_gradients(zip(gradients, of, strict=True))
+
+    return step
+
+
+def fixed_accumulation(step: Callable[[Any], None], model: keras.Model, last: bool) -> Callable[[Any], None]:
+    """``step`` where it is known whether it is the ``last`` of an accumulation, at which the optimizer applies it.
+
+    What accumulates is the mean over the replicas, so that all hold the same.
+    """
+    optimizer = _applied(model.optimizer)
+    steps = accumulation_steps(model)
+
+    def apply(gradients: Iterable[Any], variables: Iterable[Any]) -> None:
+        gradients, variables = list(gradients), list(variables)
+        sums = [optimizer._accumulated_gradients[optimizer._get_variable_index(variable)] for variable in variables]
+        if not last:
+            context = tf.distribute.get_replica_context()
+            replicas = context.num_replicas_in_sync
+            dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
+            means = [total / replicas for total in context.all_reduce(tf.distribute.ReduceOp.SUM, dense)]
+            optimizer._backend_increment_gradient_accumulators(means, sums)
+            return
+        applied = [(gradient + total) / steps for gradient, total in zip(gradients, sums, strict=True)]
+        optimizer._apply_weight_decay(variables)
+        optimizer._backend_update_step(optimizer._clip_gradients(applied), variables, optimizer.learning_rate)
+        optimizer._backend_reset_gradient_accumulators()
+
+    def fixed(batch: Any) -> None:
+        vars(optimizer)["_backend_apply_gradients"] = apply
+        try:
+            step(batch)
+        finally:
+            # Replicas take turns inside `step`, so each of them comes here.
+            vars(optimizer).pop("_backend_apply_gradients", None)
+
+    return fixed
+
+
+def _applied(optimizer: Any) -> Any:
+    """The optimizer that applies gradients, inside those that only wrap it."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
