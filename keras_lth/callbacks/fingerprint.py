@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lth.surgery import hosts_of
+
 # Odd 64-bit constants; products wrap around.
 _MIX = 0x2545F4914F6CDD1D
 _ROLL = 0x5851F42D4C957F2D
@@ -56,6 +58,14 @@ class Fingerprint:
         count, folded = (int(number) for number in self._state.numpy())
         return count // self._replicas, folded
 
+    def restore(self, value: tuple[int, int]) -> None:
+        """Go on from what `value` was."""
+        self.reset()
+        chief = hosts_of(self._model).chief
+        first = (getattr(self._state, "values", None) or (self._state,))[0]
+        # The replicas add up, so one of them holds all of it.
+        first.assign(np.array([value[0] * self._replicas, value[1]], np.int64) * int(chief))
+
     def since(self, mark: tuple[int, int]) -> tuple[int, int]:
         """As ``value``, of the batches after ``value()`` was ``mark``, as if ``reset`` had been called there."""
         count, folded = self.value()
@@ -78,6 +88,17 @@ class Orders:
 
     def __init__(self) -> None:
         self._seen: dict[int, dict[int, set[tuple[int, int]]]] = {}
+
+    def as_list(self) -> list[list[Any]]:
+        """[training, step, fingerprints] of each epoch."""
+        rows = ((training, step, seen) for training, epochs in self._seen.items() for step, seen in epochs.items())
+        return [[training, step, sorted(map(list, seen))] for training, step, seen in rows]
+
+    def take(self, rows: list[list[Any]]) -> None:
+        """Go on from what `as_list` was."""
+        self._seen = {}
+        for training, step, seen in rows:
+            self._seen.setdefault(training, {})[step] = {(count, folded) for count, folded in seen}
 
     def note(self, training: int, step: int, *seen: tuple[int, int]) -> None:
         """Training ``training`` saw batches of these fingerprints in the epoch that ends at ``step``.

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_lth import files, surgery
+from keras_lth.callbacks import instability_state
 from keras_lth.callbacks.before_fit import see_rewind_step
 from keras_lth.callbacks.watched import WatchedRounds
 from keras_lth.rounds import UNKNOWN, Rounds, Span
@@ -170,6 +171,15 @@ class InstabilityCallback(WatchedRounds):
 
     def _go_back(self, round: int) -> None:
         surgery.rewind(self.model, self._start(), restore_optimizer=True)
+
+    def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Where the run is inside a training, with the ends so far."""
+        return instability_state.get(self, *super().get_state())
+
+    def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from inside a training; after ``on_train_begin``."""
+        super().set_state(state, arrays)
+        instability_state.set(self, state, arrays)
 
     # What a user asks.
     def summary(self) -> str:

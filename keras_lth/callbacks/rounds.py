@@ -46,8 +46,7 @@ class RoundsCallback(PassesTests):
         """Nothing of an earlier fit stays (fit_twice)."""
         self.machine: Rounds | None = None
         self.position = Position()
-        self._step = 0
-        self._spent = 0
+        self._step = self._spent = self._epoch_start = self._epoch_iterations = 0
         self._order: Any = None
         self._order_seed = 0
         self._rate: float | None = None

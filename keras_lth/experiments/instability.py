@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import tensorflow as tf
+
 from keras_lth import files
 from keras_lth.analysis.instability import Comparison
 from keras_lth.callbacks.instability import InstabilityCallback
@@ -23,25 +25,42 @@ def sparsest_matching(imp_folder: files.RunPath) -> int:
     return max(row["round"] for row in rows if row["matching"])
 
 
-def run_instability(config: Config, workdir: files.RunPath, network: str, fork: str, replicate: int = 0) -> None:
+def run_instability(
+    config: Config,
+    workdir: files.RunPath,
+    network: str,
+    fork: str,
+    replicate: int = 0,
+    strategy: tf.distribute.Strategy | None = None,
+) -> None:
     """One network ("dense" or "ticket"), one fork: a training and its copies under other data orders."""
-    path = workdir / "instability" / f"{network}_{fork.replace(' ', '_').replace('%', 'pc')}.json"
-    if path.exists():
+    name = f"{network}_{fork.replace(' ', '_').replace('%', 'pc')}"
+    path, checkpoints = workdir / "instability" / f"{name}.json", workdir / "instability" / f"checkpoints_{name}"
+    setting = Setting(config, strategy)
+    if setting.hosts.of_chief(int(path.exists())):
         return
     imp_folder = folder(workdir, replicate, "imp")
     level = 0 if network == "dense" else sparsest_matching(imp_folder)
     ticket: Ticket = Journal(imp_folder).ticket(level)
-    setting = Setting(config)
     model = setting.model(seed_of(config, "init", replicate))
     ticket.apply_to(model)
     runs = config["instability"]["runs"]
     callback = InstabilityCallback(
         fork_at=fork, runs=runs, data={"train": setting.splits.train, "test": setting.splits.test}
     )
-    setting.fit(model, seed_of(config, "instability", replicate), runs * setting.epochs, [callback])
+    setting.fit(
+        model,
+        seed_of(config, "instability", replicate),
+        runs * setting.epochs,
+        [callback],
+        checkpoints,
+    )
+    if not setting.hosts.chief:
+        return
     about = {"network": network, "level": level, "density": ticket.density, "replicate": replicate}
     rows = [{**about, "fork_step": callback.as_dict()["fork_step"], **_flat(result)} for result in callback.results]
     files.write_atomic(path, (json.dumps(rows) + "\n").encode())
+    checkpoints.clear()
     print(f"instability of {network} (level {level}) from {fork}:\n{callback.summary()}", flush=True)
 
 

@@ -7,7 +7,8 @@ Arms, each at the densities that IMP passes through:
 - ``random_layerwise``: as many weights per layer as IMP keeps, at random places, newly sampled values;
 - ``random_global``: as many weights in all, at random places over the whole network, newly sampled values.
 
-Every training that is finished lies in a file of its own, so the same command goes on where it was stopped.
+Every training that is finished lies in a file of its own, and one under way in checkpoints, so the same command goes on
+where it was stopped, inside a training too.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 
-from keras_lth import datasets, files, models, surgery
+from keras_lth import datasets, files, models, surgery, training
 from keras_lth.callbacks.imp import IMPCallback
 from keras_lth.callbacks.journal import Journal
 from keras_lth.masks import Masks
@@ -37,10 +39,12 @@ def seed_of(config: Config, *what: object) -> int:
 
 
 class Setting:
-    """One config at work: its data, a compiled model, and how it is trained."""
+    """One config at work: its data, a compiled model, and how it is trained, under a strategy or on one device."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, strategy: tf.distribute.Strategy | None = None) -> None:
         self.config = config
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.hosts = surgery.Hosts(self.strategy)
         self.splits = datasets.load(config["data"])
         x, _ = self.splits.train
         self.steps_per_epoch = -(-len(x) // config["batch_size"])
@@ -53,29 +57,51 @@ class Setting:
         build = getattr(models, self.config["model"], None)
         if build is None:
             raise ValueError(f"model={self.config['model']!r} is not in keras_lth.models: {', '.join(models.__all__)}.")
-        model = build(x.shape[1:], self.splits.classes, seed=seed)
-        options = dict(self.config["optimizer"])
-        optimizer = keras.optimizers.get({"class_name": options.pop("name"), "config": options})
-        model.compile(
-            optimizer,
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=self.config["jit_compile"],
-            steps_per_execution=self.config["steps_per_execution"],
-        )
+        with self.strategy.scope():
+            model = build(x.shape[1:], self.splits.classes, seed=seed, **self.config.get("model_options", {}))
+            options = dict(self.config["optimizer"])
+            kind = type(keras.optimizers.get(options.pop("name")))
+            model.compile(
+                kind(**options | {"learning_rate": self._rate()}),
+                loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                metrics=["accuracy"],
+                jit_compile=self.config["jit_compile"],
+                steps_per_execution=self.config["steps_per_execution"],
+            )
         return model
 
-    def fit(self, model: keras.Model, order_seed: int, epochs: int, callbacks: list[keras.callbacks.Callback]) -> None:
-        """Train on the ordered training set, test after each epoch."""
+    def _rate(self) -> Any:
+        """The learning rate: constant, or multiplied by ``schedule.factor`` at each step of ``schedule.drops``."""
+        first, schedule = self.config["optimizer"]["learning_rate"], self.config.get("schedule")
+        if not schedule:
+            return first
+        drops, factor = list(schedule["drops"]), schedule["factor"]
+        rates = [first * factor**i for i in range(len(drops) + 1)]
+        return keras.optimizers.schedules.PiecewiseConstantDecay(drops, rates)
+
+    def fit(
+        self,
+        model: keras.Model,
+        order_seed: int,
+        epochs: int,
+        callbacks: list[keras.callbacks.Callback],
+        checkpoints: files.RunPath,
+    ) -> None:
+        """Train on the ordered training set, test after each epoch; what is under way is kept in ``checkpoints``."""
         x, y = self.splits.train
-        model.fit(
-            datasets.ordered(x, y, batch_size=self.config["batch_size"], seed=order_seed),
+        training.fit(
+            model,
+            datasets.ordered(
+                x, y, batch_size=self.config["batch_size"], seed=order_seed, augment=self.config.get("augment")
+            ),
             epochs=epochs,
             validation_data=self.test,
             validation_freq=self.config["validation_freq"],
-            shuffle=False,
             callbacks=callbacks,
-            verbose=0,
+            steps_per_call=self.config["steps_per_execution"],
+            jit_compile=self.config["jit_compile"],
+            checkpoints=checkpoints,
+            checkpoint_every=self.config.get("checkpoint_every", 60.0),
         )
 
 
@@ -84,9 +110,12 @@ def folder(workdir: files.RunPath, replicate: int, arm: str) -> files.RunPath:
     return workdir / f"replicate_{replicate}" / arm
 
 
-def run_imp(config: Config, workdir: files.RunPath, replicate: int) -> None:
+def run_imp(
+    config: Config, workdir: files.RunPath, replicate: int, strategy: tf.distribute.Strategy | None = None
+) -> None:
     """The IMP arm of a replicate: one ``fit``."""
-    setting = Setting(config)
+    setting = Setting(config, strategy)
+    here = folder(workdir, replicate, "imp")
     imp = IMPCallback(
         rounds=config["levels"],
         epochs_per_round=setting.epochs,
@@ -94,22 +123,30 @@ def run_imp(config: Config, workdir: files.RunPath, replicate: int) -> None:
         rewind_to=config["rewind_to"],
         scope=config["scope"],
         monitor="val_accuracy",
-        directory=folder(workdir, replicate, "imp"),
+        directory=here,
     )
     model = setting.model(seed_of(config, "init", replicate))
-    setting.fit(model, seed_of(config, "order", replicate), (config["levels"] + 1) * setting.epochs, [imp])
-    print(imp.summary(), flush=True)
+    epochs, checkpoints = (config["levels"] + 1) * setting.epochs, here / "checkpoints"
+    setting.fit(model, seed_of(config, "order", replicate), epochs, [imp], checkpoints)
+    if setting.hosts.chief:
+        checkpoints.clear()  # the folder of the callback has all of a finished run
+        print(imp.summary(), flush=True)
 
 
-def run_ablation(config: Config, workdir: files.RunPath, replicate: int, arm: str) -> None:
+def run_ablation(
+    config: Config, workdir: files.RunPath, replicate: int, arm: str, strategy: tf.distribute.Strategy | None = None
+) -> None:
     """An arm other than IMP: one training a level, on one model that is rewound to new initial values each time."""
-    setting = Setting(config)
+    setting = Setting(config, strategy)
     here = folder(workdir, replicate, arm)
     found = Journal(folder(workdir, replicate, "imp"))
     model: keras.Model | None = None
     for level in range(1, config["levels"] + 1):
         path = here / f"level_{level:02d}.json"
-        if path.exists():
+        checkpoints = here / f"checkpoints_{level:02d}"
+        if setting.hosts.of_chief(int(path.exists())):
+            if setting.hosts.chief:
+                checkpoints.clear()
             continue
         masks = ablated(found.ticket(level).masks, arm, seed_of(config, arm, "masks", replicate, level))
         if model is None:
@@ -119,7 +156,9 @@ def run_ablation(config: Config, workdir: files.RunPath, replicate: int, arm: st
         surgery.rewind(model, Snapshot(surgery.snapshot(fresh).weights), masks)
         record = EpochRecord()
         began = time.perf_counter()
-        setting.fit(model, seed_of(config, arm, "order", replicate, level), setting.epochs, [record])
+        setting.fit(model, seed_of(config, arm, "order", replicate, level), setting.epochs, [record], checkpoints)
+        if not setting.hosts.chief:
+            continue
         row = {
             "level": level,
             "density": masks.density,
@@ -129,6 +168,7 @@ def run_ablation(config: Config, workdir: files.RunPath, replicate: int, arm: st
             "epochs": record.rows,
         }
         files.write_atomic(path, (json.dumps(row, indent=1) + "\n").encode())
+        checkpoints.clear()
         print(
             f"{arm} replicate {replicate} level {level}: density {masks.density:.1%}, "
             f"accuracy {record.rows[-1]['val_accuracy']:.4f}",

@@ -1,46 +1,110 @@
 """Runs a lottery experiment whole: every replicate and arm, the instability analysis, the tables.
 
 The trainings depend on each other only through the tickets, so with several workers each takes the next training that
-is ready. A worker is a process of its own; what is finished lies in files, and the same command goes on from them.
+is ready (`runners`). What is finished lies in files, and the same command goes on from them.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
 from typing import Any
 
 from keras_lth import files
+from keras_lth.experiments import runners
+from keras_lth.experiments.runners import Task
 
 ARMS = ("imp", "reinit", "random_layerwise", "random_global")
-Task = tuple[str, tuple[Any, ...]]
 
 
-def run(config: dict[str, Any], workdir: str | os.PathLike[str], *, workers: int = 1) -> files.RunPath:
+def run(
+    config: dict[str, Any],
+    workdir: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    strategy: Any = None,
+    runner: str | runners.Runner = "local",
+) -> files.RunPath:
     """All that ``config`` asks for, in ``workdir``; returns it.
 
-    Raises ``ValueError`` when the folder holds a run of another config, with what differs.
+    Args:
+      config: as the files in ``configs`` make it.
+      workdir: a local folder, or ``gs://…``.
+      workers: trainings at once, each on one device.
+      strategy: a ``tf.distribute.Strategy`` under which each training runs. Several hosts call this together.
+      runner: where the workers are: "local", processes of this machine; "ray", a Ray cluster; or a runner.
+
+    Raises ``ValueError`` when the folder holds a run of another config, with what differs; ``RuntimeError`` when
+    another process works in it, hosts differ, or a worker died or failed.
     """
     here = files.RunPath(workdir)
     arms = config["arms"]
     if not set(arms) <= set(ARMS) or "imp" not in arms:
         raise ValueError(f"arms are some of {', '.join(ARMS)}, imp always among them, not {', '.join(arms)}.")
+    if strategy is not None and (workers > 1 or runner != "local"):
+        raise ValueError(
+            f"workers={workers} (runner {runner!r}) train on one device each; a strategy gives one training several "
+            "devices."
+        )
+    chosen = runners.make(runner, workers) if isinstance(runner, str) else runner
+    if strategy is not None:
+        _run_together(config, here, strategy)
+        return here
     with files.DirectoryLock(here):
         began = time.time()
         _same_config(config, here)
-        _run_tasks(config, here, workers)
-        from keras_lth.experiments.collect import collect
-        from keras_lth.experiments.instability import gather
-        from keras_lth.experiments.lottery import Setting
-
-        collect(here, Setting(config).steps_per_epoch)
-        gather(here)
-        session = {"seconds": round(time.time() - began), "workers": workers}
-        files.append_line(here / "sessions.jsonl", json.dumps(session))
+        _run_tasks(config, here, chosen)
+        _finish(config, here, {"workers": workers}, began)
     return here
+
+
+def writes(strategy: Any) -> bool:
+    """Whether this process is the one that writes files."""
+    if strategy is None:
+        return True
+    from keras_lth.surgery import Hosts
+
+    return Hosts(strategy).chief
+
+
+def _run_together(config: dict[str, Any], here: files.RunPath, strategy: Any) -> None:
+    """One training at a time, on all devices and hosts of ``strategy``."""
+    from keras_lth.surgery import Hosts
+
+    hosts = Hosts(strategy)
+    began = time.time()
+    lock = files.DirectoryLock(here)
+    try:
+        hosts.first(lambda: _begin(config, here, lock) if hosts.chief else None)
+        hosts.check_same(json.dumps(config, sort_keys=True).encode(), "configs")
+        hosts.check_same((here / "config.json").read_text().encode(), f"files in {here}")
+        for replicate in range(config["replicates"]):
+            task: Task = ("imp", (replicate,))
+            for each in [task, *_after(task, config)]:
+                _do(each, config, here, strategy)
+        hosts.meet()
+        if hosts.chief:
+            _finish(config, here, {"hosts": hosts.count, "replicas": int(strategy.num_replicas_in_sync)}, began)
+    finally:
+        lock.release()
+
+
+def _begin(config: dict[str, Any], here: files.RunPath, lock: files.DirectoryLock) -> None:
+    lock.acquire()
+    _same_config(config, here)
+
+
+def _finish(config: dict[str, Any], here: files.RunPath, about: dict[str, Any], began: float) -> None:
+    """The tables, and a line about this session."""
+    from keras_lth.experiments.collect import collect
+    from keras_lth.experiments.instability import gather
+    from keras_lth.experiments.lottery import Setting
+
+    collect(here, Setting(config).steps_per_epoch)
+    gather(here)
+    files.append_line(here / "sessions.jsonl", json.dumps({"seconds": round(time.time() - began), **about}))
 
 
 def _same_config(config: dict[str, Any], here: files.RunPath) -> None:
@@ -70,40 +134,23 @@ def _after(task: Task, config: dict[str, Any]) -> list[Task]:
     return out
 
 
-def _run_tasks(config: dict[str, Any], here: files.RunPath, workers: int) -> None:
+def _run_tasks(config: dict[str, Any], here: files.RunPath, runner: runners.Runner) -> None:
     first: list[Task] = [("imp", (replicate,)) for replicate in range(config["replicates"])]
-    if workers <= 1:
-        for task in first:
-            for each in [task, *_after(task, config)]:
-                _do(each, config, here)
-        return
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _worker, (threads,)) as pool:
-        running: dict[Future[None], Task] = {pool.submit(_do, task, config, here): task for task in first}
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task = running.pop(future)
-                future.result()
-                running |= {pool.submit(_do, each, config, here): each for each in _after(task, config)}
+    # A worker may be started in another folder.
+    place = files.RunPath(os.path.abspath(here)) if files.is_local(here) else here
+    runner.run(partial(_do, config=config, here=place), first, partial(_after, config=config))
 
 
-def _worker(threads: int) -> None:
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
-
-
-def _do(task: Task, config: dict[str, Any], here: files.RunPath) -> None:
+def _do(task: Task, config: dict[str, Any], here: files.RunPath, strategy: Any = None) -> None:
     name, args = task
     if name == "instability":
         from keras_lth.experiments.instability import run_instability
 
-        run_instability(config, here, *args)
+        run_instability(config, here, args[0], args[1], strategy=strategy)
         return
     from keras_lth.experiments.lottery import run_ablation, run_imp
 
     if name == "imp":
-        run_imp(config, here, *args)
+        run_imp(config, here, args[0], strategy)
     else:
-        run_ablation(config, here, *args)
+        run_ablation(config, here, args[0], args[1], strategy)

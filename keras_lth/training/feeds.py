@@ -75,7 +75,7 @@ class Gathered(Feed):
         if (size, variant) not in self._compiled:
             many = self._many(size, self.variants(variant))
             # On several replicas the step compiles itself: one XLA program has one device.
-            self._compiled[size, variant] = tf.function(many, jit_compile=self.jit_compile and self.replicas == 1)
+            self._compiled[size, variant] = _compiled(many, self.jit_compile and self.replicas == 1)
         return self._compiled[size, variant]
 
     def _many(self, size: int, step: Step) -> Any:
@@ -89,10 +89,7 @@ class Gathered(Feed):
 
         def one(i: Any, *given: Any) -> tuple[Any, ...]:
             order, seed, epoch, _ = given
-            if self.replicas > 1:
-                self.strategy.run(part, (order, seed, epoch, i))
-            else:
-                part(order, seed, epoch, i)
+            self.strategy.run(part, (order, seed, epoch, i))
             return i + 1, *given
 
         def many(order: Any, seed: Any, epoch: Any, first: Any, end: Any) -> None:
@@ -125,7 +122,7 @@ class Streaming(Feed):
                 )
             )
         if variant not in self._compiled:
-            self._compiled[variant] = tf.function(self._many(self.variants(variant)))
+            self._compiled[variant] = _compiled(self._many(self.variants(variant)), False)
         self._compiled[variant](self._iterator, tf.constant(count))
         self._at = epoch, seed, first + count
 
@@ -159,6 +156,13 @@ def feed_for(model: keras.Model, data: Any, variants: Callable[[Any], Step], jit
 def on_tpu(model: keras.Model) -> bool:
     """Whether ``model`` was made under a TPUStrategy."""
     return isinstance(model.distribute_strategy, tf.distribute.TPUStrategy)
+
+
+def _compiled(many: Callable[..., None], jit_compile: bool) -> Any:
+    function = tf.function(many, jit_compile=jit_compile)
+    # Each training has functions of its own; TensorFlow would warn that this one is traced too often.
+    function._omit_frequent_tracing_warning = True
+    return function
 
 
 def _rows(data: Ordered, epoch: int, seed: int, first: int, hosts: int, host: int) -> Any:

@@ -36,7 +36,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lottery")
-    return run.run(config(), folder)
+    return Path(run.run(config(), folder))
 
 
 def test_every_arm_has_every_level(finished: Path) -> None:
