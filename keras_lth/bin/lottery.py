@@ -20,6 +20,7 @@ from ml_collections import config_flags
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A Python file with get_config(), such as configs/demo.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made if it is not there.")
 _WORKERS = flags.DEFINE_integer("workers", 1, "Processes that train at once.", lower_bound=1)
+_RUNNER = flags.DEFINE_enum("runner", "local", ["local", "ray"], "Where workers are: here, or on a Ray cluster.")
 _STRATEGY = flags.DEFINE_enum(
     "strategy", "none", ["none", "mirrored", "multiworker", "tpu"], "On what one training runs; see the page on pods."
 )
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
                 _STRATEGY.value, tpu=_TPU.value, workers=_CLUSTER.value, index=_TASK.value, timeout=_TIMEOUT.value
             )
         config = _CONFIG.value.to_dict()
-        workdir = run.run(config, _WORKDIR.value, workers=_WORKERS.value, strategy=strategy)
+        workdir = run.run(config, _WORKDIR.value, workers=_WORKERS.value, strategy=strategy, runner=_RUNNER.value)
     except (ValueError, RuntimeError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     if not run.writes(strategy):

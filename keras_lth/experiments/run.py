@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -76,10 +77,12 @@ def _run_together(config: dict[str, Any], here: files.RunPath, strategy: Any) ->
     hosts = Hosts(strategy)
     began = time.time()
     lock = files.DirectoryLock(here)
-    try:
+    with hosts.together(), ExitStack() as stack:
+        stack.callback(lock.release)
         hosts.first(lambda: _begin(config, here, lock) if hosts.chief else None)
         hosts.check_same(json.dumps(config, sort_keys=True).encode(), "configs")
-        hosts.check_same((here / "config.json").read_text().encode(), f"files in {here}")
+        held = here / "config.json"
+        hosts.check_same(held.read_text().encode() if held.exists() else b"", f"files in {here}")
         for replicate in range(config["replicates"]):
             task: Task = ("imp", (replicate,))
             for each in [task, *_after(task, config)]:
@@ -87,8 +90,6 @@ def _run_together(config: dict[str, Any], here: files.RunPath, strategy: Any) ->
         hosts.meet()
         if hosts.chief:
             _finish(config, here, {"hosts": hosts.count, "replicas": int(strategy.num_replicas_in_sync)}, began)
-    finally:
-        lock.release()
 
 
 def _begin(config: dict[str, Any], here: files.RunPath, lock: files.DirectoryLock) -> None:
