@@ -32,6 +32,7 @@ struct Entries {
   std::int64_t weight_in, weight_out;
   const float* in;
   std::int64_t scale, in_step;
+  std::int64_t behind;  // entries of other groups that follow in `ids`
 };
 
 // Single weights of many outputs: those of output j are the entries starts[j] ... starts[j + 1] - 1 of `index`. Feature i
@@ -69,9 +70,10 @@ struct Kernels {
   void (*sample)(const Entries& entries, const float* grads, std::int64_t outputs, std::int64_t width, bool add,
                  float* dweights);
 
-  // The same for single weights: output j has the gradient grads + j * width, entry e the weight dweights[e].
-  void (*sample_singles)(const Singles& singles, const float* grads, std::int64_t outputs, std::int64_t width, bool add,
-                         float* dweights);
+  // The same for single weights, as far as their features are below `limit`: output j has the gradient
+  // grads + j * width, entry e the weight dweights[e]; next[j] goes from the first entry to the first one left.
+  void (*sample_singles)(const Singles& singles, const float* grads, std::int64_t outputs, std::int64_t width,
+                         std::int32_t limit, std::int64_t* next, bool add, float* dweights);
 
   // The same as outer products of panels [samples, depth] and [samples, grad_step], sample after sample: input i of
   // entry e at sample t is in[index[e] * scale + t * depth + i]. Outputs are filled up to grad_step, a multiple of 4.

@@ -29,7 +29,8 @@ Entries Side::Of(std::int64_t g) const {
           weight_out,
           nullptr,
           0,
-          0};
+          0,
+          list.starts[groups] - list.starts[g + 1]};
 }
 
 Side Forward(const Structure& s) {

@@ -14,9 +14,10 @@ namespace keras_lth::sparse {
 namespace {
 
 constexpr std::int64_t kTile = 128;
-constexpr std::int64_t kPartWeights = std::int64_t{1} << 16;
-constexpr std::int64_t kParts = 4;
-constexpr std::int64_t kPackedRows = 64;  // samples copied into panels by a task
+constexpr std::int64_t kPartWeights = std::int64_t{1} << 14;
+constexpr std::int64_t kParts = 4, kSinglesParts = 32;         // a thread
+constexpr std::int64_t kPanelFloats = std::int64_t{1} << 18;  // inputs that single weights meet at a time
+constexpr std::int64_t kPackedRows = 16;  // samples copied into panels by a task
 
 std::int64_t RoundUp(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -52,14 +53,6 @@ struct Sampling {
   std::int64_t End(std::int64_t part) const { return bounds[static_cast<std::size_t>(part) + 1]; }
 };
 
-void SampleSingles(const Sampling& sampling, std::int64_t part, const float* in, const float* grads,
-                   std::int64_t width, bool add) {
-  const Side& side = sampling.side;
-  const std::int64_t begin = sampling.Begin(part), outputs = sampling.End(part) - begin;
-  const Singles singles{side.list.starts + begin, side.list.others, in, width};
-  sampling.kernels.sample_singles(singles, grads + begin * width, outputs, width, add, sampling.dvalues);
-}
-
 void SampleBlocks(const Sampling& sampling, std::int64_t part, const float* in, const float* grads,
                   std::int64_t width, bool add) {
   const Side& side = sampling.side;
@@ -73,7 +66,43 @@ void SampleBlocks(const Sampling& sampling, std::int64_t part, const float* in, 
   }
 }
 
-// Feature-major tiles: narrow blocks and single weights.
+// Feature-major tiles for single weights, whose inputs are met anywhere: in panels that fit the second-level cache.
+void RunSingles(const Sampling& sampling, const float* x, const float* dy, std::int64_t m, unsigned threads) {
+  const Side& side = sampling.side;
+  const Tiles whole = CutBatch(m, kTile);
+  const std::int64_t strip = std::min(Strip(whole, side.inputs + side.outputs), whole.Count() * whole.full);
+  const Scratch ins(strip * side.inputs), grads(strip * side.outputs);
+  std::vector<std::int64_t> next(static_cast<std::size_t>(side.outputs));  // of each output, the first entry left
+  std::vector<Phase> phases;
+  for (std::int64_t done = 0; done < m; done += strip) {
+    const Tiles tiles{std::min(strip, m - done), whole.full};
+    const Packing xs{sampling.kernels, x + done * side.inputs, side.inputs, side.inputs, tiles, ins.data()};
+    const Packing dys{sampling.kernels, dy + done * side.outputs, side.outputs, side.outputs, tiles, grads.data()};
+    phases.push_back({xs.Tasks() + dys.Tasks(), [xs, dys](std::int64_t task) {
+                        task < xs.Tasks() ? xs(task) : dys(task - xs.Tasks());
+                      }});
+    for (std::int64_t t = 0; t < tiles.Count(); ++t) {
+      const std::int64_t at = t * tiles.full, width = tiles.Width(t);
+      const std::int64_t panels = std::max<std::int64_t>(1, (side.inputs * width + kPanelFloats - 1) / kPanelFloats);
+      for (std::int64_t panel = 0; panel < panels; ++panel) {
+        const auto limit = static_cast<std::int32_t>(side.inputs / panels * (panel + 1) + side.inputs % panels);
+        const bool add = done + at > 0;
+        phases.push_back({sampling.Parts(), [&, at, width, panel, limit, add](std::int64_t part) {
+                            const std::int64_t begin = sampling.Begin(part), outputs = sampling.End(part) - begin;
+                            const std::int64_t* starts = side.list.starts + begin;
+                            if (panel == 0) std::copy_n(starts, outputs, next.data() + begin);
+                            sampling.kernels.sample_singles(
+                                {starts, side.list.others, ins.data() + at * side.inputs, width},
+                                grads.data() + at * side.outputs + begin * width, outputs, width, limit,
+                                next.data() + begin, add, sampling.dvalues);
+                          }});
+      }
+    }
+  }
+  RunPhases(threads, phases);
+}
+
+// Feature-major tiles: narrow blocks.
 void RunTiles(const Sampling& sampling, const float* x, const float* dy, std::int64_t m, unsigned threads) {
   const Side& side = sampling.side;
   const Tiles whole = CutBatch(m, kTile);
@@ -91,9 +120,8 @@ void RunTiles(const Sampling& sampling, const float* x, const float* dy, std::in
     phases.push_back({sampling.Parts(), [&, tiles, done](std::int64_t part) {
                         for (std::int64_t t = 0; t < tiles.Count(); ++t) {
                           const std::int64_t at = t * tiles.full;
-                          (side.Singles() ? SampleSingles : SampleBlocks)(sampling, part, ins.data() + at * inputs,
-                                                                          grads.data() + at * outputs, tiles.Width(t),
-                                                                          done + at > 0);
+                          SampleBlocks(sampling, part, ins.data() + at * inputs, grads.data() + at * outputs,
+                                       tiles.Width(t), done + at > 0);
                         }
                       }});
   }
@@ -152,14 +180,17 @@ void SampleProduct(const Structure& structure, const float* x, const float* dy, 
                    const Run& run) {
   ExpectOneTap(structure);
   const Side side = Forward(structure);
-  if (m == 0) {
+  if (m == 0 || side.Stored() == 0) {
     std::fill(dvalues, dvalues + side.Stored() * side.Area(), 0.0F);
     return;
   }
   const unsigned threads = Threads(run, side, m);
-  const std::int64_t parts = std::max(side.Stored() * side.Area() / kPartWeights, kParts * std::int64_t{threads});
+  const std::int64_t parts = std::max(side.Stored() * side.Area() / kPartWeights,
+                                      (side.Singles() ? kSinglesParts : kParts) * std::int64_t{threads});
   const Sampling sampling{KernelsFor(run.level), side, CutGroups(side, parts), dvalues};
-  if (side.group > 4) {
+  if (side.Singles()) {
+    RunSingles(sampling, x, dy, m, threads);
+  } else if (side.group > 4) {
     RunPanels(sampling, x, dy, m, threads);
   } else {
     RunTiles(sampling, x, dy, m, threads);

@@ -19,6 +19,26 @@ constexpr std::int64_t kPart = std::int64_t{1} << 16;  // entries checked by a t
 
 unsigned Threads(unsigned threads, std::int64_t work) { return work <= kPart ? 1U : threads; }
 
+// Whether all items are in 0 ... limit - 1: no sign is set in x nor in limit - 1 - x. Vectors on every instruction set.
+bool InRange(const std::int32_t* items, std::int64_t count, std::int64_t limit) {
+  const auto most = static_cast<std::uint32_t>(limit - 1);
+  std::uint32_t signs = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto x = static_cast<std::uint32_t>(items[i]);
+    signs |= x | (most - x);
+  }
+  return signs >> 31 == 0;
+}
+
+// Whether each item, none of which is negative, is below the next one.
+bool Ascends(const std::int32_t* items, std::int64_t count) {
+  std::uint32_t signs = std::uint32_t{1} << 31;
+  for (std::int64_t i = 0; i + 1 < count; ++i) {
+    signs &= static_cast<std::uint32_t>(items[i]) - static_cast<std::uint32_t>(items[i + 1]);
+  }
+  return signs != 0;
+}
+
 void CheckList(const BlockList& list, const std::string& name, std::int64_t groups, std::int64_t others,
                std::int64_t stored, unsigned threads) {
   if (list.starts == nullptr) Refuse(name + ".starts is missing");
@@ -36,21 +56,19 @@ void CheckList(const BlockList& list, const std::string& name, std::int64_t grou
   threads::ForEach(Threads(threads, stored), static_cast<std::size_t>(parts), [&](unsigned, std::size_t part) {
     const std::int64_t begin = static_cast<std::int64_t>(part) * kPart;
     const std::int64_t end = std::min(begin + kPart, stored);
-    bool in_range = true;
-    for (std::int64_t e = begin; e < end; ++e) in_range &= list.others[e] >= 0 && list.others[e] < others;
-    if (!in_range) Refuse(name + ".others holds a number that is not in 0..." + std::to_string(others - 1));
-    if (list.ids != nullptr) {
-      for (std::int64_t e = begin; e < end; ++e) in_range &= list.ids[e] >= 0 && list.ids[e] < stored;
-      if (!in_range) Refuse(name + ".ids holds a number that is not in 0..." + std::to_string(stored - 1));
+    if (!InRange(list.others + begin, end - begin, others)) {
+      Refuse(name + ".others holds a number that is not in 0..." + std::to_string(others - 1));
+    }
+    if (list.ids != nullptr && !InRange(list.ids + begin, end - begin, stored)) {
+      Refuse(name + ".ids holds a number that is not in 0..." + std::to_string(stored - 1));
     }
     // From the entry before this part on, so that the step between two parts is looked at too.
     const std::int64_t* next = std::upper_bound(list.starts, list.starts + groups + 1, std::max<std::int64_t>(begin - 1, 0));
     for (std::int64_t e = std::max<std::int64_t>(begin - 1, 0); e < end; ++next) {
       const std::int64_t last = std::min(*next, end);
-      for (; e + 1 < last; ++e) in_range &= list.others[e] < list.others[e + 1];
+      if (!Ascends(list.others + e, last - e)) Refuse(name + ".others does not ascend within a group");
       e = last;
     }
-    if (!in_range) Refuse(name + ".others does not ascend within a group");
   });
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import keras
@@ -49,8 +50,8 @@ class Hosts:
         if self.count == 1:
             return mine
         with tf.init_scope():
-            value = self._strategy.run(tf.function(lambda: tf.constant(mine)))
-            rows = self._strategy.gather(value, axis=0).numpy()
+            value = _gathering(self._strategy)(tf.constant(mine))
+            rows = self._strategy.experimental_local_results(value)[0].numpy()
         return rows[:: len(rows) // self.count]  # the replicas of a host say the same
 
     def any(self, flag: bool) -> bool:
@@ -123,6 +124,17 @@ class Hosts:
             out[path] = got[begin:end].reshape(shape)
             begin = end
         return Masks(out)
+
+
+@cache
+def _gathering(strategy: tf.distribute.Strategy) -> Callable[[Any], Any]:
+    """Compiled once; `Strategy.gather` traces anew at every call."""
+
+    def of_replica(row: Any) -> Any:
+        # Placed on the device of the replica, which a tensor from outside is not.
+        return tf.distribute.get_replica_context().all_gather(tf.identity(row), axis=0)
+
+    return tf.function(lambda row: strategy.run(of_replica, (row,)))
 
 
 def hosts_of(model: keras.Model) -> Hosts:

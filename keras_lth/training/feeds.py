@@ -37,6 +37,13 @@ class Feed:
         """The steps, in the order of ``seed``."""
         raise TypeError(f"{type(self).__name__} has no steps.")
 
+    def run_all(self, variant: Any) -> None:
+        """A step on every batch of the data as it lies."""
+        raise TypeError(f"{type(self).__name__} has no steps.")
+
+    def check_shares(self) -> None:
+        """Raises ``ValueError`` when replicas cannot share a batch equally."""
+
 
 class Gathered(Feed):
     """Batches of `Ordered` data, gathered on the device inside the call.
@@ -47,55 +54,80 @@ class Gathered(Feed):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.examples = int(tf.nest.flatten(self.data.arrays)[0].shape[0])
-        for size in {
-            min(self.data.batch_size, self.examples),
-            self.examples % self.data.batch_size or self.data.batch_size,
-        }:
+        self.batch = self.data.batch_size
+        self._order: tuple[tuple[int, int], Any] | None = None
+
+    def check_shares(self) -> None:
+        """Raises ``ValueError`` when replicas cannot share a batch equally."""
+        for size in {min(self.batch, self.examples), self.examples % self.batch or self.batch}:
             if size % self.replicas:
                 raise ValueError(
                     f"{self.replicas} replicas cannot share a batch of {size} examples equally: choose a batch_size "
                     f"that they divide, and examples ({self.examples}) that leave no such rest."
                 )
-        self._order: tuple[tuple[int, int], Any] | None = None
 
     def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:
         """As `Feed.run`."""
-        if self._order is None or self._order[0] != (epoch, seed):
-            self._order = (epoch, seed), tf.constant(self.data.order(epoch, seed))
-        of = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
-        size, whole = self.data.batch_size, self.examples // self.data.batch_size
+        size, whole = self.batch, self.examples // self.batch
         full = min(first + count, whole) - first
         if full > 0:
-            self._function(size, variant)(self._order[1], *of, tf.constant(first), tf.constant(first + full))
+            self._call(epoch, seed, first * size, full, size, variant)
         if first + count > whole:
-            rest = self.examples - whole * size
-            self._function(rest, variant)(self._order[1], *of, tf.constant(whole), tf.constant(whole + 1))
+            self._call(epoch, seed, whole * size, 1, self.examples - whole * size, variant)
 
-    def _function(self, size: int, variant: Any) -> Any:
-        if (size, variant) not in self._compiled:
-            many = self._many(size, self.variants(variant))
+    def run_all(self, variant: Any) -> None:
+        """Every example once, in the order they have, however replicas share them."""
+        size = max(self.batch - self.batch % self.replicas, self.replicas)
+        whole, rest = divmod(self.examples, size)
+        odd = rest % self.replicas
+        seed = self.data.seed
+        if whole:
+            self._call(0, seed, 0, whole, size, variant)
+        if rest > odd:
+            self._call(0, seed, whole * size, 1, rest - odd, variant)
+        if odd:
+            self._call(0, seed, self.examples - odd, 1, odd, variant, alone=self.replicas > 1)
+
+    def _call(
+        self, epoch: int, seed: int, begin: int, count: int, size: int, variant: Any, *, alone: bool = False
+    ) -> None:
+        """``count`` steps on batches of ``size`` examples, from the example at ``begin`` of the order on; ``alone`` on
+        the first replica only."""
+        if self._order is None or self._order[0] != (epoch, seed):
+            self._order = (epoch, seed), tf.constant(self.data.order(epoch, seed))
+        if (size, variant, alone) not in self._compiled:
+            many = self._many(size, self.variants(variant), alone)
             # On several replicas the step compiles itself: one XLA program has one device.
-            self._compiled[size, variant] = _compiled(many, self.jit_compile and self.replicas == 1)
-        return self._compiled[size, variant]
+            self._compiled[size, variant, alone] = _compiled(many, self.jit_compile and self.replicas == 1)
+        of = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
+        end = begin + count * size
+        self._compiled[size, variant, alone](self._order[1], *of, tf.constant(begin), tf.constant(end))
 
-    def _many(self, size: int, step: Step) -> Any:
-        data, batch_size, share = self.data, self.data.batch_size, size // self.replicas
+    def _many(self, size: int, step: Step, alone: bool) -> Any:
+        data, share = self.data, size if alone else size // self.replicas
 
-        def part(order: Any, seed: Any, epoch: Any, i: Any) -> None:
-            begin = i * batch_size
+        def part(order: Any, seed: Any, epoch: Any, begin: Any) -> None:
+            replica: Any = 0
             if self.replicas > 1:
-                begin += share * tf.distribute.get_replica_context().replica_id_in_sync_group
-            step(data.batch_of(tf.slice(order, [begin], [share]), seed, epoch))
+                replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            if alone:
+                tf.cond(replica == 0, lambda: on(order, seed, epoch, begin), lambda: 0)
+            else:
+                on(order, seed, epoch, begin + share * replica)
 
-        def one(i: Any, *given: Any) -> tuple[Any, ...]:
+        def on(order: Any, seed: Any, epoch: Any, begin: Any) -> int:
+            step(data.batch_of(tf.slice(order, [begin], [share]), seed, epoch))
+            return 0
+
+        def one(begin: Any, *given: Any) -> tuple[Any, ...]:
             order, seed, epoch, _ = given
-            self.strategy.run(part, (order, seed, epoch, i))
-            return i + 1, *given
+            self.strategy.run(part, (order, seed, epoch, begin))
+            return begin + size, *given
 
         def many(order: Any, seed: Any, epoch: Any, first: Any, end: Any) -> None:
             with self.strategy.scope():
                 given = [first, order, seed, epoch, end]
-                tf.while_loop(lambda i, *rest: i < rest[-1], one, given, parallel_iterations=1)
+                tf.while_loop(lambda begin, *rest: begin < rest[-1], one, given, parallel_iterations=1)
 
         return many
 
@@ -105,13 +137,24 @@ class Streaming(Feed):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self.check_shares()
+        self._at: tuple[int, int, int] | None = None
+        self._iterator: Any = None
+
+    def check_shares(self) -> None:
+        """As `Feed.check_shares`."""
         if self.data.batch_size % self.replicas:
             raise ValueError(
                 f"{self.replicas} replicas cannot share a batch of {self.data.batch_size} examples equally: choose a "
                 f"batch_size that they divide."
             )
-        self._at: tuple[int, int, int] | None = None
-        self._iterator: Any = None
+
+    def run_all(self, variant: Any) -> None:
+        """All batches of an epoch; what several hosts, or a TPU, cannot share is left out."""
+        steps = self.data.steps_per_epoch
+        if not isinstance(self.data, Streamed):
+            steps = tf.nest.flatten(self.data.arrays)[0].shape[0] // self.data.batch_size
+        self.run(0, self.data.seed, 0, steps, variant)
 
     def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:
         """As `Feed.run`; steps that follow each other take from one iterator."""

@@ -14,6 +14,7 @@ from typing import Any
 __all__ = ["meet", "reach"]
 
 _PAUSE = 0.2  # s between two attempts
+_PATIENCE = 2.0  # s in which who comes says who it is
 _LIMIT = 1 << 16  # bytes of a message
 
 
@@ -46,7 +47,7 @@ def reach(addresses: Sequence[str], timeout: float) -> list[str]:
 def _wait_for_all(workers: Sequence[str], port: int, end: float, timeout: float) -> None:
     come: dict[int, socket.socket] = {}
     try:
-        with socket.create_server(("", port)) as server:
+        with _listening(workers[0], port) as server:
             while len(come) < len(workers) - 1:
                 left = end - time.monotonic()
                 if left <= 0:
@@ -61,38 +62,69 @@ def _wait_for_all(workers: Sequence[str], port: int, end: float, timeout: float)
                     caller, _ = server.accept()
                 except TimeoutError:
                     continue
-                caller.settimeout(max(left, 1.0))
-                said = _hear(caller)
-                if said.get("workers") != list(workers):
-                    _say(caller, {"refused": f"worker 0 has the list {', '.join(workers)}"})
+                index = _asked(caller, workers)
+                if index is None:
                     caller.close()
                     continue
-                earlier = come.pop(said["index"], None)
-                if earlier is not None:
-                    earlier.close()
-                come[said["index"]] = caller
+                if index in come:
+                    come[index].close()
+                come[index] = caller
+                # One that has died since will come again.
+                for gone in [i for i, held in come.items() if not _waits(held)]:
+                    come.pop(gone).close()
         # The socket is closed: the address is free for TensorFlow's own server.
         for caller in come.values():
             _say(caller, {"go": True})
         for caller in come.values():
             # The caller closes first, so that no port of this side lingers.
             _hear(caller)
-    except OSError as error:
-        raise RuntimeError(f"worker 0 cannot listen at {workers[0]}: {error}") from error
     finally:
         for caller in come.values():
             caller.close()
 
 
+def _listening(address: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(("", port))
+    except OSError as error:
+        raise RuntimeError(f"worker 0 cannot listen at {address}: {error}") from error
+
+
+def _asked(caller: socket.socket, workers: Sequence[str]) -> int | None:
+    """Which worker calls; None if it is none of this run, which it is told."""
+    caller.settimeout(_PATIENCE)
+    said = _hear(caller)
+    index = said.get("index")
+    if said.get("workers") != list(workers):
+        _say(caller, {"refused": f"worker 0 has the list {', '.join(workers)}"})
+    elif type(index) is int and 0 < index < len(workers):
+        return index
+    return None
+
+
+def _waits(caller: socket.socket) -> bool:
+    """Whether the other end is still there; it says nothing while it waits."""
+    caller.setblocking(False)
+    try:
+        return bool(caller.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        caller.settimeout(_PATIENCE)
+
+
 def _come(workers: Sequence[str], index: int, first: tuple[str, int], end: float, timeout: float) -> None:
+    reason = "no answer"
     while (left := end - time.monotonic()) > 0:
         try:
             with socket.create_connection(first, timeout=min(left, 5.0)) as caller:
                 _say(caller, {"index": index, "workers": list(workers)})
                 caller.settimeout(left)
                 said = _hear(caller)
-        except OSError:
-            said = {}
+        except OSError as error:
+            said, reason = {}, str(error)
         if said.get("go"):
             return
         if "refused" in said:
@@ -101,13 +133,17 @@ def _come(workers: Sequence[str], index: int, first: tuple[str, int], end: float
             )
         time.sleep(_PAUSE)
     raise RuntimeError(
-        f"worker {index} ({workers[index]}) did not meet the others at {workers[0]} within {timeout:.0f} s: is worker "
-        "0 running there, have the others come, and do firewalls let this port through?"
+        f"worker {index} ({workers[index]}) did not meet the others at {workers[0]} within {timeout:.0f} s "
+        f"({reason}): is worker 0 running there, have the others come, and do firewalls let this port through?"
     )
 
 
 def _say(connection: socket.socket, message: dict[str, Any]) -> None:
-    connection.sendall(json.dumps(message).encode() + b"\n")
+    try:
+        connection.sendall(json.dumps(message).encode() + b"\n")
+    except OSError:
+        # Who is gone is not heard of again, which `_hear` tells.
+        return
 
 
 def _hear(connection: socket.socket) -> dict[str, Any]:
@@ -120,7 +156,7 @@ def _hear(connection: socket.socket) -> dict[str, Any]:
                 return {}
             data += more
         said = json.loads(data)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 
@@ -135,6 +171,6 @@ def _answers(place: tuple[str, int], end: float) -> bool:
 
 def _place(address: str) -> tuple[str, int]:
     host, _, port = address.removeprefix("grpc://").rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16):
         raise ValueError(f"an address is host:port, not {address!r}")
     return host, int(port)

@@ -22,6 +22,7 @@ class TrainSteps:
         self._cut = jit_compile and several
         self._accumulates = accumulation_steps(model) if several else 1
         self._feed = feed_for(model, data, self._variant, jit_compile)
+        self._feed.check_shares()
 
     def run(self, epoch: int, seed: int, first: int, count: int) -> None:
         """Steps ``first … first + count - 1`` of an epoch in the order of ``seed``."""
@@ -51,7 +52,7 @@ class TestSteps:
 
     def run(self) -> None:
         """All steps of an epoch."""
-        self._feed.run(0, self.data.seed, 0, self.data.steps_per_epoch, None)
+        self._feed.run_all(None)
 
     def _variant(self, _: Any) -> Step:
         return tf.function(self.model.test_step, jit_compile=True) if self._cut else self.model.test_step

@@ -48,10 +48,12 @@ def make(
         raise ValueError(f"tpu={tpu!r} belongs to strategy 'tpu', not to {name!r}")
     if (workers or index is not None) and name != "multiworker":
         raise ValueError(f"workers and index belong to strategy 'multiworker', not to {name!r}")
+    if devices is not None and name != "mirrored":
+        raise ValueError(f"devices belong to strategy 'mirrored', not to {name!r}")
     if name == "none":
         return tf.distribute.get_strategy()
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy(list(devices) if devices else _devices())
+        return tf.distribute.MirroredStrategy(_given(devices) if devices else _devices())
     if name == "multiworker":
         return _multiworker(workers, index, timeout)
     return _tpu(tpu or "local", timeout)
@@ -62,8 +64,18 @@ def _devices() -> list[str]:
     return [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
 
 
+def _given(devices: Sequence[str]) -> list[str]:
+    there = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    missing = [name for name in devices if name.rpartition("/")[2].removeprefix("device:").upper() not in there]
+    if missing:
+        raise ValueError(f"there is no device {', '.join(missing)} here, but {', '.join(there)}")
+    return list(devices)
+
+
 def _multiworker(workers: Sequence[str], index: int | None, timeout: float) -> tf.distribute.Strategy:
     cluster, own = _cluster(workers, index)
+    if len(set(cluster)) < len(cluster):
+        raise ValueError(f"two workers have the same address: {', '.join(cluster)}")
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": cluster}, "task": {"type": "worker", "index": own}})
     meet(cluster, own, timeout)
     return tf.distribute.MultiWorkerMirroredStrategy()
@@ -74,8 +86,6 @@ def _cluster(workers: Sequence[str], index: int | None) -> tuple[list[str], int]
     if workers:
         if index is None or not 0 <= index < len(workers):
             raise ValueError(f"index is 0 … {len(workers) - 1}, one for each of the workers, not {index}")
-        if len(set(workers)) < len(workers):
-            raise ValueError(f"two workers have the same address: {', '.join(workers)}")
         return list(workers), index
     text = os.environ.get("TF_CONFIG")
     if not text:
