@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Protocol
 
 __all__ = ["RUNNERS", "LocalRunner", "RayRunner", "Runner", "Task", "make"]
@@ -44,7 +48,8 @@ def make(name: str, workers: int = 1) -> Runner:
 @dataclass(frozen=True)
 class LocalRunner:
     """One task after the other in this process; with several ``workers``, each in a process that is spawned for them,
-    so ``do`` and the tasks can be pickled. The processors are shared equally."""
+    so ``do`` and the tasks can be pickled. The processors are shared equally. A SIGTERM is passed on to the workers,
+    which commit what they do and end with ``SystemExit(143)``, and so does this process."""
 
     workers: int = 1
 
@@ -56,7 +61,8 @@ class LocalRunner:
                 self.run(do, after(task), after)
             return
         threads = max(1, (os.cpu_count() or 1) // self.workers)
-        with ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), share, (threads,)) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.workers, spawn, share, (threads,)) as pool, _passing_on(pool):
             running: dict[Future[None], Task] = {pool.submit(do, task): task for task in first}
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -159,6 +165,23 @@ class RayRunner:
         """The processors of a task."""
         machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         return max(1, min(sum(machines) // self.workers, max(machines, default=1)))
+
+
+@contextmanager
+def _passing_on(pool: ProcessPoolExecutor) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        for process in list(pool._processes):
+            os.kill(process, signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def alone(do: Do, task: Task, threads: int) -> None:

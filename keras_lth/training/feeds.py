@@ -176,7 +176,12 @@ class Streaming(Feed):
             batches = self.data.stream(epoch, seed, first, hosts=hosts, host=host)
         else:
             batches = _rows(self.data, epoch, seed, first, hosts, host)
-        return batches.rebatch(self.data.batch_size // self.replicas) if self.replicas > hosts else batches
+        if self.replicas > hosts:
+            batches = batches.rebatch(self.data.batch_size // self.replicas)
+        options = tf.data.Options()
+        # An iterator that is let go with steps left waits for the tuning thread, which sleeps for up to a minute.
+        options.autotune.enabled = False
+        return batches.with_options(options)
 
     def _many(self, step: Step) -> Any:
         if self.jit_compile and self.replicas == 1:

@@ -19,6 +19,7 @@ from keras_lth.datasets.files import Streamed
 from keras_lth.datasets.order import Ordered
 from keras_lth.surgery.hooks import own_loop
 from keras_lth.tickets import Snapshot
+from keras_lth.training.agreement import agree
 from keras_lth.training.resume import Inside, Resuming
 from keras_lth.training.steps import TestSteps, TrainSteps, uses_jit
 
@@ -119,9 +120,15 @@ def fit(
     )  # fmt: skip
     history = next(one for one in listed.callbacks if isinstance(one, keras.callbacks.History))
     model.stop_training = False
-    together = surgery.hosts_of(model).together()
+    hosts = surgery.hosts_of(model)
     resume = Resuming(checkpoints, checkpoint_every, model, data, listed.callbacks)
-    with own_loop(model), together, resume as resuming:
+    call = {
+        "epochs": epochs, "initial_epoch": initial_epoch, "validation": validation is not None and validation_freq,
+        "steps_per_call": steps_per_call, "checkpoints": checkpoints is not None, "jit": uses_jit(model, jit_compile),
+    }  # fmt: skip
+    with hosts.together():
+        agree(model, data, listed.callbacks, call)
+    with own_loop(model), hosts.together(), resume as resuming:
         listed.on_train_begin()
         begin = resuming.start(max(initial_epoch, model._initial_epoch or 0))
         logs: dict[str, Any] = dict(begin.logs)

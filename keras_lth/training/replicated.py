@@ -1,4 +1,5 @@
-"""Training steps on several replicas that Keras' own ``train_step`` cannot run there: XLA and gradient accumulation.
+"""Training steps on several replicas that Keras' own ``train_step`` cannot run there: XLA, gradient accumulation, and
+clipping that does what it does on one device.
 
 XLA compiles no communication between replicas on every platform, and a condition may not enclose it. So a step is cut
 where communication begins, at the optimizer's ``apply_gradients``: what comes before is compiled, what Keras decides
@@ -14,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["accumulated", "accumulation_steps", "cut_step", "fixed_accumulation"]
+__all__ = ["accumulated", "accumulation_steps", "clipped_together", "clips", "cut_step", "fixed_accumulation"]
 
 
 def accumulation_steps(model: keras.Model) -> int:
@@ -80,21 +81,49 @@ def fixed_accumulation(step: Callable[[Any], None], model: keras.Model, last: bo
             dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
             means = [total / replicas for total in context.all_reduce(tf.distribute.ReduceOp.SUM, dense)]
             optimizer._backend_increment_gradient_accumulators(means, sums)
-            return
-        applied = [(gradient + total) / steps for gradient, total in zip(gradients, sums, strict=True)]
-        optimizer._apply_weight_decay(variables)
-        optimizer._backend_update_step(optimizer._clip_gradients(applied), variables, optimizer.learning_rate)
-        optimizer._backend_reset_gradient_accumulators()
+        else:
+            applied = optimizer._clip_gradients([(g + total) / steps for g, total in zip(gradients, sums, strict=True)])
+            optimizer._apply_weight_decay(variables)
+            optimizer._backend_update_step(applied, variables, optimizer.learning_rate)
+            optimizer._backend_reset_gradient_accumulators()
+        if optimizer.use_ema:
+            optimizer._update_model_variables_moving_average(optimizer._trainable_variables)
 
-    def fixed(batch: Any) -> None:
-        vars(optimizer)["_backend_apply_gradients"] = apply
+    return _with(step, optimizer, "_backend_apply_gradients", apply)
+
+
+def clips(model: keras.Model) -> bool:
+    """Whether the optimizer of ``model`` clips gradients."""
+    optimizer = _applied(model.optimizer)
+    return any((optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue))
+
+
+def clipped_together(step: Callable[[Any], None], model: keras.Model) -> Callable[[Any], None]:
+    """``step`` in which the gradient of the whole batch is clipped, as on one device; Keras clips each replica's."""
+    optimizer = _applied(model.optimizer)
+
+    def clip(gradients: Iterable[Any]) -> list[Any]:
+        context = tf.distribute.get_replica_context()
+        dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        whole = type(optimizer)._clip_gradients(optimizer, context.all_reduce(tf.distribute.ReduceOp.SUM, dense))
+        # The update adds up the replicas' gradients.
+        return [gradient / context.num_replicas_in_sync for gradient in whole]
+
+    return _with(step, optimizer, "_clip_gradients", clip)
+
+
+def _with(step: Callable[[Any], None], optimizer: Any, method: str, replaced: Any) -> Callable[[Any], None]:
+    """``step`` while ``replaced`` stands for a method of the optimizer."""
+
+    def run(batch: Any) -> None:
+        vars(optimizer)[method] = replaced
         try:
             step(batch)
         finally:
             # Replicas take turns inside `step`, so each of them comes here.
-            vars(optimizer).pop("_backend_apply_gradients", None)
+            vars(optimizer).pop(method, None)
 
-    return fixed
+    return run
 
 
 def _applied(optimizer: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 from keras_lth import files, surgery
 from keras_lth.callbacks.state import decode, encode, get_state, set_state
 from keras_lth.files.checkpoints import Checkpoints
+from keras_lth.files.locks import NAME
 from keras_lth.masks import Masks
 from keras_lth.tickets import Snapshot
 
@@ -70,7 +71,8 @@ class Resuming:
 
     def __enter__(self) -> Resuming:
         if self._lock is not None:
-            self._hosts.first(self._lock.acquire if self._hosts.chief else _nothing)
+            locked = self._hosts.first(self._locked)
+            self._hosts.check_same(bytes([locked]), f"what is in {self._lock.folder}")
             if threading.current_thread() is threading.main_thread():
                 self._previous = signal.signal(signal.SIGTERM, self._terminate)
         return self
@@ -118,6 +120,14 @@ class Resuming:
         if self._store is not None:
             self._commit(epochs, None, logs)
 
+    def _locked(self) -> bool:
+        """Whether the lock of the chief is seen: the folder is then one that all share."""
+        if self._lock is None:
+            return False
+        if self._hosts.chief:
+            self._lock.acquire()
+        return (files.RunPath(self._lock.folder) / NAME).exists()
+
     def _latest(self) -> Any:
         if self._store is None:
             return None
@@ -141,7 +151,7 @@ class Resuming:
             for path, value in getattr(snapshot, part).items()
         }
         arrays |= {f"masks/{path}": mask for path, mask in surgery.masks_of(self._model).items()}
-        arrays |= {f"metrics/{i:03d}": np.asarray(v.numpy()) for i, v in enumerate(self._model.metrics_variables)}
+        arrays |= {f"metrics/{i:03d}": parts for i, parts in enumerate(self._metrics())}
         states = []
         for number, callback in enumerate(self._callbacks):
             state, held = get_state(callback)
@@ -160,6 +170,20 @@ class Resuming:
             self._store.save(snapshot.step, arrays, state)
         self._last = time.monotonic()
 
+    def _metrics(self) -> list[np.ndarray]:
+        """Of each variable of the metrics what the replicas hold, each its part of the sum: (replicas, …)."""
+        mine = [np.stack([copy.numpy() for copy in _copies(v)]) for v in self._model.metrics_variables]
+        said = b"".join(parts.tobytes() for parts in mine)
+        words = np.frombuffer(said + bytes(-len(said) % 4), np.int32)
+        hosts = [row.tobytes() for row in self._hosts.gather(words)]
+        result, begin = [], 0
+        for parts in mine:
+            end = begin + parts.nbytes
+            rows = [np.frombuffer(row[begin:end], parts.dtype).reshape(parts.shape) for row in hosts]
+            result.append(np.concatenate(rows))
+            begin = end
+        return result
+
     def _restore(self, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
         model = self._model
 
@@ -169,9 +193,15 @@ class Resuming:
         masks = Masks(part("masks"))
         snapshot = Snapshot(part("weights"), part("optimizer"), state["step"], part("seeds"))
         surgery.rewind(model, snapshot, masks or None, restore_optimizer=True)
-        metrics = part("metrics")
-        for value, variable in zip(metrics.values(), model.metrics_variables, strict=True):
-            variable.assign(value)
+        for parts, variable in zip(part("metrics").values(), model.metrics_variables, strict=True):
+            copies = _copies(variable)
+            first = self._hosts.index * len(copies)
+            if len(parts) != self._hosts.count * len(copies):
+                # Other replicas than before: one of them goes on from the sum.
+                parts = np.stack([parts.sum(axis=0, dtype=parts.dtype), *np.zeros_like(parts[:1])])
+                first = 0 if self._hosts.chief else 1
+            for number, copy in enumerate(copies):
+                copy.assign(parts[min(first + number, len(parts) - 1)])
         for number, (callback, held) in enumerate(zip(self._callbacks, state["callbacks"], strict=True)):
             set_state(callback, held["state"], part(f"callbacks/{number}"))
         seed, step = state["position"]
@@ -196,8 +226,9 @@ def _compare(there: Mapping[str, Any], here: Mapping[str, Any], store: Any) -> N
         raise ValueError(f"{store.folder} holds another run ({listed}): choose another folder")
 
 
-def _nothing() -> None:
-    pass
+def _copies(variable: Any) -> list[Any]:
+    value = variable._value
+    return list(getattr(value, "values", (value,)))
 
 
 def _brief(value: Any) -> str:

@@ -8,7 +8,14 @@ import keras
 import tensorflow as tf
 
 from keras_lth.training.feeds import Step, feed_for, on_tpu
-from keras_lth.training.replicated import accumulated, accumulation_steps, cut_step, fixed_accumulation
+from keras_lth.training.replicated import (
+    accumulated,
+    accumulation_steps,
+    clipped_together,
+    clips,
+    cut_step,
+    fixed_accumulation,
+)
 
 __all__ = ["TestSteps", "TrainSteps", "uses_jit"]
 
@@ -20,6 +27,7 @@ class TrainSteps:
         self.model = model
         several = model.distribute_strategy.num_replicas_in_sync > 1
         self._cut = jit_compile and several
+        self._clips = several and clips(model)
         self._accumulates = accumulation_steps(model) if several else 1
         self._feed = feed_for(model, data, self._variant, jit_compile)
         self._feed.check_shares()
@@ -38,6 +46,8 @@ class TrainSteps:
 
     def _variant(self, last: bool | None) -> Step:
         step = cut_step(self.model) if self._cut else self.model.train_step
+        if self._clips:
+            step = clipped_together(step, self.model)
         return step if last is None else fixed_accumulation(step, self.model, last)
 
 

@@ -137,7 +137,7 @@ def test_tensors_elsewhere_take_the_plain_path(monkeypatch: pytest.MonkeyPatch) 
     loaded = tf_ops.library.load()
     assert tf_ops._where(Elsewhere(), loaded, False) == "plain"
     assert tf_ops._where(Anywhere(), loaded, False) == "kernel"
-    devices = [tf.config.PhysicalDevice("cpu", "CPU"), tf.config.PhysicalDevice("gpu", "GPU")]
-    monkeypatch.setattr(tf.config, "get_visible_devices", lambda: devices)
+    devices = [tf.config.LogicalDevice("cpu", "CPU"), tf.config.LogicalDevice("gpu", "GPU")]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: devices)
     assert tf_ops._where(Anywhere(), loaded, False) == "plain"
     assert tf_ops._where(tf.constant(1.0), loaded, False) == "kernel"

@@ -124,7 +124,8 @@ def _where(x: Any, loaded: library.Library | None, conv: bool) -> str:
         return "plain"
     compiled = xla.in_xla()
     device = "" if compiled else x.device
-    if "CPU" not in device and (device or any(d.device_type != "CPU" for d in tf.config.get_visible_devices())):
+    # Logical devices, not visible ones: those of other hosts count too, such as the TPUs that this process drives.
+    if "CPU" not in device and (device or any(d.device_type != "CPU" for d in tf.config.list_logical_devices())):
         return "plain"
     if not compiled:
         return "kernel"

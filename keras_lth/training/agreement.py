@@ -1,0 +1,45 @@
+"""Whether the workers that begin a training have been given the same: else they would wait for each other for ever."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_lth import surgery
+from keras_lth.datasets.order import Ordered
+
+__all__ = ["agree"]
+
+
+def agree(model: keras.Model, data: Any, callbacks: Iterable[Any], call: dict[str, Any]) -> None:
+    """Compare what the workers were given: model, optimizer, data, callbacks by name, arguments of the call.
+
+    Raises ``RuntimeError`` that names the first thing that differs, on all of them.
+    """
+    hosts = surgery.hosts_of(model)
+    if hosts.count == 1:
+        return
+    given = {
+        "the weights of the model": {path: list(v.shape) for path, v in surgery.variables(model).items()},
+        "the optimizer's settings": [type(model.optimizer).__name__, model.optimizer.get_config()],
+        "the data": [data.batch_size, data.steps_per_epoch, data.position, _digest(data)],
+        "the callbacks": [type(one).__name__ for one in callbacks],
+        "the arguments of the training": call,
+    }
+    for what, value in given.items():
+        text = json.dumps(value, sort_keys=True, default=lambda other: type(other).__name__)
+        hosts.check_same(text.encode(), what)
+
+
+def _digest(data: Any) -> str:
+    """Of examples in memory; files are shared among the hosts, each of which sees its own."""
+    digest = hashlib.sha256()
+    if isinstance(data, Ordered):
+        for array in tf.nest.flatten(data.arrays):
+            digest.update(array.numpy().tobytes())
+    return digest.hexdigest()

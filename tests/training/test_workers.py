@@ -1,0 +1,143 @@
+"""Two workers on loopback train as one device does, and lose nothing when one of them dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.two_devices import MARK, ROOT
+
+ENDED = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143}
+
+
+def addresses(count: int = 2) -> list[str]:
+    held = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    found = [f"localhost:{one.getsockname()[1]}" for one in held]
+    for one in held:
+        one.close()
+    return found
+
+
+def start(**task: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.training.workers_program", json.dumps(task)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ends(*processes: subprocess.Popen[str]) -> list[tuple[int, Any, str]]:
+    """Of each its exit code, what it reported, and what it said to stderr."""
+    rows = []
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=180)
+            lines = [line for line in out.splitlines() if line.startswith(MARK)]
+            rows.append((process.returncode, json.loads(lines[-1][len(MARK) :]) if lines else None, err))
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    return rows
+
+
+def both(folder: Path, strikes: dict[int, Any] | None = None, **task: Any) -> list[tuple[int, Any, str]]:
+    workers, strikes = addresses(), strikes or {}
+    return ends(*[start(workers=workers, index=i, folder=str(folder), strike=strikes.get(i), **task) for i in range(2)])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    rows = both(tmp_path_factory.mktemp("undisturbed"))
+    assert [code for code, _, _ in rows] == [0, 0], rows[0][2][-2000:] + rows[1][2][-2000:]
+    return [reported for _, reported, _ in rows]
+
+
+def test_two_workers_are_one_device(undisturbed: list[Any], tmp_path: Path) -> None:
+    ((code, alone, err),) = ends(start(workers=[], index=0, folder=str(tmp_path)))
+    assert code == 0, err[-2000:]
+    for two in undisturbed:
+        assert two["masks"] == alone["masks"]
+        assert [row[:3] for row in two["levels"]] == [row[:3] for row in alone["levels"]]
+        assert [row[2] for row in two["levels"]] == [16, 13, 13]
+        for path, value in alone["weights"].items():
+            np.testing.assert_allclose(two["weights"][path], value, rtol=0, atol=1e-5, err_msg=path)
+        for name, values in alone["history"].items():
+            np.testing.assert_allclose(two["history"][name], values, rtol=1e-4, err_msg=name)
+    assert alone["rates"] == pytest.approx([0.01, 0.005] * 3)
+
+
+def test_both_workers_hold_the_same_bits(undisturbed: list[Any]) -> None:
+    chief, other = ({name: value for name, value in one.items() if name != "wrote"} for one in undisturbed)
+    assert chief == other
+
+
+def test_only_the_chief_writes(undisturbed: list[Any]) -> None:
+    assert undisturbed[1]["wrote"] == []
+    assert {"open metrics.jsonl", "os.mkdir tickets"} <= set(undisturbed[0]["wrote"])
+
+
+def test_a_run_struck_in_every_way_ends_as_if_it_never_was(undisturbed: list[Any], tmp_path: Path) -> None:
+    for victim, at, strike in ((1, 7, "SIGKILL"), (0, 5, "SIGKILL"), (1, 3, "SIGTERM")):
+        rows = both(tmp_path, {victim: [at, strike]})
+        assert rows[victim][0] == ENDED[strike], rows[victim][2][-2000:]
+        code, reported, err = rows[1 - victim]
+        assert reported is None
+        if strike == "SIGTERM":
+            assert code == 143, err[-2000:]
+        else:
+            assert code not in (0, 143)
+            assert f"RuntimeError: worker {1 - victim} of 2 stops: another worker was lost" in err, err[-2000:]
+            assert "Start all workers again" in err
+    rows = both(tmp_path)
+    assert [code for code, _, _ in rows] == [0, 0], rows[0][2][-2000:]
+    for (_, resumed, _), whole in zip(rows, undisturbed, strict=True):
+        assert {**resumed, "wrote": None} == {**whole, "wrote": None}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    rows = both(tmp_path_factory.mktemp("refused"), refusals=True)
+    assert [code for code, _, _ in rows] == [0, 0], rows[0][2][-2000:] + rows[1][2][-2000:]
+    return [reported for _, reported, _ in rows]
+
+
+def test_workers_that_do_not_run_the_same_are_told_what_differs(refused: list[Any]) -> None:
+    for said in (row["said"] for row in refused):
+        assert said["seed"].startswith("RuntimeError: the data of worker 1 differ from worker 0's: ")
+        assert said["steps_per_call"].startswith("RuntimeError: the arguments of the training of worker 1 differ")
+        assert said["callbacks"].startswith("RuntimeError: the callbacks of worker 1 differ from worker 0's: ")
+        assert "do all run the same program, config, data and versions" in said["callbacks"]
+
+
+def test_a_folder_that_is_not_shared_is_named(refused: list[Any]) -> None:
+    for index, said in enumerate(row["said"] for row in refused):
+        assert f"own_{index} of worker 1 differ from worker 0's" in said["folder"]
+        assert said["folder"].endswith("and see the same workdir?")
+
+
+def test_what_the_chief_cannot_do_ends_all(refused: list[Any]) -> None:
+    chief, other = (row["said"]["chief"] for row in refused)
+    assert "cannot write: Not a directory: '/dev/null/.lock'" in chief
+    assert other == "RuntimeError: worker 0 could not go on; what it printed says why"
+
+
+def test_workers_share_files(refused: list[Any]) -> None:
+    chief, other = refused
+    assert chief["losses"] == other["losses"]
+    assert chief["losses"][1] < chief["losses"][0]
+    assert chief["evaluated"] == other["evaluated"]
+    files, arrays = chief["evaluated"]
+    assert files == pytest.approx(arrays, rel=1e-5)

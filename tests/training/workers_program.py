@@ -1,0 +1,161 @@
+"""One worker of a small IMP run, or all of it on one device; may strike itself. Run by test_workers.py.
+
+python -m tests.training.workers_program '{"workers": ["localhost:5000", …], "index": 0, "folder": …, …}'
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from keras_lth.training import strategies
+
+WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link")
+
+
+def watched(folder: Path) -> list[str]:
+    """What this process writes under ``folder`` from now on."""
+    seen: list[str] = []
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event in WRITES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        if writes and str(arguments[0]).startswith(str(folder)):
+            seen.append(f"{event} {Path(str(arguments[0])).name}")
+
+    sys.addaudithook(hook)
+    return seen
+
+
+def make(task: dict[str, Any]) -> Any:
+    if not task["workers"]:
+        return strategies.make("none")
+    return strategies.make("multiworker", workers=task["workers"], index=task["index"], timeout=60)
+
+
+def parts(strategy: Any, strike: list[Any] | None) -> tuple[Any, Any, list[Any]]:
+    """Model, plateau and a callback that ends this process by a signal at its n-th batch hook."""
+    import keras
+
+    class Strike(keras.callbacks.Callback):
+        count = 0
+        rates: tuple[float, ...] = ()
+
+        def get_state(self) -> Any:
+            return {"rates": list(self.rates)}, {}
+
+        def set_state(self, state: Any, arrays: Any) -> None:
+            self.rates = tuple(state["rates"])
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.rates += (float(self.model.optimizer.learning_rate.numpy()),)
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.count += 1
+            if strike is not None and self.count == strike[0]:
+                os.kill(os.getpid(), getattr(signal, strike[1]))
+
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(16, "tanh"), keras.layers.Dense(2)])
+        model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"], jit_compile=False)
+    # Where the loss falls this reduces the rate after each epoch but the first of a round.
+    plateau = keras.callbacks.ReduceLROnPlateau("val_loss", mode="max", factor=0.5, patience=1, min_delta=0)
+    return model, plateau, [Strike()]
+
+
+def data(seed: int = 1) -> tuple[Any, Any, Any]:
+    import numpy as np
+
+    from keras_lth import datasets
+
+    x = np.random.default_rng(0).normal(size=(96, 6)).astype(np.float32)
+    y = (x[:, :2] ** 2).astype(np.float32)
+    return x, y, datasets.ordered(x, y, batch_size=12, seed=seed)
+
+
+def run(task: dict[str, Any]) -> dict[str, Any]:
+    folder = Path(task["folder"])
+    wrote = watched(folder)
+    strategy = make(task)
+    import numpy as np
+
+    import keras_lth as lth
+    from keras_lth import surgery, training
+
+    model, plateau, struck = parts(strategy, task.get("strike"))
+    imp = lth.IMPCallback(
+        rounds=2, epochs_per_round=2, rewind_to="3 steps", directory=folder / "imp", callbacks=[plateau], verbose=0
+    )
+    x, y, examples = data()
+    history = training.fit(
+        model, examples, epochs=6, steps_per_call=3, validation_data=(x, y), callbacks=[imp, *struck],
+        checkpoints=folder / "commits", checkpoint_every=0, jit_compile=False,
+    )  # fmt: skip
+    state = surgery.snapshot(model)
+    digest = hashlib.sha256()
+    for part in ("weights", "optimizer", "seeds"):
+        for path, value in getattr(state, part).items():
+            digest.update(path.encode() + value.tobytes())
+    return {
+        "digest": digest.hexdigest(),
+        "masks": [hashlib.sha256(b"".join(m.tobytes() for m in imp.masks(n).values())).hexdigest() for n in range(3)],
+        "weights": {path: np.asarray(value).ravel().tolist() for path, value in state.weights.items()},
+        "history": history.history,
+        "levels": [[level.round, level.remaining, level.steps, level.logs] for level in imp.history],
+        "rates": struck[0].rates,
+        "plateau": [plateau.wait, float(plateau.best)],
+        "wrote": wrote,
+    }
+
+
+def refusals(task: dict[str, Any]) -> dict[str, Any]:
+    """What is said when the workers do not run the same."""
+    strategy = make(task)
+    from keras_lth import training
+
+    index, folder = task["index"], Path(task["folder"])
+    said = {}
+    for name, options, own, seed in (
+        ("seed", {}, "shared", 1 + index),
+        ("steps_per_call", {"steps_per_call": 3 + index}, "shared", 1),
+        ("callbacks", {}, "shared", 1),
+        ("folder", {}, f"own_{index}", 1),
+        ("chief", {}, "/dev/null", 1),
+    ):
+        model, plateau, struck = parts(strategy, None)
+        callbacks = struck if name != "callbacks" or index == 0 else [plateau, *struck]
+        try:
+            training.fit(model, data(seed)[2], epochs=1, callbacks=callbacks, checkpoints=folder / own, **options)
+            said[name] = "nothing"
+        except (RuntimeError, OSError) as error:
+            said[name] = f"{type(error).__name__}: {error}"
+    # After all this both can still train, here on files that they share.
+    import tensorflow as tf
+
+    from keras_lth import datasets
+
+    x, y, _ = data()
+    model, _, struck = parts(strategy, None)
+    files = [
+        datasets.from_files(
+            lambda index, count: tf.data.Dataset.from_tensor_slices((x, y)).shard(count, index),
+            batch_size=12, seed=1, shuffle=shuffle, hosts=2, host=index,
+        )
+        for shuffle in (True, False)
+    ]  # fmt: skip
+    history = training.fit(model, files[0], epochs=2, callbacks=struck, checkpoints=folder / "shared")
+    return {
+        "said": said,
+        "losses": history.history["loss"],
+        "evaluated": [training.evaluate(model, examples, batch_size=12) for examples in (files[1], (x, y))],
+    }
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    print("RESULT " + json.dumps((refusals if given.get("refusals") else run)(given)), flush=True)
