@@ -142,6 +142,7 @@ class IMPCallback(Tickets):
 
     def _begin(self) -> None:
         model, machine = self.model, self._machine()
+        surgery.hosts_of(model).check_same(json.dumps(self._config()).encode(), f"the settings of {self.name}")
         surgery.mask(model, self._masks[0])
         if self._journal is not None:
             self._resume(self._opened(self._journal))
@@ -186,8 +187,7 @@ class IMPCallback(Tickets):
         self._began, self._seen, self._logs, self._rows = time.perf_counter(), {}, {}, []
 
     def _go_back(self, round: int) -> None:
-        masks = self._masks[round]
-        surgery.mask(self.model, masks)
+        surgery.mask(self.model, masks := self._masks[round])
         surgery.check_replicas(self.model)
         start = self._start(self._kept.get(round))
         surgery.rewind(self.model, start, masks, restore_optimizer=self.restore_optimizer)

@@ -18,6 +18,8 @@ __all__ = ["get_state", "set_state"]
 
 State = dict[str, Any]
 Arrays = dict[str, np.ndarray]
+# How Keras' own compare a monitored log; while they have none, they set it and turn the sign of `min_delta`.
+_OPERATIONS = {"less": keras.ops.less, "greater": keras.ops.greater}
 # Set by Keras at the begin of every training.
 _GIVEN = ("_model", "model", "params", "validation_data")
 
@@ -33,6 +35,8 @@ def get_state(callback: keras.callbacks.Callback) -> tuple[State, Arrays]:
             continue
         if isinstance(value, np.ndarray):
             arrays[name] = value
+        elif any(value is operation for operation in _OPERATIONS.values()):
+            state[name] = {"operation": value.__name__}
         elif isinstance(value, list) and value and all(isinstance(item, np.ndarray) for item in value):
             arrays |= {f"{name}/{i}": item for i, item in enumerate(value)}
             state[name] = {"arrays": len(value)}
@@ -52,6 +56,8 @@ def set_state(callback: keras.callbacks.Callback, state: Mapping[str, Any], arra
     for name, held in state.items():
         if "arrays" in held:
             setattr(callback, name, [arrays[f"{name}/{i}"] for i in range(held["arrays"])])
+        elif "operation" in held:
+            setattr(callback, name, _OPERATIONS[held["operation"]])
         else:
             setattr(callback, name, decode(held["plain"]))
 

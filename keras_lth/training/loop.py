@@ -208,11 +208,13 @@ def train(
     if step > to:
         raise ValueError(f"the state is at step {step}, beyond to={to}")
     chosen = data.seed if seed is None else seed
-    while step < to:
-        rest = data.steps_per_epoch - step % data.steps_per_epoch
-        count = min(rest, to - step, steps_per_call)
-        loop.run(step, count, chosen)
-        step += count
+    with surgery.hosts_of(model).together():
+        agree(model, data, (), {"to": to, "seed": chosen, "step": step, "steps_per_call": steps_per_call})
+        while step < to:
+            rest = data.steps_per_epoch - step % data.steps_per_epoch
+            count = min(rest, to - step, steps_per_call)
+            loop.run(step, count, chosen)
+            step += count
     return surgery.snapshot(model)
 
 

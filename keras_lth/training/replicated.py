@@ -71,6 +71,11 @@ def fixed_accumulation(step: Callable[[Any], None], model: keras.Model, last: bo
     """
     optimizer = _applied(model.optimizer)
     steps = accumulation_steps(model)
+    if optimizer.ema_overwrite_frequency:
+        raise ValueError(
+            f"ema_overwrite_frequency={optimizer.ema_overwrite_frequency} cannot be run on several replicas with "
+            f"gradient_accumulation_steps={steps}: leave one of them out"
+        )
 
     def apply(gradients: Iterable[Any], variables: Iterable[Any]) -> None:
         gradients, variables = list(gradients), list(variables)
