@@ -37,7 +37,7 @@ def get(callback: Any, state: State, arrays: Arrays) -> tuple[State, Arrays]:
 
 
 def set(callback: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Give a callback what `get` took; the lines of the training under way are written to its folder again."""
+    """Give a callback what `get` took; its folder may be ahead, and gets the lines that belong to this state."""
     levels = state["levels"]
     callback.history = [Level.from_dict(decode(row)) for row in levels["history"]]
     callback._masks = [Masks(within(f"level/{round}", arrays)) for round in range(levels["masks"])]
@@ -46,5 +46,4 @@ def set(callback: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray
     callback._rows = decode(levels["rows"])
     callback._began = time.perf_counter() - levels["seconds"]
     if callback._journal is not None:
-        for row in callback._rows:
-            callback._journal.epoch(row)
+        callback._journal.go_back(len(callback.history), callback._rows)

@@ -49,7 +49,7 @@ class Journal:
         known = self.folder / "config.json"
         rows: list[dict[str, Any]] = []
         if resume and known.exists():
-            earlier = json.loads(known.read_text())
+            earlier = _parsed(known)
             differs = [k for k in sorted({*earlier, *config}) if earlier.get(k) != config.get(k)]
             if differs:
                 pairs = [f"{k}: {_brief(earlier.get(k))} there, {_brief(config.get(k))} here" for k in differs]
@@ -65,15 +65,22 @@ class Journal:
                 (self.folder / "tickets" / name).remove()
         files.write_atomic(known, (json.dumps(config, indent=1) + "\n").encode())
         # Lines of the round that was cut off are written again.
-        metrics = self.folder / "metrics.jsonl"
-        if metrics.exists():
-            kept = [line for line in files.read_lines(metrics) if json.loads(line)["round"] < len(rows)]
-            files.write_atomic(metrics, "".join(line + "\n" for line in kept).encode())
+        if (self.folder / "metrics.jsonl").exists():
+            self.go_back(len(rows), [])
         return rows
 
     def _rows(self) -> list[dict[str, Any]]:
         levels = self.folder / "levels.json"
-        return json.loads(levels.read_text()) if levels.exists() else []
+        return _parsed(levels) if levels.exists() else []
+
+    def go_back(self, levels: int, rows: list[dict[str, Any]]) -> None:
+        """Make the lines of ``metrics.jsonl`` those of the first ``levels`` trainings, then ``rows``."""
+        if not self.writes:
+            return
+        metrics = self.folder / "metrics.jsonl"
+        there = files.read_lines(metrics)
+        lines = [line for line in there if json.loads(line)["round"] < levels] + [json.dumps(row) for row in rows]
+        files.write_atomic(metrics, "".join(line + "\n" for line in lines).encode())
 
     def close(self) -> None:
         """Let go of the folder; safe to call twice."""
@@ -110,6 +117,13 @@ class Journal:
     def ticket(self, level: int) -> Ticket:
         """The ticket of a level."""
         return Ticket.load(self.ticket_path(level))
+
+
+def _parsed(path: files.RunPath) -> Any:
+    try:
+        return json.loads(files.read_bytes(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Put it back, or use another directory.") from error
 
 
 def _brief(value: Any) -> str:

@@ -35,9 +35,10 @@ def get(callback: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def set(callback: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Give a callback that has begun its ``fit`` what `get` took; the callbacks inside begin if they have not."""
-    if callback.machine.action(callback.position) in (Action.REWIND, Action.DONE):
-        callback._inner.on_train_begin()
+    idle = callback.machine.action(callback.position) in (Action.REWIND, Action.DONE)
     callback.position = Position(**state["position"])
+    if idle and callback.machine.action(callback.position) not in (Action.REWIND, Action.DONE):
+        callback._inner.on_train_begin()
     for name, value in state["plain"].items():
         setattr(callback, name, value)
     for name in _SNAPSHOTS:

@@ -130,7 +130,7 @@ def fit(
         agree(model, data, listed.callbacks, call)
     with own_loop(model), hosts.together(), resume as resuming:
         listed.on_train_begin()
-        begin = resuming.start(max(initial_epoch, model._initial_epoch or 0))
+        begin = resuming.start(initial_epoch, model._initial_epoch)
         logs: dict[str, Any] = dict(begin.logs)
         for epoch in range(begin.epoch, epochs):
             if begin.inside is not None and epoch == begin.epoch:

@@ -83,22 +83,25 @@ class Resuming:
             if self._previous is not None:
                 signal.signal(signal.SIGTERM, self._previous)
 
-    def start(self, epoch: int) -> Begin:
-        """Where to begin: at ``epoch``, or at the last commit where that is not before it; model and callbacks follow.
+    def start(self, epoch: int, gone_on: int | None) -> Begin:
+        """Where to begin: at the last commit where that is not before ``epoch``; model and callbacks follow.
+
+        Without one at ``gone_on``, where a callback has gone on from files of its own. These may be ahead of a commit,
+        which is preferred all the same: it holds every callback.
 
         Raises ``ValueError`` that says what differs when the folder holds another run.
         """
+        begin = Begin(epoch if gone_on is None else max(epoch, gone_on))
         if self._store is None:
-            return Begin(epoch)
+            return begin
         found = self._hosts.first(self._latest)
         self._hosts.check_same(b"" if found is None else found.path.encode(), f"checkpoints in {self._store.folder}")
         if found is None:
-            return Begin(epoch)
+            return begin
         state = found.state
         _compare(state["run"], self._run(), self._store)
         if state["epoch"] < epoch:
-            # A callback has gone on with something later, from files of its own.
-            return Begin(epoch)
+            return begin
         self._restore(found.arrays, state)
         inside = Inside(*state["inside"]) if state["inside"] is not None else None
         return Begin(state["epoch"], inside, decode(state["logs"]))

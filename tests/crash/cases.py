@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import gc
 import json
-import re
 import shutil
 import sys
 import warnings
@@ -22,10 +21,9 @@ from typing import Any
 from keras_lth import files
 from keras_lth.files.checkpoints import Checkpoints
 from tests.crash import imp, mutants
-from tests.crash.disk import Disk, read_tree, write_tree
+from tests.crash.disk import Disk, Tree, normal, read_tree, write_tree
 from tests.crash.strike import CHANGING, COUNTED, GROWING, READING, Arm, Ended, Kind, Mode, Striker
 
-Tree = dict[str, bytes | None]
 Key = tuple[tuple[str, bytes | None], ...]
 EVERY = 2  # a checkpoint after every second event of the plan: four of them
 
@@ -132,14 +130,6 @@ def held(root: Path) -> dict[str, Any]:
     lines = len(files.read_lines(run / "metrics.jsonl"))
     events = last.state["events"] if last is not None else 0
     return {"files": names, "lines": lines, "events": events, "broken": [str(warning.message) for warning in broken]}
-
-
-def normal(tree: Tree) -> Tree:
-    """A tree without what depends on the process: the text of the lock, the number in the name of a temporary."""
-    return {
-        re.sub(r"\.\d+\.tmp$", ".tmp", path): b"" if content is not None and path.endswith(".lock") else content
-        for path, content in tree.items()
-    }
 
 
 def differences(found: Tree, wanted: Tree) -> list[str]:

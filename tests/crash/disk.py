@@ -8,6 +8,7 @@ name and no content, a rename may be there and an earlier one not.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,9 @@ from pathlib import Path
 from random import Random
 
 from tests.crash.strike import Kind, Record
+
+# A path below a folder and its content, None for a folder.
+Tree = dict[str, bytes | None]
 
 
 @dataclass
@@ -121,16 +125,16 @@ class Disk:
         assert isinstance(node, Folder)
         return node, name
 
-    def now(self) -> dict[str, bytes | None]:
+    def now(self) -> Tree:
         """Every path and its content (None for a folder) while the power is on."""
         return dict(_walk(self.top, "", lambda: True, lambda file: file.content()))
 
-    def left(self, names: Callable[[], bool], part: Callable[[int], int]) -> dict[str, bytes | None]:
+    def left(self, names: Callable[[], bool], part: Callable[[int], int]) -> Tree:
         """What is left when the power goes: the acts on names where ``names()``, and of the ``count`` writes to a file
         that wait the first ``part(count)``."""
         return dict(_walk(self.top, "", names, lambda file: file.content(part(len(file.waiting)))))
 
-    def losses(self, seeds: range) -> dict[str, dict[str, bytes | None]]:
+    def losses(self, seeds: range) -> dict[str, Tree]:
         """Some ways to lose power: without all that was not synced, only content, only names, or a part by chance."""
         ways = {
             "all that was not synced": self.left(lambda: False, lambda count: 0),
@@ -155,17 +159,25 @@ def _walk(
             yield below, content(node)
 
 
-def read_tree(root: Path) -> dict[str, bytes | None]:
+def read_tree(root: Path) -> Tree:
     """Every path below `root` and its content, None for a folder."""
     return {
         str(path.relative_to(root)): None if path.is_dir() else path.read_bytes() for path in sorted(root.rglob("*"))
     }
 
 
-def write_tree(root: Path, tree: dict[str, bytes | None]) -> None:
+def write_tree(root: Path, tree: Tree) -> None:
     """Put the files there; `root` is empty."""
     for path, content in tree.items():
         if content is None:
             (root / path).mkdir()
         else:
             (root / path).write_bytes(content)
+
+
+def normal(tree: Tree) -> Tree:
+    """A tree without what depends on the process: the text of the lock, the number in the name of a temporary."""
+    return {
+        re.sub(r"\.\d+\.tmp$", ".tmp", path): b"" if content is not None and path.endswith(".lock") else content
+        for path, content in tree.items()
+    }

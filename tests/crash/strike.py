@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import traceback
@@ -42,6 +43,7 @@ COUNTED = ~Kind.READ
 GROWING = Kind.OPEN_WRITE | Kind.WRITE | Kind.SYNC | Kind.RENAME | Kind.MKDIR | Kind.CLOSE
 CHANGING = Kind.OPEN_WRITE | Kind.WRITE | Kind.RENAME | Kind.UNLINK | Kind.MKDIR | Kind.TRUNCATE
 READING = Kind.OPEN_READ | Kind.READ
+LIMIT = 300  # s; a child that takes longer hangs, and dies of it
 
 
 class Mode(enum.IntEnum):
@@ -81,10 +83,11 @@ class Record(NamedTuple):
 
 @dataclass
 class Ended:
-    """How a child ended. ``signal``: what killed it; else ``text`` is empty, or the exception it ended with, which may
-    be ``other`` than an OSError. ``told``: what it said while it ran."""
+    """How a child ended. ``signal``: what killed it; else ``code``: what it exited with, and ``text``: nothing, or the
+    exception it ended with, which may be ``other`` than an OSError. ``told``: what it said while it ran."""
 
     signal: int
+    code: int
     text: str
     other: bool
     warnings: list[str]
@@ -114,18 +117,31 @@ class Striker:
         self._library.strike_arm.argtypes = [ctypes.c_char_p, ctypes.c_int64, ctypes.c_int, ctypes.c_int, ctypes.c_int]
         self._shared = self._library.strike_shared()
 
-    def run(self, function: Program, arm: Arm | None = None) -> Ended:
-        """Run ``function`` in a child under ``arm``; its calls are recorded without one too."""
+    @property
+    def calls(self) -> int:
+        """Calls counted so far, also while a child runs."""
+        return int(struct.unpack("q", ctypes.string_at(self._shared, 8))[0])
+
+    def run(
+        self, function: Program, arm: Arm | None = None, meanwhile: Callable[[int], None] = lambda child: None
+    ) -> Ended:
+        """Run ``function`` in a child under ``arm``; its calls are recorded without one too.
+
+        ``meanwhile`` is called here with the child's process id.
+        """
         self._library.strike_reset()
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             self._child(function, arm or Arm(), writer)
         os.close(writer)
+        meanwhile(child)
         with open(reader) as file:
-            said = [json.loads(line) for line in file]
+            # A child may be killed in the middle of a line.
+            said = [json.loads(line) for line in file if line.endswith("\n")]
         _, status = os.waitpid(child, 0)
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
         told = [(what, which) for what, which in said if what not in ("warning", "error", "other")]
         warned = [which for what, which in said if what == "warning"]
         text = "".join(which for what, which in said if what in ("error", "other"))
@@ -133,24 +149,31 @@ class Striker:
         calls, struck, kind = struct.unpack("qqi", ctypes.string_at(self._shared, 20))
         where = ctypes.string_at(self._shared + 20).decode()
         call = f"{Kind(kind).name} {os.path.relpath(where, self._root.decode())}" if struck else ""
-        return Ended(number, text, other, warned, told, calls, struck, call, self._records())
+        return Ended(number, code, text, other, warned, told, calls, struck, call, self._records())
 
     def _child(self, function: Program, arm: Arm, writer: int) -> None:
         def tell(what: str, which: Any) -> None:
             os.write(writer, (json.dumps([what, which]) + "\n").encode())
 
+        code = 0
         try:
+            signal.alarm(LIMIT)
             warnings.simplefilter("always")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)  # of other packages
             warnings.showwarning = lambda message, *rest: tell("warning", str(message))
             self._library.strike_arm(self._root, arm.n, arm.mode, arm.error, arm.kinds)
             try:
                 function(tell)
             except OSError as error:
+                code = 1
                 tell("error", f"{errno.errorcode.get(error.errno or 0)} {error.filename}: {error}")
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
         except BaseException:
+            code = 1
             tell("other", traceback.format_exc())
         finally:
-            os._exit(0)
+            os._exit(code)
 
     def _records(self) -> list[Record]:
         start = self._library.strike_log_offset()

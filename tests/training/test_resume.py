@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +11,8 @@ import pytest
 
 import keras_lth as lth
 from keras_lth import surgery, training
+from keras_lth.callbacks.state import get_state, set_state
 from tests.training.networks import X, Y, examples, network
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Struck(Exception):
@@ -45,13 +39,18 @@ class Strike(keras.callbacks.Callback):
                 raise Struck
 
 
-def imp_run(folder: Path | None, strike: int | None) -> tuple[Any, Any, dict[str, list[float]]]:
+def imp_run(
+    folder: Path | None, strike: int | None, *, own: Path | None = None, every: float = 0
+) -> tuple[Any, Any, dict[str, list[float]]]:
+    """A run in ``folder``; ``own``: the folder of IMP itself."""
     plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", patience=1, min_delta=0.3, factor=0.5)
-    imp = lth.IMPCallback(rounds=2, epochs_per_round=2, rewind_to="5 steps", verbose=0, callbacks=[plateau])
+    imp = lth.IMPCallback(
+        rounds=2, epochs_per_round=2, rewind_to="5 steps", verbose=0, directory=own, callbacks=[plateau]
+    )
     model = network(keras.optimizers.SGD(0.05, momentum=0.9), dropout=0.1)
     history = training.fit(
         model, examples(), epochs=6, callbacks=[imp, Strike(strike)], steps_per_call=4, validation_data=(X, Y),
-        checkpoints=folder, checkpoint_every=0,
+        checkpoints=folder, checkpoint_every=every, jit_compile=False,
     )  # fmt: skip
     return imp, surgery.snapshot(model), history.history
 
@@ -73,50 +72,41 @@ def test_struck_inside_every_round_and_epoch(tmp_path: Path) -> None:
     assert again.differences(whole) == []
 
 
+def test_commits_behind_the_folder_of_imp_or_lost(tmp_path: Path) -> None:
+    """Struck in round 0, then in round 1 with no commit since: IMP's folder knows of round 1, the commit does not."""
+    own, whole_own = tmp_path / "own", tmp_path / "whole"
+    _, whole, history = imp_run(None, None, own=whole_own)
+    with pytest.raises(Struck):
+        imp_run(tmp_path / "commits", 4, own=own)
+    with pytest.raises(Struck):
+        imp_run(tmp_path / "commits", 9, own=own, every=3600)
+    assert len(json.loads((own / "levels.json").read_text())) == 1
+    _, end, resumed = imp_run(tmp_path / "commits", None, own=own)
+    assert end.differences(whole) == [] and resumed == history
+    assert (own / "metrics.jsonl").read_text() == (whole_own / "metrics.jsonl").read_text()
+    # Without any commit the finished folder of IMP is enough, and its end is committed.
+    _, loaded, none = imp_run(tmp_path / "others", 0, own=own)
+    assert loaded.differences(whole) == [] and none == {}
+    _, again, _ = imp_run(tmp_path / "others", 0, own=own)
+    assert again.differences(whole) == []
+
+
+def test_settings_of_a_callback_are_not_its_state() -> None:
+    """Keras turns the sign of ``min_delta`` when it first compares: restored as well, it would be turned twice."""
+    first = keras.callbacks.EarlyStopping(monitor="loss", min_delta=0.3, patience=9)
+    first.set_model(network())
+    first.on_train_begin()
+    first.on_epoch_end(0, {"loss": 1.0})
+    other = keras.callbacks.EarlyStopping(monitor="loss", min_delta=0.3, patience=9)
+    other.set_model(network())
+    other.on_train_begin()
+    set_state(other, *get_state(first))
+    for one in (first, other):
+        one.on_epoch_end(1, {"loss": 0.9})  # less than min_delta better
+    assert (other.wait, other.best) == (first.wait, first.best) == (1, 1.0)
+
+
 def test_another_run_is_refused(tmp_path: Path) -> None:
     training.fit(network(), examples(), epochs=1, checkpoints=tmp_path)
     with pytest.raises(ValueError, match=r"holds another run \(batch_size: 16 there, 25 here; steps_per_epoch: 16"):
         training.fit(network(), examples(batch_size=25), epochs=1, checkpoints=tmp_path)
-
-
-def start(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.training.killed_program", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-def run_to_the_end(folder: Path) -> str:
-    process = start(folder)
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0
-    return out.splitlines()[-1]
-
-
-def test_sigkill_and_sigterm_at_random_times(tmp_path: Path) -> None:
-    wanted = run_to_the_end(tmp_path / "whole")
-    folder, chance, killed = tmp_path / "killed", random.Random(7), 0
-    commits = folder / "commits"
-    for number in range(11):
-        process = start(folder)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begins\n"
-        before = sorted(commits.glob("*")) if commits.exists() else []
-        # Training has begun for sure once this start has committed something.
-        while process.poll() is None and (sorted(commits.glob("*")) if commits.exists() else []) == before:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.1))
-        if process.poll() is not None:
-            break
-        last = number == 10
-        process.send_signal(signal.SIGTERM if last else signal.SIGKILL)
-        process.wait(60)
-        if process.returncode != 0:
-            assert process.returncode == (143 if last else -signal.SIGKILL)
-            killed += 1
-    assert killed >= 10
-    assert run_to_the_end(folder) == wanted
