@@ -43,7 +43,7 @@ COUNTED = ~Kind.READ
 GROWING = Kind.OPEN_WRITE | Kind.WRITE | Kind.SYNC | Kind.RENAME | Kind.MKDIR | Kind.CLOSE
 CHANGING = Kind.OPEN_WRITE | Kind.WRITE | Kind.RENAME | Kind.UNLINK | Kind.MKDIR | Kind.TRUNCATE
 READING = Kind.OPEN_READ | Kind.READ
-LIMIT = 300  # s; a child that takes longer hangs, and dies of it
+LIMIT = 900  # s; a child that takes longer hangs, and dies of it
 
 
 class Mode(enum.IntEnum):
