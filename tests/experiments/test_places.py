@@ -62,7 +62,10 @@ def test_an_object_store(local: Path, store: MemoryStore) -> None:
 
 
 def test_one_device_as_a_strategy(local: Path, tmp_path: Path) -> None:
-    run.run(config(), tmp_path, strategy=tf.distribute.OneDeviceStrategy("CPU:0"))
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    run.run(config(instability={"forks": ()}), tmp_path, strategy=strategy)
     assert table(tmp_path) == table(local)
     with pytest.raises(ValueError, match="train on one device each; a strategy gives one training several"):
-        run.run(config(), tmp_path, workers=2, strategy=tf.distribute.OneDeviceStrategy("CPU:0"))
+        run.run(config(), tmp_path, workers=2, strategy=strategy)
+    with pytest.raises(ValueError, match="the instability analysis runs on one device"):
+        run.run(config(), tmp_path, strategy=strategy)
