@@ -51,8 +51,8 @@ def run(
         )
     if strategy is not None and config["instability"]["forks"]:
         raise ValueError(
-            "the instability analysis runs on one device: set config.instability.forks=() under a strategy, and run the "
-            "same command with the forks, without a strategy, afterwards"
+            "the instability analysis runs on one device: set config.instability.forks=() under a strategy, and run "
+            "the same command with the forks, without a strategy, afterwards"
         )
     chosen = runners.make(runner, workers) if isinstance(runner, str) else runner
     if strategy is not None:
