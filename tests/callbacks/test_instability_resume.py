@@ -10,31 +10,7 @@ import pytest
 
 import keras_lth as lth
 from keras_lth import training
-from tests.training.networks import X, Y, examples, network
-
-
-class Struck(Exception):
-    """What a test raises in the middle of a run."""
-
-
-class Strike(keras.callbacks.Callback):
-    """Raises at the n-th batch hook after each start."""
-
-    def __init__(self, at: int | None) -> None:
-        super().__init__()
-        self.left = at
-
-    def get_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {}
-
-    def set_state(self, state: Any, arrays: Any) -> None:
-        """It keeps its own count."""
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise Struck
+from tests.training.networks import Strike, Struck, X, Y, examples, network
 
 
 def run(folder: Path | None, strike: int | None) -> dict[str, Any]:

@@ -38,3 +38,27 @@ def network(optimizer: Any = None, *, dropout: float = 0.0, seed: int = 0, **opt
 
 def examples(seed: int = 5, batch_size: int = 16) -> datasets.order.Ordered:
     return datasets.ordered(X, Y, batch_size=batch_size, seed=seed)
+
+
+class Struck(Exception):
+    """What a test raises in the middle of a run."""
+
+
+class Strike(keras.callbacks.Callback):
+    """Raises at the n-th batch hook."""
+
+    def __init__(self, at: int | None) -> None:
+        super().__init__()
+        self.left = at
+
+    def get_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {}
+
+    def set_state(self, state: Any, arrays: Any) -> None:
+        """It keeps its own count."""
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Struck
