@@ -83,7 +83,7 @@ def run(here: Path, *, replicates: int = 2, extras: bool = True, **config: objec
 
 
 def test_a_whole_run_becomes_a_page_that_needs_only_its_folder(tmp_path):
-    page = report.write(run(tmp_path))
+    page = Path(report.write(run(tmp_path)))
     assert page == tmp_path / "report" / "index.html"
     names = {
         "accuracy.png",
@@ -111,15 +111,15 @@ def test_a_whole_run_becomes_a_page_that_needs_only_its_folder(tmp_path):
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path):
-    first = {p.name: p.read_bytes() for p in report.write(run(tmp_path)).parent.iterdir()}
-    assert {p.name: p.read_bytes() for p in report.write(tmp_path).parent.iterdir()} == first
+    first = {p.name: p.read_bytes() for p in Path(report.write(run(tmp_path))).parent.iterdir()}
+    assert {p.name: p.read_bytes() for p in Path(report.write(tmp_path)).parent.iterdir()} == first
 
 
 def test_missing_inputs_leave_figures_out_and_old_ones_do_not_stay(tmp_path):
     report.write(run(tmp_path))
     for name in ("curves.csv", "layers.csv", "instability.json"):
         (tmp_path / name).unlink()
-    page = report.write(tmp_path)
+    page = Path(report.write(tmp_path))
     assert [each.name for each in sorted(page.parent.glob("*.png"))] == ["accuracy.png"]
     read = Page(page.read_text())
     assert read.targets == ["accuracy.png", "table.csv"]
