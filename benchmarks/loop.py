@@ -2,7 +2,7 @@
 
 Both train the same network on the same data in the same order, an epoch in turns; the ratio of two neighbouring epochs
 cancels what the machine does meanwhile. LeNet's ``fit`` is compiled by XLA, 50 steps per execution; ResNet-20, on the
-first 512 images, is timed with and without XLA, and the faster loop is held against the faster ``fit``. Then 24 000
+first 1 280 images, is timed with and without XLA, and the faster loop is held against the faster ``fit``. Then 24 000
 steps of LeNet in a process of their own, with start and compilation.
 
     python benchmarks/loop.py --out loop.json
@@ -31,15 +31,18 @@ WHOLE = "--whole-process"
 
 def whole(data: str) -> None:
     """One training of the thesis' setting through the loop, tested at its end."""
-    from keras_lth import datasets, training
-    from keras_lth.experiments.lottery import Setting
+    from keras_lth.bin import imported_at_once
+
+    with imported_at_once():
+        from keras_lth import datasets, training
+        from keras_lth.experiments.lottery import Setting
 
     config = importlib.import_module("configs.lenet_300_100").thesis(data).to_dict()
     setting = Setting(config)
     x, y = setting.splits.train
     model = setting.model(1)
     training.fit(model, datasets.ordered(x, y, batch_size=config["batch_size"], seed=1), epochs=setting.epochs)
-    print(training.evaluate(model, setting.splits.test)["accuracy"], setting.epochs * setting.steps_per_epoch)
+    print(training.evaluate(model, setting.test)["accuracy"], setting.epochs * setting.steps_per_epoch)
 
 
 def in_turns(calls: dict[str, Callable[[int], None]], pairs: int) -> dict[str, list[float]]:
@@ -112,8 +115,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--data", default="fashion_mnist")
     parser.add_argument("--pairs", type=int, default=11)
-    parser.add_argument("--images", type=int, default=512, help="of an epoch of ResNet-20")
-    parser.add_argument("--resnet-pairs", type=int, default=3)
+    parser.add_argument("--images", type=int, default=1280, help="of an epoch of ResNet-20")
     parser.add_argument(WHOLE, action="store_true", help="only the 24 000 steps, in this process")
     arguments = parser.parse_args()
     if arguments.whole_process:
@@ -121,7 +123,7 @@ def main() -> None:
         return
     rows = lenet(arguments.data, arguments.pairs)
     if arguments.data == "fashion_mnist":
-        rows |= resnet(arguments.data, arguments.resnet_pairs, arguments.images)
+        rows |= resnet(arguments.data, arguments.pairs, arguments.images)
     begin = time.perf_counter()
     command = [sys.executable, __file__, WHOLE, f"--data={arguments.data}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

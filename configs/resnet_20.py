@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def thesis(data: str, mean: Sequence[float], std: Sequence[float]) -> ConfigDict:
@@ -35,7 +35,8 @@ def thesis(data: str, mean: Sequence[float], std: Sequence[float]) -> ConfigDict
             "arms": ("imp", "reinit", "random_layerwise", "random_global"),
             "replicates": 1,
             "seed": 1,
-            "jit_compile": True,
+            # As the training loop finds best: on a CPU without XLA, elsewhere with it.
+            "jit_compile": config_dict.placeholder(bool),
             "steps_per_execution": 50,
             "validation_freq": 1,
             # Instability analysis of the dense network and of the sparsest matching ticket; no forks, no analysis.

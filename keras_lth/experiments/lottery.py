@@ -65,7 +65,7 @@ class Setting:
                 kind(**options | {"learning_rate": self._rate()}),
                 loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                 metrics=["accuracy"],
-                jit_compile=self.config["jit_compile"],
+                jit_compile="auto" if self.config["jit_compile"] is None else self.config["jit_compile"],
                 steps_per_execution=self.config["steps_per_execution"],
             )
         return model

@@ -12,9 +12,22 @@ import tensorflow as tf
 from keras_lth.datasets.files import Streamed
 from keras_lth.datasets.order import Ordered
 
-__all__ = ["Feed", "Gathered", "Streaming", "feed_for", "on_tpu"]
+__all__ = ["Feed", "Gathered", "Streaming", "convolves_on_cpu", "feed_for", "on_tpu"]
 
 Step = Callable[[Any], Any]
+
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
 
 
 class Feed:
@@ -98,13 +111,16 @@ class Gathered(Feed):
         if (size, variant, alone) not in self._compiled:
             many = self._many(size, self.variants(variant), alone)
             # On several replicas the step compiles itself: one XLA program has one device.
-            self._compiled[size, variant, alone] = _compiled(many, self.jit_compile and self.replicas == 1)
+            jit_compile = self.jit_compile and self.replicas == 1 and not convolves_on_cpu(self.model)
+            self._compiled[size, variant, alone] = _compiled(many, jit_compile=jit_compile, autograph=False)
         of = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
         end = begin + count * size
         self._compiled[size, variant, alone](self._order[1], *of, tf.constant(begin), tf.constant(end))
 
     def _many(self, size: int, step: Step, alone: bool) -> Any:
         data, share = self.data, size if alone else size // self.replicas
+        if self.jit_compile and self.replicas == 1 and convolves_on_cpu(self.model):
+            step = tf.function(step, jit_compile=True)
 
         def part(order: Any, seed: Any, epoch: Any, begin: Any) -> None:
             replica: Any = 0
@@ -165,7 +181,7 @@ class Streaming(Feed):
                 )
             )
         if variant not in self._compiled:
-            self._compiled[variant] = _compiled(self._many(self.variants(variant)), False)
+            self._compiled[variant] = _compiled(self._many(self.variants(variant)))
         self._compiled[variant](self._iterator, tf.constant(count))
         self._at = epoch, seed, first + count
 
@@ -206,8 +222,19 @@ def on_tpu(model: keras.Model) -> bool:
     return isinstance(model.distribute_strategy, tf.distribute.TPUStrategy)
 
 
-def _compiled(many: Callable[..., None], jit_compile: bool) -> Any:
-    function = tf.function(many, jit_compile=jit_compile)
+def convolves_on_cpu(model: keras.Model) -> bool:
+    """Whether ``model`` has convolutions, and no GPU computes them.
+
+    There XLA turns their gradients into matrix products outside of a loop only; inside one a step of ResNet-20 takes
+    twenty times as long. A layer with a kernel of four axes or more counts, Keras' own or not.
+    """
+    convolves = any(isinstance(layer, _CONVOLUTIONS) for layer in model._flatten_layers())
+    convolves = convolves or any(len(weight.shape) > 3 for weight in model.trainable_weights)
+    return convolves and not tf.config.list_logical_devices("GPU")
+
+
+def _compiled(many: Callable[..., None], **options: bool) -> Any:
+    function = tf.function(many, **options)
     # Each training has functions of its own; TensorFlow would warn that this one is traced too often.
     function._omit_frequent_tracing_warning = True
     return function

@@ -99,7 +99,8 @@ def fit(
       verbose: 0, or 1 and 2 as in ``fit``.
       initial_epoch: the number of the first epoch.
       steps_per_call: at most so many steps between two batch hooks.
-      jit_compile: True, False, or None: XLA where the model allows it.
+      jit_compile: True, False, or None: XLA where the model allows it, and is not faster without (convolutions on a
+        CPU).
       checkpoints: a folder. A run that was killed goes on there from its last commit, inside an epoch too, when the
         same program is started again, and ends with the same bits as one that was never killed. On SIGTERM the run
         commits and ends with ``SystemExit(143)``.

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_lth.training.feeds import Step, feed_for, on_tpu
+from keras_lth.training.feeds import Step, convolves_on_cpu, feed_for, on_tpu
 from keras_lth.training.replicated import (
     accumulated,
     accumulation_steps,
@@ -70,11 +70,13 @@ class TestSteps:
 
 def uses_jit(model: keras.Model, asked: bool | None) -> bool:
     """Whether the steps are compiled by XLA: as asked; else as the model was compiled under a strategy, and where the
-    model and its layers allow it on one device. On a TPU the strategy compiles them."""
+    model and its layers allow it on one device, but for convolutions on a CPU, which are faster without. On a TPU the
+    strategy compiles them."""
     if on_tpu(model):
         return False
     if asked is not None:
         return asked
     if model.distribute_strategy.num_replicas_in_sync > 1:
         return bool(model.jit_compile)
-    return not model.run_eagerly and all(getattr(layer, "supports_jit", True) for layer in model._flatten_layers())
+    supported = all(getattr(layer, "supports_jit", True) for layer in model._flatten_layers())
+    return supported and not model.run_eagerly and not convolves_on_cpu(model)

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lth import datasets, surgery, training
+from keras_lth.training.steps import uses_jit
 from tests.training.pictures import BATCH, N, X, Y, files, network, weights
 from tests.two_devices import result_of
 
@@ -118,3 +119,29 @@ def test_other_data_are_refused() -> None:
     with pytest.raises(TypeError, match=r"made by ordered, or from_files, of keras_lth\.datasets, not \w*Dataset"):
         training.fit(network(ONE), tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH))  # type: ignore[arg-type]
     assert isinstance(network(ONE), keras.Sequential)
+
+
+# --- XLA ---------------------------------------------------------------------------------------------------------
+
+
+class Quadratic(keras.layers.Layer):
+    """A layer of our own with a kernel of four axes, as a convolution's."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(1, 1, shape[-1], 2))
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.matmul(x**2, self.kernel[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("layer", "jit"),
+    [(keras.layers.Dense(2), True), (keras.layers.EinsumDense("abcd,de->abce", (4, 4, 2)), True),
+     (keras.layers.Conv2D(2, 1), False), (keras.layers.DepthwiseConv2D(1), False), (Quadratic(), False)],
+    ids=lambda value: getattr(value, "name", str(value)),
+)  # fmt: skip
+def test_where_xla_is_left_out_on_a_cpu(layer: Any, jit: bool) -> None:
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.Sequential([layer])])
+    model.compile("sgd", "mse")
+    assert uses_jit(model, None) is jit
+    assert uses_jit(model, True) and not uses_jit(model, False)
