@@ -18,25 +18,22 @@ constexpr std::int64_t kPartWeights = std::int64_t{1} << 14;
 constexpr std::int64_t kParts = 4, kSinglesParts = 32;         // a thread
 constexpr std::int64_t kPanelFloats = std::int64_t{1} << 18;  // inputs that single weights meet at a time
 constexpr std::int64_t kPackedRows = 16;  // samples copied into panels by a task
+constexpr std::int64_t kLine = 16;        // floats
 
 std::int64_t RoundUp(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Copies x[m, features] into panels [groups, m, step] of `group` features each, zeros behind them.
+// Panels [m, step] of `group` features of x[m, features], zeros behind them.
 struct Panels {
   const float* x;
-  std::int64_t m, features, group, groups, step;
-  float* out;
+  std::int64_t m, features, group, step;
 
-  std::int64_t Tasks() const { return (m + kPackedRows - 1) / kPackedRows; }
-  void operator()(std::int64_t task) const {
-    const std::int64_t end = std::min(m, (task + 1) * kPackedRows);
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const std::int64_t filled = std::min(group, features - g * group);
-      for (std::int64_t t = task * kPackedRows; t < end; ++t) {
-        const float* from = x + t * features + g * group;
-        float* to = out + (g * m + t) * step;
-        std::fill(std::copy(from, from + filled, to), to + step, 0.0F);
-      }
+  // Copies the samples from `begin` to `end` of the panel of group g.
+  void Copy(std::int64_t g, std::int64_t begin, std::int64_t end, float* panel) const {
+    const std::int64_t filled = std::min(group, features - g * group);
+    for (std::int64_t t = begin; t < end; ++t) {
+      const float* from = x + t * features + g * group;
+      float* to = panel + t * step;
+      std::fill(std::copy(from, from + filled, to), to + step, 0.0F);
     }
   }
 };
@@ -128,29 +125,37 @@ void RunTiles(const Sampling& sampling, const float* x, const float* dy, std::in
   RunPhases(threads, phases);
 }
 
-// Sample-major panels: blocks with whole vectors of outputs.
+// Sample-major panels: blocks with whole vectors of outputs. A panel of gradients is met by a group's blocks one after
+// the other: whoever takes the group copies it. Inputs are met by many groups: those that are whole lines of the cache
+// where they lie, others in panels that all share.
 void RunPanels(const Sampling& sampling, const float* x, const float* dy, std::int64_t m, unsigned threads) {
   const Side& side = sampling.side;
   const std::int64_t step = RoundUp(side.group, 4);
   const Tiles whole = CutBatch(m, 4 * kTile);
-  const std::int64_t most = std::min(m, whole.full);
-  const Scratch ins(most * side.PaddedInputs()), grads(most * side.groups * step);
+  const bool in_place = side.depth % kLine == 0 && side.inputs % side.depth == 0;
+  const Scratch ins(in_place ? 0 : std::min(m, whole.full) * side.PaddedInputs());
   std::vector<Phase> phases;
   for (std::int64_t done = 0; done < m; done += whole.full) {
     const std::int64_t samples = std::min(whole.full, m - done);
-    const Panels xs{x + done * side.inputs, samples, side.inputs, side.depth, side.input_groups, side.depth, ins.data()};
-    const Panels dys{dy + done * side.outputs, samples, side.outputs, side.group, side.groups, step, grads.data()};
-    phases.push_back({2 * xs.Tasks(), [xs, dys](std::int64_t task) {
-                        task < xs.Tasks() ? xs(task) : dys(task - xs.Tasks());
-                      }});
-    phases.push_back({sampling.Parts(), [&, samples, done](std::int64_t part) {
+    const Panels xs{x + done * side.inputs, samples, side.inputs, side.depth, side.depth};
+    const Panels dys{dy + done * side.outputs, samples, side.outputs, side.group, step};
+    if (!in_place) {
+      phases.push_back({(samples + kPackedRows - 1) / kPackedRows, [&, xs](std::int64_t task) {
+                          const std::int64_t begin = task * kPackedRows, end = std::min(xs.m, begin + kPackedRows);
+                          for (std::int64_t g = 0; g < side.input_groups; ++g) {
+                            xs.Copy(g, begin, end, ins.data() + g * xs.m * xs.step);
+                          }
+                        }});
+    }
+    phases.push_back({sampling.Parts(), [&, xs, dys](std::int64_t part) {
+                        const Scratch grads(dys.m * step);
                         for (std::int64_t g = sampling.Begin(part); g < sampling.End(part); ++g) {
+                          dys.Copy(g, 0, dys.m, grads.data());
                           Entries entries = side.Of(g);
-                          entries.in = ins.data();
-                          entries.in_step = 1;
-                          entries.scale = samples * side.depth;
-                          sampling.kernels.sample_panels(entries, grads.data() + g * samples * step, step, side.group,
-                                                         samples, done > 0,
+                          entries.in = in_place ? xs.x : ins.data();
+                          entries.in_step = in_place ? side.inputs : side.depth;
+                          entries.scale = in_place ? side.depth : dys.m * side.depth;
+                          sampling.kernels.sample_panels(entries, grads.data(), step, side.group, dys.m, xs.x != x,
                                                          sampling.dvalues + side.list.starts[g] * side.Area());
                         }
                       }});
