@@ -40,6 +40,13 @@ inline __m512i Subtract(__m512i a, __m512i b) {
   if constexpr (sizeof(T) == 8) return _mm512_sub_epi64(a, b);
 }
 
+template <class T>
+inline __m512i Larger(__m512i a, __m512i b) {
+  if constexpr (sizeof(T) == 2) return _mm512_max_epi16(a, b);
+  if constexpr (sizeof(T) == 4) return _mm512_maskz_max_epi32(static_cast<__mmask16>(-1), a, b);
+  if constexpr (sizeof(T) == 8) return _mm512_maskz_max_epi64(static_cast<__mmask8>(-1), a, b);
+}
+
 inline std::uint64_t Collapse(const std::uint8_t* bytes) {
   const __m512i v = _mm512_loadu_si512(bytes);
   return _mm512_test_epi8_mask(v, v);
@@ -72,17 +79,17 @@ class Comparer {
       }
       high |= Greater<T>(key, hi_) << i;
       low |= Greater<T>(key, below_) << i;
-      nan_ |= Greater<T>(magnitude, infinity_);
+      most_ = Larger<T>(most_, magnitude);
     }
     *above = high;
     *at_least = low;
   }
 
-  bool nan() const { return nan_ != 0; }
+  bool nan() const { return Greater<T>(most_, infinity_) != 0; }
 
  private:
   __m512i below_, hi_, infinity_, signed_, reversed_;
-  std::uint64_t nan_ = 0;
+  __m512i most_ = _mm512_setzero_si512();
 };
 
 #define KERAS_LTH_KERNELS_NAME "avx512"

@@ -36,16 +36,19 @@ inline std::uint64_t Scramble(std::uint64_t x) {  // splitmix64
   return x ^ (x >> 31);
 }
 
-// The keys of one eligible value, at most, from each of size / stride equal stretches of the data.
+// The keys of `kBeside` neighbours, as far as they are eligible, from equal stretches of the data: one in `stride`. Two
+// cost one wait for memory; more of them would say less in data that are sorted.
 template <class T>
 std::vector<T> Sample(const Data<T>& data, std::size_t stride) {
+  constexpr std::size_t kBeside = 2;
   constexpr std::size_t kAhead = 64;  // positions that are fetched together: memory answers slowly, but many at once
+  stride *= kBeside;
   std::vector<std::vector<T>> parts(data.chunks.size());
   threads::ForEach(data.threads, data.chunks.size(), [&](unsigned, std::size_t i) {
     const Chunk<T>& chunk = data.chunks[i];
     const Flags& eligible = chunk.values.eligible;
     const std::size_t end = chunk.start + chunk.values.size;
-    parts[i].reserve(chunk.values.size / stride + 2);
+    parts[i].reserve((chunk.values.size / stride + 2) * kBeside);
     std::size_t places[kAhead];
     for (std::size_t stretch = chunk.start / stride; stretch * stride < end;) {
       std::size_t n = 0;
@@ -55,17 +58,20 @@ std::vector<T> Sample(const Data<T>& data, std::size_t stride) {
         places[n] = stretch * stride + offset - chunk.start;
         // Before the chunk, where it wraps round, or after it.
         if (places[n] >= chunk.values.size) continue;
+        places[n] -= places[n] % kBeside;
         __builtin_prefetch(chunk.values.data + places[n]);
         if (eligible.data != nullptr) __builtin_prefetch(eligible.data + places[n] / (eligible.packed ? 8 : 1));
         ++n;
       }
       for (std::size_t j = 0; j < n; ++j) {
-        const std::size_t at = places[j];
-        if (eligible.data != nullptr) {
-          const int open = eligible.packed ? eligible.data[at / 8] >> (7 - at % 8) & 1 : eligible.data[at];
-          if (open == 0) continue;
+        const std::size_t beyond = std::min(places[j] + kBeside, chunk.values.size);
+        for (std::size_t at = places[j]; at < beyond; ++at) {
+          if (eligible.data != nullptr) {
+            const int open = eligible.packed ? eligible.data[at / 8] >> (7 - at % 8) & 1 : eligible.data[at];
+            if (open == 0) continue;
+          }
+          parts[i].push_back(KeyOf(chunk.values.data[at], data.everything.order));
         }
-        parts[i].push_back(KeyOf(chunk.values.data[at], data.everything.order));
       }
     }
   });
