@@ -102,10 +102,10 @@ def check_order(by: str, largest: bool) -> Order:
     return Order(by == "value", bool(largest))
 
 
-def integer(name: str, value: object) -> int:
+def integer(name: str, value: Any) -> int:
     """The value as an int."""
     try:
-        return operator.index(value)  # type: ignore[arg-type]
+        return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
 

@@ -127,11 +127,11 @@ def top_k_masks(
     return _top_k(values, name, k, allowed, order, packed).masks
 
 
-def _counts(k: object, arrays: int) -> list[object] | None:
+def _counts(k: Any, arrays: int) -> list[object] | None:
     """k as a list with a number for each array, or None if it is one number."""
-    if np.ndim(k) == 0:  # type: ignore[arg-type]
+    if np.ndim(k) == 0:
         return None
-    counts = list(k)  # type: ignore[call-overload]
+    counts = list(k)
     if len(counts) != arrays:
         raise ValueError(f"k has {len(counts)} entries for {arrays} arrays")
     return counts

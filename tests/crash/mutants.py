@@ -38,7 +38,7 @@ def _in_place() -> None:
         local._write(Path(path), os.O_TRUNC, local._blocks(chunks))
         local._sync_folder(Path(path).parent)
 
-    LocalStore.write = write  # type: ignore[method-assign]
+    LocalStore.write = write
 
 
 def _manifest_first() -> None:
@@ -54,7 +54,7 @@ def _manifest_first() -> None:
                 real(self, *each)
             waiting.clear()
 
-    LocalStore.write = write  # type: ignore[method-assign]
+    LocalStore.write = write
 
 
 def _old_ones_removed_first() -> None:
@@ -65,7 +65,7 @@ def _old_ones_removed_first() -> None:
             self._remove([commit.file(kind) for kind in ("safetensors", "state.json", "manifest.json")])
         real(self, *arguments)
 
-    Checkpoints.save = save  # type: ignore[method-assign]
+    Checkpoints.save = save
 
 
 def _parts_of_old_ones_first() -> None:
@@ -77,11 +77,11 @@ def _parts_of_old_ones_first() -> None:
                 real(self, [name.replace("manifest.json", kind) for name in names])
         return real(self, names, settle=settle)
 
-    Checkpoints._remove = remove  # type: ignore[method-assign]
+    Checkpoints._remove = remove
 
 
 def _removals_not_settled() -> None:
-    LocalStore.settle = lambda self, folder: None  # type: ignore[method-assign]
+    LocalStore.settle = lambda self, folder: None
 
 
 def _lines_stay() -> None:
@@ -89,8 +89,8 @@ def _lines_stay() -> None:
 
 
 def _nothing_swept() -> None:
-    Checkpoints._leftovers = lambda self: []  # type: ignore[method-assign]
-    local.abandoned = lambda *names: False  # type: ignore[assignment]
+    Checkpoints._leftovers = lambda self: []
+    local.abandoned = lambda *names: False
 
 
 def _errors_ignored() -> None:
@@ -102,7 +102,7 @@ def _errors_ignored() -> None:
         except OSError:
             return
 
-    LocalStore.write = write  # type: ignore[method-assign]
+    LocalStore.write = write
 
 
 # Each with the suite that finds it.

@@ -93,7 +93,7 @@ class Bench:
             save(checkpoints, *arguments)
             tell("commit", max(commit.number for commit in checkpoints._known))
 
-        Checkpoints.save = saved  # type: ignore[method-assign]  # it tells what is safe
+        Checkpoints.save = saved  # it tells what is safe
         time.perf_counter = lambda: 0.0  # the seconds of a round are written down: equal runs leave equal bytes
         tell("end", killed_program.run(self.root, jit_compile=False))
         found = sorted(set(sys.modules) - known)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from keras_lth.files import stores
 
+RUN = "mem://bucket/run"
+
 
 class Killed(BaseException):
     """The process died in a call."""

@@ -106,7 +106,7 @@ def test_errors_are_those_of_files(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception], expected: type[OSError], code: int, text: str
 ) -> None:
     def fail(*arguments: object, **named: object) -> None:
-        raise error(None, None, "what it said\nin many lines")  # type: ignore[call-arg]
+        raise error(None, None, "what it said\nin many lines")
 
     path = "gs://bucket/run/x"
     for name in ("GFile", "listdir", "remove"):

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from keras_lth import datasets, surgery, training
 from keras_lth.training import feeds
-from tests.training.pictures import BATCH, Strike, Struck, X, Y, files, network, weights
+from tests.training.networks import Strike, Struck
+from tests.training.pictures import BATCH, X, Y, files, network, weights
 from tests.two_devices import mirrored, report
 
 
@@ -35,7 +36,7 @@ def resumed(strategy: Any) -> list[str]:
             with suppress(Struck):
                 trained(strategy, files(), callbacks=[Strike(at)], **options)
                 return ["not struck"]
-        end = trained(strategy, files(), callbacks=[Strike(0)], **options)
+        end = trained(strategy, files(), callbacks=[Strike(None)], **options)
     return surgery.snapshot(end).differences(whole)
 
 

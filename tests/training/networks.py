@@ -45,10 +45,11 @@ class Struck(Exception):
 
 
 class Strike(keras.callbacks.Callback):
-    """Raises at the n-th batch hook."""
+    """Raises at the n-th batch hook, the first is 1; None never."""
 
     def __init__(self, at: int | None) -> None:
         super().__init__()
+        assert at is None or at >= 1  # 0 would be a strike that never comes
         self.left = at
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -60,5 +61,5 @@ class Strike(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self.left is not None:
             self.left -= 1
-            if self.left < 0:
+            if self.left == 0:
                 raise Struck

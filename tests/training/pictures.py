@@ -43,26 +43,3 @@ def network(strategy: Any, size: int = 6) -> keras.Model:
 
 def weights(model: keras.Model) -> list[np.ndarray]:
     return model.get_weights()
-
-
-class Struck(Exception):
-    """What a test raises in the middle of a run."""
-
-
-class Strike(keras.callbacks.Callback):
-    """Raises at the n-th batch hook; 0 never."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.left = at
-
-    def get_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {}
-
-    def set_state(self, state: Any, arrays: Any) -> None:
-        """It keeps its own count."""
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Struck

@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_lth import datasets, surgery, training
 from tests.surgery.test_matrix import WIDTHS, Scattered, data, weights_and_masks
+from tests.training.networks import Strike, Struck
 from tests.two_devices import mirrored, report
 
 KERNELS, BIASES, MASKS = weights_and_masks()
@@ -134,31 +135,10 @@ def cell_row(strategy: Any, cell: tuple[Any, ...]) -> dict[str, Any]:
     return {**found, "distance": distance, "moved": moved, "step": surgery.snapshot(model).step}
 
 
-class Struck(Exception):
-    pass
-
-
-class Strike(keras.callbacks.Callback):
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.left = at
-
-    def get_state(self) -> Any:
-        return {}, {}
-
-    def set_state(self, state: Any, arrays: Any) -> None:
-        pass
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Struck
-
-
 def resumed(strategy: Any, jit: bool) -> dict[str, Any]:
     """Struck inside an accumulation, twice, and gone on with."""
 
-    def trained(folder: str | None, strike: int, steps_per_call: int = 2) -> Any:
+    def trained(folder: str | None, strike: int | None, steps_per_call: int = 2) -> Any:
         model = network(strategy, "adam", "plain", 3)
         history = training.fit(
             model, examples(), epochs=3, steps_per_call=steps_per_call, jit_compile=jit, callbacks=[Strike(strike)],
@@ -166,18 +146,18 @@ def resumed(strategy: Any, jit: bool) -> dict[str, Any]:
         )  # fmt: skip
         return surgery.snapshot(model), history.history["loss"]
 
-    whole, losses = trained(None, 0)
+    whole, losses = trained(None, None)
     with tempfile.TemporaryDirectory() as folder:
         for at in (3, 3):
             with suppress(Struck):
                 trained(folder, at)
                 return {"struck": False}
-        end, again = trained(folder, 0)
+        end, again = trained(folder, None)
     return {
         "struck": True,
         "differences": end.differences(whole),
         "losses": [losses, again],
-        "by_call_size": whole.differences(trained(None, 0, 500)[0]),
+        "by_call_size": whole.differences(trained(None, None, 500)[0]),
     }
 
 

@@ -155,7 +155,7 @@ def test_evaluate_is_keras_evaluate() -> None:
 
 def test_bad_arguments() -> None:
     with pytest.raises(TypeError, match=r"made by ordered, or from_files, of keras_lth\.datasets, not ndarray"):
-        training.fit(network(), X)  # type: ignore[arg-type]
+        training.fit(network(), X)
     with pytest.raises(ValueError, match="compiled"):
         training.fit(keras.Sequential([keras.Input((20,)), keras.layers.Dense(4)]), examples())
     unbuilt = keras.Sequential([keras.layers.Dense(4)])

@@ -9,11 +9,10 @@ import keras
 import pytest
 
 from keras_lth import training
-from tests.training.networks import examples, network
-from tests.training.pictures import Strike, Struck
+from tests.training.networks import Strike, Struck, examples, network
 
 
-def run(folder: Path | None, at: int) -> tuple[list[float], list[Any]]:
+def run(folder: Path | None, at: int | None) -> tuple[list[float], list[Any]]:
     """The losses, and what the callbacks remember; the sixth call is inside the second epoch."""
     plateau = keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=0.3, factor=0.5)
     stop = keras.callbacks.EarlyStopping("accuracy", mode="min", patience=3, min_delta=0.01)
@@ -27,10 +26,10 @@ def run(folder: Path | None, at: int) -> tuple[list[float], list[Any]]:
 
 
 def test_what_they_look_for_does_not_turn(tmp_path: Path) -> None:
-    whole = run(None, 0)
+    whole = run(None, None)
     for at in (6, 5):
         with pytest.raises(Struck):
             run(tmp_path, at)
-    assert run(tmp_path, 0) == whole
+    assert run(tmp_path, None) == whole
     assert whole[1][0][2] == -0.3
     assert whole[1][2] < 0.05, "the plateau did nothing"

@@ -11,7 +11,7 @@ from tests.two_devices import report
 def said(**arguments: object) -> str:
     name = str(arguments.pop("name"))
     try:
-        strategies.make(name, **arguments)  # type: ignore[arg-type]
+        strategies.make(name, **arguments)
     except (RuntimeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     return "no error"

@@ -56,8 +56,8 @@ def load() -> Library | None:
             raise FileNotFoundError("keras_lth/_tf_ops is missing")
         ops = tf.load_op_library(str(file))
         if lacking := [name for name in OPS if not hasattr(ops, name)]:
-            raise NotImplementedError(f"TensorFlow {tf.__version__} did not register {lacking[0]}")
-    except (OSError, tf.errors.OpError, NotImplementedError) as error:
+            raise ImportError(f"TensorFlow {tf.__version__} did not register {lacking[0]}")
+    except (OSError, tf.errors.OpError, ImportError) as error:
         warnings.warn(
             f"the TensorFlow ops of keras_lth are not available ({error}): sparse products run as dense ones, "
             "same results but slower; reinstalling the package with a C++ compiler builds them",
