@@ -19,6 +19,7 @@ constexpr std::int64_t kParts = 4, kSinglesParts = 32;         // a thread
 constexpr std::int64_t kPanelFloats = std::int64_t{1} << 18;  // inputs that single weights meet at a time
 constexpr std::int64_t kPackedRows = 16;  // samples copied into panels by a task
 constexpr std::int64_t kLine = 16;        // floats
+constexpr std::int64_t kFewMeetings = 40;  // fewer of them do not pay for a copy
 
 std::int64_t RoundUp(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -126,13 +127,14 @@ void RunTiles(const Sampling& sampling, const float* x, const float* dy, std::in
 }
 
 // Sample-major panels: blocks with whole vectors of outputs. A panel of gradients is met by a group's blocks one after
-// the other: whoever takes the group copies it. Inputs are met by many groups: those that are whole lines of the cache
-// where they lie, others in panels that all share.
+// the other: whoever takes the group copies it. Inputs are met by many groups, in panels that all share; where few do, and
+// a block's inputs are whole lines of the cache, they are met where they lie.
 void RunPanels(const Sampling& sampling, const float* x, const float* dy, std::int64_t m, unsigned threads) {
   const Side& side = sampling.side;
   const std::int64_t step = RoundUp(side.group, 4);
   const Tiles whole = CutBatch(m, 4 * kTile);
-  const bool in_place = side.depth % kLine == 0 && side.inputs % side.depth == 0;
+  const bool in_place = side.depth % kLine == 0 && side.inputs % side.depth == 0 &&
+                        side.Stored() < kFewMeetings * side.input_groups;
   const Scratch ins(in_place ? 0 : std::min(m, whole.full) * side.PaddedInputs());
   std::vector<Phase> phases;
   for (std::int64_t done = 0; done < m; done += whole.full) {
