@@ -17,8 +17,9 @@ ROOMS = (
     "ops", "files", "masks", "structures", "selection", "schedules", "rounds", "tickets", "surgery", "criteria",
     "layers", "callbacks", "analysis", "models", "datasets", "training", "experiments", "report", "bin",
 )  # fmt: skip
-# Tickets are applied to models, and callbacks end with an analysis: imported when asked for, inside a function.
-LATE = {("tickets", "surgery"), ("callbacks", "analysis")}
+# Tickets are applied to models, callbacks end with an analysis, and that measures on several replicas as the training
+# loop does: imported when asked for, inside a function.
+LATE = {("tickets", "surgery"), ("callbacks", "analysis"), ("analysis", "training")}
 
 
 def imports(path: Path) -> set[tuple[str, bool]]:

@@ -23,7 +23,8 @@ class Evaluator:
 
     The error is 1 − the accuracy among the model's compiled metrics, or of the metric named ``metric`` (``"loss"``
     too): the value itself where less is better, else 1 − it. Evaluation is ``model.evaluate``, traced once for all
-    weights. At the end of the ``with`` block the model has its own weights, statistics and seeds again bit for bit, its
+    weights; of a model made under a strategy, on arrays, it is `keras_lth.training`'s, which its replicas and hosts
+    share. At the end of the ``with`` block the model has its own weights, statistics and seeds again bit for bit, its
     masks throughout, and its metrics are reset.
 
     Args:
@@ -52,6 +53,18 @@ class Evaluator:
         self.model, self.metric = model, metric
         self.measure = "error"
         self._data = Batches(data, batch_size, "data")
+        self._together: Any = None
+        with model.distribute_strategy.scope():
+            distributed = tf.distribute.has_strategy()
+        if distributed and train_data is not None:
+            raise ValueError(
+                'statistics="reestimate" runs on one device: measure a model that was made under no strategy, or take '
+                "another treatment of statistics."
+            )
+        if distributed and not isinstance(data, tf.data.Dataset):
+            from keras_lth.training.evaluation import Evaluation
+
+            self._together = Evaluation(model, tuple(data), batch_size, None)
         self._train = None if train_data is None else Batches(train_data, batch_size, "train_data")
         self._own: dict[str, np.ndarray] = {}
         self._reestimation: Reestimation | None = None
@@ -83,6 +96,8 @@ class Evaluator:
             with self._train as batches:
                 weights = weights | self._reestimation(batches)
             self._assign(weights)
+        if self._together is not None:
+            return self._error(self._together.run())
         with self._data as batches:
             logs = self.model.evaluate(batches, verbose=0, return_dict=True)
         return self._error(logs)

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -48,7 +49,8 @@ class InstabilityCallback(WatchedRounds):
             fork with the schedule from 0 (4.1.2); then one more training, which only leads to the fork, comes first and
             is not compared, and each has ``epochs // (runs + 1)`` epochs.
         callbacks: callbacks that count epochs or remember, begun and ended with each training.
-        directory: folder for ``instability.json``, ``instability.png`` and each training's end, ``run_<n>.state``.
+        directory: folder for ``instability.json``, ``instability.png`` and each training's end, ``run_<n>.state``; of
+            several hosts the first one writes.
             Results of an earlier analysis there are replaced when the new ones are complete.
         metric: compiled metric that the error is made of; by default the accuracy. See ``analysis.Evaluator``.
         batch_size: examples a batch when errors are measured on arrays.
@@ -136,7 +138,8 @@ class InstabilityCallback(WatchedRounds):
     def _begin(self) -> None:
         machine = self._machine()
         if self.directory is not None:
-            self._take(self.directory)
+            hosts = surgery.hosts_of(self.model)
+            hosts.first(partial(self._take, self.directory) if hosts.chief else lambda: None)
         self._say(
             f"{self.name}: {self.runs} trainings of {machine.epochs} epochs that part at step {machine.rewind_step}; "
             f"{machine.total_epochs} of fit's {self.params['epochs']} epochs."
@@ -157,7 +160,7 @@ class InstabilityCallback(WatchedRounds):
         if number < 0:
             return
         self.ends.append(end)
-        if self.directory is not None:
+        if self.directory is not None and self._chief():
             end.save(self.directory / f"run_{number}.state")
         if last:
             self._compare()
@@ -234,7 +237,7 @@ class InstabilityCallback(WatchedRounds):
         )
         self.barrier = mean_barriers(self.results)
         self.stable = {name: barrier < self.threshold for name, barrier in self.barrier.items()}
-        if self.directory is not None:
+        if self.directory is not None and self._chief():
             self.figure(self.directory / "instability.png")
             # Last: where it is, all is.
             text = json.dumps(self.as_dict(), indent=1) + "\n"
@@ -247,8 +250,12 @@ class InstabilityCallback(WatchedRounds):
                 f"statistics {TREATMENTS[self.statistics]}."
             )
 
+    def _chief(self) -> bool:
+        """Whether this is the one of several hosts that writes and speaks."""
+        return surgery.hosts_of(self.model).chief
+
     def _say(self, text: str) -> None:
-        if self.verbose:
+        if self.verbose and self._chief():
             print(text, flush=True)
 
 

@@ -49,11 +49,6 @@ def run(
             f"workers={workers} (runner {runner!r}) train on one device each; a strategy gives one training several "
             "devices."
         )
-    if strategy is not None and config["instability"]["forks"]:
-        raise ValueError(
-            "the instability analysis runs on one device: set config.instability.forks=() under a strategy, and run "
-            "the same command with the forks, without a strategy, afterwards"
-        )
     chosen = runners.make(runner, workers) if isinstance(runner, str) else runner
     if strategy is not None:
         _run_together(config, here, strategy)

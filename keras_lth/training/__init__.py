@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from keras_lth.training.loop import Loop, evaluate, fit, train
+from keras_lth.training.evaluation import evaluate
+from keras_lth.training.loop import Loop, fit, train
 
 __all__ = ["Loop", "evaluate", "fit", "train"]

@@ -11,19 +11,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_lth import datasets, surgery
+from keras_lth import surgery
 from keras_lth.datasets.files import Streamed
 from keras_lth.datasets.order import Ordered
 from keras_lth.surgery.hooks import own_loop
 from keras_lth.tickets import Snapshot
 from keras_lth.training.agreement import agree
+from keras_lth.training.evaluation import Evaluation, numbers_of
 from keras_lth.training.resume import Inside, Resuming
-from keras_lth.training.steps import TestSteps, TrainSteps, uses_jit
+from keras_lth.training.steps import TrainSteps, uses_jit
 
-__all__ = ["Loop", "evaluate", "fit", "train"]
+__all__ = ["Loop", "fit", "train"]
 
 Data = Ordered | Streamed
 # Long enough that starting a call costs nothing, short enough that a SIGTERM is seen at once.
@@ -114,7 +114,7 @@ def fit(
         cannot share, a folder of another run.
     """
     loop = Loop(model, data, jit_compile=jit_compile)
-    validation = None if validation_data is None else _Evaluation(model, validation_data, data.batch_size, jit_compile)
+    validation = None if validation_data is None else Evaluation(model, validation_data, data.batch_size, jit_compile)
     listed = keras.callbacks.CallbackList(
         list(callbacks), add_history=True, add_progbar=verbose != 0, model=model, verbose=verbose, epochs=epochs,
         steps=data.steps_per_epoch, data=data, neighbours=list(callbacks), exact_steps=True,
@@ -147,12 +147,12 @@ def fit(
                 listed.on_train_batch_begin(step - start)
                 loop.run(step, count, seed)
                 step += count
-                logs = _numbers(model.get_metrics_result())
+                logs = numbers_of(model.get_metrics_result())
                 listed.on_train_batch_end(step - start - 1, logs)
                 if step < end and not model.stop_training:
                     resuming.commit_if_due(epoch, Inside(seed, step, start), logs)
             data.seek(end, seed)
-            logs = _numbers(model.get_metrics_result())
+            logs = numbers_of(model.get_metrics_result())
             if validation is not None and (epoch + 1) % validation_freq == 0:
                 logs |= {f"val_{name}": value for name, value in validation.run(listed).items()}
             listed.on_epoch_end(epoch, logs)
@@ -219,39 +219,6 @@ def train(
     return surgery.snapshot(model)
 
 
-def evaluate(
-    model: keras.Model, data: Any, *, batch_size: int = 1000, jit_compile: bool | None = None
-) -> dict[str, float]:
-    """Loss and metrics over all of ``data``: `ordered` data, or arrays (x, y) or (x, y, sample_weight)."""
-    return _Evaluation(model, data, batch_size, jit_compile).run(None)
-
-
-class _Evaluation:
-    """Tests a model on one dataset, compiled once."""
-
-    def __init__(self, model: keras.Model, data: Any, batch_size: int, jit_compile: bool | None) -> None:
-        if not isinstance(data, Ordered | Streamed):
-            x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-            data = datasets.ordered(x, y, weight, batch_size=batch_size, seed=0, shuffle=False)
-        self.model = model
-        self.steps = TestSteps(model, data, uses_jit(model, jit_compile))
-
-    def run(self, callbacks: keras.callbacks.CallbackList | None) -> dict[str, float]:
-        if callbacks is not None:
-            callbacks.on_test_begin()
-        self.model.make_test_function()  # heals a masked model
-        self.model.reset_metrics()
-        count = self.steps.data.steps_per_epoch
-        if callbacks is not None:
-            callbacks.on_test_batch_begin(0)
-        self.steps.run()
-        logs = _numbers(self.model.get_metrics_result())
-        if callbacks is not None:
-            callbacks.on_test_batch_end(count - 1, logs)
-            callbacks.on_test_end(logs)
-        return logs
-
-
 def _wanted(callbacks: Iterable[keras.callbacks.Callback]) -> list[int]:
     """The steps after which callbacks want to see the model."""
     asked = (getattr(one, "steps_until_stop", None) for one in callbacks)
@@ -260,7 +227,3 @@ def _wanted(callbacks: Iterable[keras.callbacks.Callback]) -> list[int]:
 
 def _one(spec: Any) -> Any:
     return tf.zeros([1, *spec.shape[1:]], spec.dtype)
-
-
-def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(np.asarray(value)) for name, value in logs.items()}

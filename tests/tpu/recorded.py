@@ -30,8 +30,8 @@ def recorded() -> Iterator[list[Call]]:
         def __getattr__(self, name: str) -> Any:
             return getattr(tf, name)
 
-        def function(self, body: Any, *, jit_compile: bool | None = None) -> Any:
-            compiled = tf.function(body, jit_compile=jit_compile)
+        def function(self, body: Any, *, jit_compile: bool | None = None, autograph: bool = True) -> Any:
+            compiled = tf.function(body, jit_compile=jit_compile, autograph=autograph)
 
             def call(*arguments: Any) -> Any:
                 traced = compiled.get_concrete_function(*arguments)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from keras_lth.training import strategies
+from tests.training import workers_program
 from tests.two_devices import MARK, ROOT
 
 ENDED = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143}
@@ -141,3 +143,14 @@ def test_workers_share_files(refused: list[Any]) -> None:
     assert chief["evaluated"] == other["evaluated"]
     files, arrays = chief["evaluated"]
     assert files == pytest.approx(arrays, rel=1e-5)
+
+
+def test_workers_share_an_instability_analysis(refused: list[Any], tmp_path: Path) -> None:
+    chief, other = refused
+    assert chief["instability"] == other["instability"]
+    assert (chief["wrote"] != [], other["wrote"]) == (True, [])
+    alone = workers_program.instability(strategies.make("none"), tmp_path)
+    np.testing.assert_allclose(chief["instability"]["errors"], alone["errors"], rtol=1e-5)
+    # The end of the line at alpha 0 is the last training, which the model holds.
+    assert alone["errors"][0] == pytest.approx(alone["held"], rel=1e-6)
+    assert len(set(alone["errors"])) == 4

@@ -149,11 +149,29 @@ def refusals(task: dict[str, Any]) -> dict[str, Any]:
         for shuffle in (True, False)
     ]  # fmt: skip
     history = training.fit(model, files[0], epochs=2, callbacks=struck, checkpoints=folder / "shared")
+    wrote = watched(folder / "analysed")
     return {
+        "instability": instability(strategy, folder / "analysed"),
+        "wrote": wrote,
         "said": said,
         "losses": history.history["loss"],
         "evaluated": [training.evaluate(model, examples, batch_size=12) for examples in (files[1], (x, y))],
     }
+
+
+def instability(strategy: Any, folder: Path) -> dict[str, Any]:
+    """Two trainings that part at step 3, compared on 96 examples, which batches of 7 cut unevenly."""
+    import keras_lth as lth
+    from keras_lth import training
+
+    model, _, _ = parts(strategy, None)
+    x, y, examples = data()
+    found = lth.InstabilityCallback(
+        fork_at=3, data={"all": (x, y)}, metric="mae", points=4, batch_size=7, directory=folder, verbose=0
+    )
+    training.fit(model, examples, epochs=4, callbacks=[found])
+    (result,) = found.results
+    return {"errors": list(result.path.errors), "held": training.evaluate(model, (x, y))["mae"]}
 
 
 if __name__ == "__main__":
