@@ -1,4 +1,4 @@
-"""A run in an object store, and one under a strategy, find what a run in a local folder finds."""
+"""A run in an object store, one under a strategy, and one on two workers find what a run in a local folder finds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import csv
 import importlib
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from keras_lth import files, report
 from keras_lth.experiments import run
 from keras_lth.files import stores
 from tests.files.memory import MemoryStore
+from tests.training.test_workers import addresses
+from tests.two_devices import ROOT
 
 BUCKET = "memory://bucket/runs/lottery"
 
@@ -75,3 +79,36 @@ def test_one_device_as_a_strategy(local: Path, tmp_path: Path) -> None:
     assert {which: one.expected for which, one in lines(local).items()} == lines(tmp_path)
     with pytest.raises(ValueError, match="train on one device each; a strategy gives one training several"):
         run.run(config(), tmp_path, workers=2, strategy=strategy)
+
+
+def test_two_workers(local: Path, tmp_path: Path) -> None:
+    cluster = ",".join(addresses())
+    changes = {
+        "levels": 2, "replicates": 1, "steps": 48, "arms": '("imp", "random_global")', "rewind_to": "0 steps",
+        "jit_compile": False, "instability.forks": '("24 steps",)', "instability.runs": 2,
+    }  # fmt: skip
+    command = [
+        sys.executable, "-m", "keras_lth.bin.lottery", f"--config={ROOT / 'configs' / 'demo.py'}",
+        f"--workdir={tmp_path}", "--strategy=multiworker", f"--cluster={cluster}", "--timeout=120",
+        *(f"--config.{name}={value}" for name, value in changes.items()),
+    ]  # fmt: skip
+    workers = [
+        subprocess.Popen(
+            [*command, f"--task={index}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for index in range(2)
+    ]
+    try:
+        said = [worker.communicate(timeout=300)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], said[0][-2000:] + said[1][-2000:]
+    assert "Done in" in said[0]
+    assert "Done in" not in said[1]
+    counts = [(row["arm"], row["level"], row["remaining"], row["steps"]) for row in table(tmp_path)]
+    assert counts == [(row["arm"], row["level"], row["remaining"], row["steps"]) for row in table(local)]
+    for one, other in zip(table(tmp_path), table(local), strict=True):
+        assert float(one["accuracy"]) == pytest.approx(float(other["accuracy"]), abs=0.01)
+    assert lines(tmp_path).keys() == lines(local).keys()
+    assert (tmp_path / "report" / "path.png").exists()
