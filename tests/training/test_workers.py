@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ from keras_lth.training import strategies
 from tests.training import workers_program
 from tests.two_devices import MARK, ROOT
 
+# Workers that train together, and a worker that is restarted, iterate over sets in another order each.
+HASH_SEEDS = itertools.count(1)
 ENDED = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143}
 
 
@@ -33,7 +36,11 @@ def start(**task: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.training.workers_program", json.dumps(task)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONHASHSEED": str(next(HASH_SEEDS)),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -154,3 +161,12 @@ def test_workers_share_an_instability_analysis(refused: list[Any], tmp_path: Pat
     # The end of the line at alpha 0 is the last training, which the model holds.
     assert alone["errors"][0] == pytest.approx(alone["held"], rel=1e-6)
     assert len(set(alone["errors"])) == 4
+
+
+def test_workers_run_xla_accumulation_and_clipping_at_once(refused: list[Any]) -> None:
+    chief, other = (row["combined"] for row in refused)
+    assert chief == other
+    assert chief["masked"] == 0
+    alone = workers_program.combined(strategies.make("none"))
+    for path, value in alone["weights"].items():
+        np.testing.assert_allclose(chief["weights"][path], value, rtol=1e-4, atol=1e-6)

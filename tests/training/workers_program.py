@@ -110,6 +110,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         "rates": struck[0].rates,
         "plateau": [plateau.wait, float(plateau.best)],
         "wrote": wrote,
+        "combined": combined(strategy),
     }
 
 
@@ -153,9 +154,31 @@ def refusals(task: dict[str, Any]) -> dict[str, Any]:
     return {
         "instability": instability(strategy, folder / "analysed"),
         "wrote": wrote,
+        "combined": combined(strategy),
         "said": said,
         "losses": history.history["loss"],
         "evaluated": [training.evaluate(model, examples, batch_size=12) for examples in (files[1], (x, y))],
+    }
+
+
+def combined(strategy: Any) -> dict[str, Any]:
+    """XLA, accumulation, clipping and masks at once: weights at the end, and the worst of what is masked."""
+    import keras
+    import numpy as np
+
+    import keras_lth as lth
+    from keras_lth import surgery, training
+
+    model, _, _ = parts(strategy, None)
+    optimizer = {"momentum": 0.9, "gradient_accumulation_steps": 2, "global_clipnorm": 0.5}
+    with strategy.scope():
+        model.compile(keras.optimizers.SGD(0.1, **optimizer), "mse", jit_compile=True)
+    masks = lth.mask(model, lth.select(lth.criteria.Magnitude()(model), density=0.5))
+    training.fit(model, data()[2], epochs=3, steps_per_call=5)
+    weights = surgery.snapshot(model).weights
+    return {
+        "weights": {path: np.asarray(value).ravel().tolist() for path, value in weights.items()},
+        "masked": max(float(np.abs(weights[path][~mask]).max()) for path, mask in masks.items()),
     }
 
 
