@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import config_flags
 
-from keras_lth.bin import imported_at_once
+from keras_lth.bin import quick_imports, set_xla_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A Python file with get_config(), such as configs/demo.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made if it is not there.")
@@ -40,9 +40,12 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
-    with imported_at_once():
-        from keras_lth import report
-        from keras_lth.experiments import run
+    with quick_imports():
+        import keras_lth.experiments.lottery  # noqa: F401
+    set_xla_flags()
+
+    from keras_lth import report
+    from keras_lth.experiments import run
 
     began = time.time()
     try:
