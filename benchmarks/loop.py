@@ -117,12 +117,17 @@ def main() -> None:
     parser.add_argument("--data", default="fashion_mnist")
     parser.add_argument("--pairs", type=int, default=11)
     parser.add_argument("--images", type=int, default=1280, help="of an epoch of ResNet-20")
+    parser.add_argument("--deterministic", action="store_true", help="with tf.config's enable_op_determinism")
     parser.add_argument("--processes", type=int, default=5, help="that train from begin to end, one after the other")
     parser.add_argument(WHOLE, action="store_true", help="only the 24 000 steps, in this process")
     arguments = parser.parse_args()
     if arguments.whole_process:
         whole(arguments.data)
         return
+    if arguments.deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
     rows = lenet(arguments.data, arguments.pairs)
     if arguments.data == "fashion_mnist":
         rows |= resnet(arguments.data, arguments.pairs, arguments.images)
@@ -132,10 +137,11 @@ def main() -> None:
         begin = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds.append(time.perf_counter() - begin)
-    accuracy, steps = done.stdout.split()
-    rows[f"{steps} steps in a process of their own, the least, s"] = min(seconds)
-    rows["the same, the most, s"] = max(seconds)
-    rows["test accuracy after them"] = float(accuracy)
+    if seconds:
+        accuracy, steps = done.stdout.split()
+        rows[f"{steps} steps in a process of their own, the least, s"] = min(seconds)
+        rows["the same, the most, s"] = max(seconds)
+        rows["test accuracy after them"] = float(accuracy)
     for name, value in rows.items():
         print(f"{name:60} {value:10.3f}")
     if arguments.out:
