@@ -10,6 +10,7 @@ inside a training too. On several devices: ``--strategy=mirrored``; on several m
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import time
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     with quick_imports():
-        import keras_lth.experiments.lottery  # noqa: F401
+        importlib.import_module("keras_lth.experiments.lottery")
     set_xla_flags()
 
     from keras_lth import report
