@@ -76,7 +76,10 @@ def parse(argv: Sequence[str]) -> list[str]:
         return app.parse_flags_with_usage(list(argv))
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         words = str(error).replace("\\n", " ").replace("\\", "").replace("'", "").split()
-        raise SystemExit(f"--config: {' '.join(words)}") from error
+        said = " ".join(words)
+        if isinstance(error, KeyError | AttributeError) and len(words) == 1:  # nothing near it
+            said += " is no key of this config: its file shows those that there are"
+        raise SystemExit(f"--config: {said}") from error
 
 
 if __name__ == "__main__":
