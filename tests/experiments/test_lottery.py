@@ -147,7 +147,7 @@ def test_the_binary(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--config=configs/demo.py", "--config.leevls=3", "--workdir=x"], r"^--config:.*leevls.*Did you mean .levels"),
-        (["--config=configs/demo.py", "--config.roundz=3", "--workdir=x"], r"^--config: .roundz. is no key of this config"),
+        (["--config=configs/demo.py", "--config.roundz=3", "--workdir=x"], r"^--config: .roundz. is no key of this"),
         (["--config=configs/demo.py"], "workdir"),
         (["--config=configs/none.py", "--workdir=x"], "none.py"),
         (["--config=configs/demo.py", "--workdir=x", "extra"], "extra"),
