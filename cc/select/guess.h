@@ -48,7 +48,9 @@ std::vector<T> Sample(const Data<T>& data, std::size_t stride) {
     const Chunk<T>& chunk = data.chunks[i];
     const Flags& eligible = chunk.values.eligible;
     const std::size_t end = chunk.start + chunk.values.size;
-    parts[i].reserve((chunk.values.size / stride + 2) * kBeside);
+    // Not in place: the sizes of neighbouring parts share a line of the cache, which two threads would write in turn.
+    std::vector<T> keys;
+    keys.reserve((chunk.values.size / stride + 2) * kBeside);
     std::size_t places[kAhead];
     for (std::size_t stretch = chunk.start / stride; stretch * stride < end;) {
       std::size_t n = 0;
@@ -70,10 +72,11 @@ std::vector<T> Sample(const Data<T>& data, std::size_t stride) {
             const int open = eligible.packed ? eligible.data[at / 8] >> (7 - at % 8) & 1 : eligible.data[at];
             if (open == 0) continue;
           }
-          parts[i].push_back(KeyOf(chunk.values.data[at], data.everything.order));
+          keys.push_back(KeyOf(chunk.values.data[at], data.everything.order));
         }
       }
     }
+    parts[i] = std::move(keys);
   });
   std::vector<T> sample;
   for (const std::vector<T>& part : parts) sample.insert(sample.end(), part.begin(), part.end());
