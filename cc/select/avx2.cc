@@ -55,32 +55,33 @@ inline void Expand(std::uint64_t bits, std::uint8_t* bytes) {
 template <class T, bool kPlain>
 class Comparer {
  public:
-  explicit Comparer(const Range<T>& range)
-      : below_(Set1(static_cast<T>(range.lo - 1))),
-        hi_(Set1(range.hi)),
+  Comparer(const Range<T>& range, T mark)
+      : mark_(Set1(mark)),
+        lo_(Subtract<T>(Set1(range.lo), Set1(static_cast<T>(-kMagnitude<T> - 1)))),
+        beyond_(Subtract<T>(Set1(static_cast<T>(range.hi + 1)), lo_)),
         infinity_(Set1(range.infinity)),
         signed_(Set1(range.order.by_value ? T{-1} : T{0})),
         reversed_(Set1(range.order.largest ? T{0} : T{-1})),
         nan_(_mm256_setzero_si256()) {}
 
-  void operator()(const T* x, std::uint64_t* above, std::uint64_t* at_least) {
-    std::uint64_t high = 0, low = 0;
+  void operator()(const T* x, std::uint64_t* above, std::uint64_t* within) {
+    std::uint64_t high = 0, in = 0;
     if constexpr (sizeof(T) == 2) {
       for (int i = 0; i < 64; i += 32) {
         const __m256i a = KeyOf(x + i), b = KeyOf(x + i + 16);
-        high |= Narrow(Greater<T>(a, hi_), Greater<T>(b, hi_)) << i;
-        low |= Narrow(Greater<T>(a, below_), Greater<T>(b, below_)) << i;
+        high |= Narrow(Greater<T>(a, mark_), Greater<T>(b, mark_)) << i;
+        in |= Narrow(Within(a), Within(b)) << i;
       }
     } else {
       constexpr int kInRegister = 32 / sizeof(T);
       for (int i = 0; i < 64; i += kInRegister) {
         const __m256i key = KeyOf(x + i);
-        high |= LaneBits(Greater<T>(key, hi_)) << i;
-        low |= LaneBits(Greater<T>(key, below_)) << i;
+        high |= LaneBits(Greater<T>(key, mark_)) << i;
+        in |= LaneBits(Within(key)) << i;
       }
     }
     *above = high;
-    *at_least = low;
+    *within = in;
   }
 
   bool nan() const { return _mm256_testz_si256(nan_, nan_) == 0; }
@@ -96,6 +97,9 @@ class Comparer {
     return Subtract<T>(_mm256_xor_si256(magnitude, flip), flip);
   }
 
+  // key - lo <= hi - lo without signs, as there are only signed comparisons: both moved down to the least number.
+  __m256i Within(__m256i key) const { return Greater<T>(beyond_, Subtract<T>(key, lo_)); }
+
   static std::uint64_t Narrow(__m256i a, __m256i b) {
     // packs works within halves of 128 bits; the permutation puts the quarters back into order.
     return Bits(_mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xD8));
@@ -109,7 +113,7 @@ class Comparer {
     }
   }
 
-  __m256i below_, hi_, infinity_, signed_, reversed_, nan_;
+  __m256i mark_, lo_, beyond_, infinity_, signed_, reversed_, nan_;
 };
 
 #define KERAS_LTH_KERNELS_NAME "avx2"

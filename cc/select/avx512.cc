@@ -25,6 +25,14 @@ inline std::uint64_t Greater(__m512i a, __m512i b) {
   if constexpr (sizeof(T) == 8) return Widened(_mm512_cmpgt_epi64_mask(a, b));
 }
 
+// Without signs.
+template <class T>
+inline std::uint64_t AtMost(__m512i a, __m512i b) {
+  if constexpr (sizeof(T) == 2) return Widened(_mm512_cmple_epu16_mask(a, b));
+  if constexpr (sizeof(T) == 4) return Widened(_mm512_cmple_epu32_mask(a, b));
+  if constexpr (sizeof(T) == 8) return Widened(_mm512_cmple_epu64_mask(a, b));
+}
+
 // All ones where the value is negative. Zero-masked with a full mask: g++ 12 warns inside the plain forms.
 template <class T>
 inline __m512i SignOf(__m512i v) {
@@ -59,16 +67,17 @@ inline void Expand(std::uint64_t bits, std::uint8_t* bytes) {
 template <class T, bool kPlain>
 class Comparer {
  public:
-  explicit Comparer(const Range<T>& range)
-      : below_(Set1(static_cast<T>(range.lo - 1))),
-        hi_(Set1(range.hi)),
+  Comparer(const Range<T>& range, T mark)
+      : mark_(Set1(mark)),
+        lo_(Set1(range.lo)),
+        width_(Subtract<T>(Set1(range.hi), lo_)),
         infinity_(Set1(range.infinity)),
         signed_(Set1(range.order.by_value ? T{-1} : T{0})),
         reversed_(Set1(range.order.largest ? T{0} : T{-1})) {}
 
-  void operator()(const T* x, std::uint64_t* above, std::uint64_t* at_least) {
+  void operator()(const T* x, std::uint64_t* above, std::uint64_t* within) {
     constexpr int kInRegister = 64 / sizeof(T);
-    std::uint64_t high = 0, low = 0;
+    std::uint64_t high = 0, in = 0;
     for (int i = 0; i < 64; i += kInRegister) {
       const __m512i v = _mm512_loadu_si512(x + i);
       const __m512i magnitude = _mm512_and_si512(v, Set1(kMagnitude<T>));
@@ -77,18 +86,18 @@ class Comparer {
         const __m512i flip = _mm512_xor_si512(_mm512_and_si512(SignOf<T>(v), signed_), reversed_);
         key = Subtract<T>(_mm512_xor_si512(magnitude, flip), flip);
       }
-      high |= Greater<T>(key, hi_) << i;
-      low |= Greater<T>(key, below_) << i;
+      high |= Greater<T>(key, mark_) << i;
+      in |= AtMost<T>(Subtract<T>(key, lo_), width_) << i;
       most_ = Larger<T>(most_, magnitude);
     }
     *above = high;
-    *at_least = low;
+    *within = in;
   }
 
   bool nan() const { return Greater<T>(most_, infinity_) != 0; }
 
  private:
-  __m512i below_, hi_, infinity_, signed_, reversed_;
+  __m512i mark_, lo_, width_, infinity_, signed_, reversed_;
   __m512i most_ = _mm512_setzero_si512();
 };
 

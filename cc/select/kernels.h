@@ -53,7 +53,7 @@ struct Values {
 
 template <class T>
 struct Range {
-  T lo, hi;    // keys, both inclusive
+  T lo, hi;    // keys, both inclusive, lo <= hi
   T infinity;  // the magnitude of infinity
   Order order;
 };
@@ -79,8 +79,8 @@ struct List {
 
 template <class T>
 struct KernelsOf {
-  // selected = key > hi; what is in [lo, hi] is listed, ascending by position.
-  Counts (*partition)(const Values<T>& values, const Range<T>& range, Output selected, List<T> list);
+  // selected = key > mark, lo - 1 <= mark <= hi; what is in [lo, hi] is listed, ascending by position.
+  Counts (*partition)(const Values<T>& values, const Range<T>& range, T mark, Output selected, List<T> list);
   // selected = key > t, or key == t and fewer than `quota` such before it in this call. range.lo == range.hi == t.
   void (*mark)(const Values<T>& values, const Range<T>& range, Output selected, std::size_t quota);
   // bins[(key - lo) >> shift] += 1 for eligible keys in [lo, hi]; (hi - lo) >> shift is below kBins. True if there is a

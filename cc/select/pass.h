@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "cc/select/kernels.h"
@@ -25,9 +26,24 @@ struct Data {
     for (const Chunk<T>& chunk : chunks) size += chunk.values.size;
     const std::size_t useful = std::max<std::size_t>(1, chunks.size() / kChunksPerThread);
     threads = workers != 0 ? workers : static_cast<unsigned>(std::min<std::size_t>(threads::Size(), useful));
+    if (size <= kChunk) threads = 1;  // such a list is complete: two threads would leave gaps in its room
   }
 
   Range<T> Between(T lo, T hi) const { return {lo, hi, everything.infinity, everything.order}; }
+
+  // Calls body(worker, i) for every chunk. A thread takes a run of neighbours: what the processor fetches ahead is its
+  // own. Runs get shorter, so that threads end together.
+  template <class Body>
+  void ForEachChunk(Body body) const {
+    std::vector<std::size_t> ends;
+    for (std::size_t at = 0; at < chunks.size();) {
+      at += std::max<std::size_t>(1, (chunks.size() - at) / (2 * threads));
+      ends.push_back(at);
+    }
+    threads::ForEach(threads, ends.size(), [&](unsigned worker, std::size_t run) {
+      for (std::size_t i = run == 0 ? 0 : ends[run - 1]; i < ends[run]; ++i) body(worker, i);
+    });
+  }
 
   std::vector<Values<T>> Pieces() const {
     std::vector<Values<T>> pieces;
@@ -46,12 +62,13 @@ struct Data {
 // Values whose list is on the stack: a chunk is passed over in parts.
 inline constexpr std::size_t kPart = 4096;
 
+struct Segment {
+  std::size_t begin = 0;
+  std::size_t size = 0;
+};
+
 // What a pass found in a chunk, and which of the listed values are of each of its parts.
 struct Found {
-  struct Segment {
-    std::size_t begin = 0;
-    std::size_t size = 0;
-  };
   Counts counts;
   Segment parts[kChunk / kPart];
 };
@@ -61,11 +78,44 @@ template <class T>
 struct Passed {
   std::vector<Found> chunks;
   Counts total;
-  std::size_t room = 0;
   std::unique_ptr<T[]> values;
   std::unique_ptr<std::uint16_t[]> positions;
+  std::vector<Segment> stretches;  // of the values, without the gaps
 
-  bool Complete() const { return total.between <= room; }
+  bool Complete() const {
+    std::size_t listed = 0;
+    for (const Segment& stretch : stretches) listed += stretch.size;
+    return listed == total.between;
+  }
+};
+
+// Where one thread lists values: stretches of the room that are its own. If two threads wrote one line of the cache in
+// turn, that would take longer than all their work where their cores do not share a cache.
+class Lister {
+ public:
+  // Place for `count` values. Nothing if the room is used up.
+  std::optional<std::size_t> Take(std::size_t count, std::size_t step, std::size_t room,
+                                  std::atomic<std::size_t>* taken) {
+    if (stretches_.empty() || At() + count > end_) {
+      const std::size_t more = (std::max(step, count) + kLine - 1) / kLine * kLine, begin = taken->fetch_add(more);
+      if (stretches_.empty() || begin != end_) stretches_.push_back({begin, 0});
+      if (At() + count > room) return std::nullopt;
+      end_ = std::min(begin + more, room);
+    }
+    const std::size_t at = At();
+    stretches_.back().size += count;
+    return at;
+  }
+
+  const std::vector<Segment>& stretches() const { return stretches_; }
+
+ private:
+  static constexpr std::size_t kLine = 64;  // values in whole lines of the cache, whatever their width
+
+  std::size_t At() const { return stretches_.back().begin + stretches_.back().size; }
+
+  std::vector<Segment> stretches_;
+  std::size_t end_ = 0;  // of the last stretch with what it may still take
 };
 
 template <class T>
@@ -87,36 +137,47 @@ inline void Add(const Counts& part, Counts* total) {
   total->nan = total->nan || part.nan;
 }
 
-// Marks what is above `range` and lists what is inside, with or without the ends, until there are more than `room`.
+// Marks what is above `mark`, a key of `range`, and lists what is inside, with or without the ends, while there is room.
 template <class T>
-Passed<T> Pass(const Data<T>& data, const Range<T>& range, bool ends, std::size_t room) {
+Passed<T> Pass(const Data<T>& data, const Range<T>& range, T mark, bool ends, std::size_t room) {
+  constexpr std::size_t kStretches = 8;  // of a thread: what it leaves of the last one is not used
   Passed<T> passed;
   passed.chunks.resize(data.chunks.size());
-  passed.room = std::min(room, data.size);
+  room = std::min(room, data.size);
   // Not initialised: memory that no value comes to is never touched.
-  passed.values.reset(new T[passed.room]);
-  passed.positions.reset(new std::uint16_t[passed.room]);
-  std::atomic<std::size_t> listed{0};
-  threads::ForEach(data.threads, data.chunks.size(), [&](unsigned, std::size_t i) {
+  passed.values.reset(new T[room]);
+  passed.positions.reset(new std::uint16_t[room]);
+  std::vector<threads::Own<Lister>> listers(data.threads);
+  std::atomic<std::size_t> taken{0};
+  std::atomic<bool> full{room == 0};
+  data.ForEachChunk([&](unsigned worker, std::size_t i) {
     const Chunk<T>& chunk = data.chunks[i];
     T values[kPart + kSlack];
     std::uint16_t positions[kPart + kSlack];
-    bool fits = passed.room > 0 && listed.load() <= passed.room;
+    Found found;
+    bool fits = !full.load(std::memory_order_relaxed);
     for (std::size_t from = 0; from < chunk.values.size; from += kPart) {
       const Chunk<T> part = Part(chunk, from, std::min(kPart, chunk.values.size - from));
       const List<T> list{fits ? values : nullptr, positions, ends};
-      const Counts counts = Of<T>(data.kernels).partition(part.values, range, part.selected, list);
-      Add(counts, &passed.chunks[i].counts);
+      const Counts counts = Of<T>(data.kernels).partition(part.values, range, mark, part.selected, list);
+      Add(counts, &found.counts);
       if (!fits) continue;
-      const std::size_t begin = listed.fetch_add(counts.between);
-      fits = begin + counts.between <= passed.room;
-      if (!fits) continue;
-      std::copy(values, values + counts.between, passed.values.get() + begin);
-      std::copy(positions, positions + counts.between, passed.positions.get() + begin);
-      passed.chunks[i].parts[from / kPart] = {begin, counts.between};
+      const auto begin = listers[worker].value.Take(counts.between, room / (kStretches * data.threads), room, &taken);
+      if (!begin) {
+        fits = false;
+        full.store(true, std::memory_order_relaxed);
+        continue;
+      }
+      std::copy(values, values + counts.between, passed.values.get() + *begin);
+      std::copy(positions, positions + counts.between, passed.positions.get() + *begin);
+      found.parts[from / kPart] = {*begin, counts.between};
     }
+    passed.chunks[i] = found;
   });
   for (const Found& found : passed.chunks) Add(found.counts, &passed.total);
+  for (const auto& [lister] : listers) {
+    passed.stretches.insert(passed.stretches.end(), lister.stretches().begin(), lister.stretches().end());
+  }
   return passed;
 }
 
@@ -143,7 +204,7 @@ void MarkTies(const Data<T>& data, const std::vector<Found>& found, T hi, T thre
               const std::vector<std::size_t>& ties, std::size_t left) {
   const std::vector<std::size_t> quotas = Quotas(ties, left);
   const Range<T> range = data.Between(threshold, threshold);
-  threads::ForEach(data.threads, data.chunks.size(), [&](unsigned, std::size_t i) {
+  data.ForEachChunk([&](unsigned, std::size_t i) {
     const bool marked = found[i].counts.within == 0 || (threshold == hi && quotas[i] == 0);
     if (!marked) Of<T>(data.kernels).mark(data.chunks[i].values, range, data.chunks[i].selected, quotas[i]);
   });
@@ -152,7 +213,7 @@ void MarkTies(const Data<T>& data, const std::vector<Found>& found, T hi, T thre
 // Marks the keys above the threshold and, if there are `above` of them, the first left(above) that are equal to it.
 template <class T, class Left>
 void SelectAbove(const Data<T>& data, T threshold, Left left) {
-  const Passed<T> passed = Pass(data, data.Between(threshold, threshold), false, 0);
+  const Passed<T> passed = Pass(data, data.Between(threshold, threshold), threshold, false, 0);
   const auto ties = InChunks(passed.chunks, [](const Counts& counts) { return counts.at_hi; });
   MarkTies(data, passed.chunks, threshold, threshold, ties, left(passed.total.above));
 }

@@ -42,15 +42,16 @@ inline void Expand(std::uint64_t bits, std::uint8_t* bytes) {
 template <class T, bool kPlain>
 class Comparer {
  public:
-  explicit Comparer(const Range<T>& range)
-      : below_(static_cast<T>(range.lo - 1)),
+  Comparer(const Range<T>& range, T mark)
+      : mark_(mark),
+        lo_(range.lo),
         hi_(range.hi),
         infinity_(range.infinity),
         signed_(range.order.by_value ? T{-1} : T{0}),
         reversed_(range.order.largest ? T{0} : T{-1}) {}
 
-  void operator()(const T* x, std::uint64_t* above, std::uint64_t* at_least) {
-    std::uint8_t high[64], low[64];
+  void operator()(const T* x, std::uint64_t* above, std::uint64_t* within) {
+    std::uint8_t high[64], in[64];
     T largest = 0;
     for (int i = 0; i < 64; ++i) {
       const T magnitude = static_cast<T>(x[i] & kMagnitude<T>);
@@ -59,19 +60,19 @@ class Comparer {
         const T flip = static_cast<T>(((x[i] < 0 ? T{-1} : T{0}) & signed_) ^ reversed_);
         key = static_cast<T>((magnitude ^ flip) - flip);
       }
-      high[i] = key > hi_;
-      low[i] = key > below_;
+      high[i] = key > mark_;
+      in[i] = static_cast<std::uint8_t>((key >= lo_) & (key <= hi_));
       largest = magnitude > largest ? magnitude : largest;
     }
     nan_ |= largest > infinity_;
     *above = Pack(high);
-    *at_least = Pack(low);
+    *within = Pack(in);
   }
 
   bool nan() const { return nan_; }
 
  private:
-  T below_, hi_, infinity_, signed_, reversed_;
+  T mark_, lo_, hi_, infinity_, signed_, reversed_;
   bool nan_ = false;
 };
 

@@ -91,9 +91,9 @@ bool CountBins(const Kernels& kernels, const std::vector<Values<T>>& pieces, con
       counted = 0;
     }
   };
-  std::vector<Mine> all(workers);
+  std::vector<threads::Own<Mine>> all(workers);
   threads::ForEach(workers, pieces.size(), [&](unsigned worker, std::size_t i) {
-    Mine& mine = all[worker];
+    Mine& mine = all[worker].value;
     mine.narrow.resize(kBins, 0);
     mine.wide.resize(kBins, 0);
     if (mine.counted + pieces[i].size > kMost) mine.Flush();
@@ -101,7 +101,7 @@ bool CountBins(const Kernels& kernels, const std::vector<Values<T>>& pieces, con
     mine.nan |= Of<T>(kernels).histogram(pieces[i], range, shift, mine.narrow.data());
   });
   bool nan = false;
-  for (Mine& mine : all) {
+  for (auto& [mine] : all) {
     mine.Flush();
     nan |= mine.nan;
     for (std::size_t bin = 0; bin < mine.wide.size(); ++bin) (*bins)[bin] += mine.wide[bin];

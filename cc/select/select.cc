@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -31,7 +32,7 @@ std::size_t CountEligible(const Data<T>& data) {
   const auto open = [](const Array& array) { return array.eligible.data == nullptr; };
   if (std::all_of(data.arrays.begin(), data.arrays.end(), open)) return data.size;
   std::atomic<std::size_t> total{0};
-  threads::ForEach(data.threads, data.chunks.size(), [&](unsigned, std::size_t i) {
+  data.ForEachChunk([&](unsigned, std::size_t i) {
     total += data.kernels.count(data.chunks[i].values.eligible, data.chunks[i].values.size);
   });
   return total;
@@ -43,16 +44,21 @@ T KthListed(const Data<T>& data, const Passed<T>& passed, const Range<T>& range,
   constexpr std::size_t kFew = 4096;
   const std::size_t listed = passed.total.between;
   if (listed <= kFew) {
-    std::vector<T> keys(listed);
-    std::transform(passed.values.get(), passed.values.get() + listed, keys.begin(),
-                   [&](T x) { return KeyOf(x, range.order); });
+    std::vector<T> keys;
+    for (const Segment& stretch : passed.stretches) {
+      const T* values = passed.values.get() + stretch.begin;
+      std::transform(values, values + stretch.size, std::back_inserter(keys),
+                     [&](T x) { return KeyOf(x, range.order); });
+    }
     const auto place = keys.begin() + static_cast<std::ptrdiff_t>(rank) - 1;
     std::nth_element(keys.begin(), place, keys.end(), std::greater<T>());
     return *place;
   }
   std::vector<Values<T>> pieces;
-  for (std::size_t at = 0; at < listed; at += kChunk) {
-    pieces.push_back({passed.values.get() + at, {}, std::min(kChunk, listed - at)});
+  for (const Segment& stretch : passed.stretches) {
+    for (std::size_t at = 0; at < stretch.size; at += kChunk) {
+      pieces.push_back({passed.values.get() + stretch.begin + at, {}, std::min(kChunk, stretch.size - at)});
+    }
   }
   return Kth(data.kernels, pieces, range, rank, data.threads);
 }
@@ -67,9 +73,9 @@ template <class T>
 Ranked RankListed(const Data<T>& data, const Passed<T>& passed, T threshold) {
   Ranked ranked{std::vector<std::size_t>(passed.chunks.size(), 0), 0};
   std::atomic<std::size_t> larger{0};
-  threads::ForEach(data.threads, passed.chunks.size(), [&](unsigned, std::size_t i) {
+  data.ForEachChunk([&](unsigned, std::size_t i) {
     std::size_t above = 0, equal = 0;
-    for (const Found::Segment& part : passed.chunks[i].parts) {
+    for (const Segment& part : passed.chunks[i].parts) {
       for (std::size_t j = part.begin; j < part.begin + part.size; ++j) {
         const T key = KeyOf(passed.values[j], data.everything.order);
         above += key > threshold;
@@ -83,35 +89,32 @@ Ranked RankListed(const Data<T>& data, const Passed<T>& passed, T threshold) {
   return ranked;
 }
 
-// Of the listed values, marks those above the threshold and the first `left` that are equal to it.
+// Of the listed values, marks those above the threshold and the first `left` that are equal to it, where the pass marked
+// what is above `mark`.
 template <class T>
-void MarkListed(const Data<T>& data, const Passed<T>& passed, T threshold, const std::vector<std::size_t>& ties,
+void MarkListed(const Data<T>& data, const Passed<T>& passed, T mark, T threshold, const std::vector<std::size_t>& ties,
                 std::size_t left) {
-  constexpr std::size_t kAhead = 24;
   const std::vector<std::size_t> quotas = Quotas(ties, left);
   const std::uint16_t* positions = passed.positions.get();
-  threads::ForEach(data.threads, passed.chunks.size(), [&](unsigned, std::size_t i) {
+  data.ForEachChunk([&](unsigned, std::size_t i) {
     const Output& out = data.chunks[i].selected;
     const unsigned bits = out.packed ? 3 : 0;
-    std::size_t quota = quotas[i], from = 0;
-    for (const Found::Segment& part : passed.chunks[i].parts) {
-      const std::size_t end = part.begin + part.size;
-      for (std::size_t j = part.begin; j < end; ++j) {
-        if (j + kAhead < end) __builtin_prefetch(out.data + ((from + positions[j + kAhead]) >> bits), 1);
+    std::uint16_t wrong[kChunk];
+    std::size_t quota = quotas[i], from = 0, n = 0;
+    for (const Segment& part : passed.chunks[i].parts) {
+      for (std::size_t j = part.begin; j < part.begin + part.size; ++j) {
         const T key = KeyOf(passed.values[j], data.everything.order);
-        unsigned chosen = key > threshold;
-        if (key == threshold && quota > 0) {
-          chosen = 1;
-          --quota;
-        }
-        const std::size_t at = from + positions[j];
-        if (out.packed) {
-          out.data[at / 8] = static_cast<std::uint8_t>(out.data[at / 8] | chosen << (7 - at % 8));
-        } else {
-          out.data[at] = static_cast<std::uint8_t>(chosen);
-        }
+        const bool tie = key == threshold && quota > 0;
+        quota -= tie;
+        wrong[n] = static_cast<std::uint16_t>(from + positions[j]);
+        n += (key > mark) != (tie || key > threshold);
       }
       from += kPart;
+    }
+    for (std::size_t j = 0; j < n; ++j) __builtin_prefetch(out.data + (wrong[j] >> bits), 1);
+    for (std::size_t j = 0; j < n; ++j) {
+      std::uint8_t& byte = out.data[wrong[j] >> bits];
+      byte = static_cast<std::uint8_t>(byte ^ (out.packed ? 128U >> wrong[j] % 8 : 1U));
     }
   });
 }
@@ -130,22 +133,25 @@ template <class T>
 Outcome<T> Try(const Data<T>& data, const Bracket<T>& bracket, std::size_t k) {
   const T lo = bracket.lo, hi = bracket.hi;
   const Range<T> range = data.Between(lo, hi);
-  const Passed<T> passed = Pass(data, range, bracket.ends, hi <= lo ? 0 : Room<T>(data.size));
+  const Passed<T> passed = Pass(data, range, bracket.Mark(), bracket.ends, hi <= lo ? 0 : Room<T>(data.size));
   const Counts& total = passed.total;
   const auto made = [&](T threshold) { return Outcome<T>{true, threshold, range, 0}; };
   const auto missed = [&](T from, T to, std::size_t rank) {
     return Outcome<T>{false, std::nullopt, data.Between(from, to), rank};
   };
   if (total.nan) return {false, std::nullopt, range, 0, true};
-  if (k == total.above) return {true, std::nullopt, data.Between(static_cast<T>(hi + 1), data.everything.hi), k};
-  if (k < total.above) return missed(static_cast<T>(hi + 1), data.everything.hi, k);
+  if (k <= total.above) {
+    auto outcome = missed(static_cast<T>(hi + 1), data.everything.hi, k);
+    outcome.made = k == total.above && bracket.Mark() == hi;
+    return outcome;
+  }
   const std::size_t rank = k - total.above;  // inside the bracket, if there are so many
   if (rank > total.within) return missed(data.everything.lo, static_cast<T>(lo - 1), rank - total.within);
   if (bracket.ends) {
     if (!passed.Complete()) return missed(lo, hi, rank);
     const T threshold = KthListed(data, passed, range, rank);
     const Ranked ranked = RankListed(data, passed, threshold);
-    MarkListed(data, passed, threshold, ranked.ties, rank - ranked.larger);
+    MarkListed(data, passed, bracket.Mark(), threshold, ranked.ties, rank - ranked.larger);
     return made(threshold);
   }
   if (rank <= total.at_hi) {
@@ -174,11 +180,12 @@ Selection Select(const Data<T>& data, const Wanted& wanted) {
                                 ", the number of eligible values");
   }
   const Range<T>& all = data.everything;
+  const auto none = static_cast<T>(all.lo - 1);
   Outcome<T> outcome{false, std::nullopt, all, k};
   if (k == 0) {
     outcome = Try(data, Bracket<T>{all.hi, all.hi, false}, k);
   } else if (k == eligible) {
-    outcome = Try(data, Bracket<T>{all.lo, static_cast<T>(all.lo - 1), false}, k);  // everything is above
+    outcome = Try(data, Bracket<T>{none, none, false}, k);  // everything is above
   } else if (data.size <= kChunk) {
     outcome = Try(data, Bracket<T>{all.lo, all.hi, true}, k);
   } else {

@@ -9,12 +9,15 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <vector>
 
+#include "cc/select/guess.h"
+#include "cc/select/pass.h"
 #include "cc/test/formats.h"
 
 namespace {
@@ -119,7 +122,8 @@ void Check(const Case<T>& c, sel::Order order) {
       Views<T> views(c, packed);
       sel::Wanted wanted{k};
       wanted.threshold = packed;
-      if (n > 0 && threads == 3) wanted.near = value(k < n / 2 ? k + 1 : std::max<std::size_t>(k, 1));  // close to right, or right
+      // Close to right, or right.
+      if (n > 0 && threads == 3) wanted.near = value(k < n / 2 ? k + 1 : std::max<std::size_t>(k, 1));
       if (n > 0 && threads == 3 && k % 2 == 1) wanted.near = value(n - k / 2);  // somewhere
       const sel::Selection got = sel::TopK(views.arrays, c.format, order, wanted, Table(), threads);
       Expect(!got.nan && views.out == (packed ? expected_bits : expected), what);
@@ -143,16 +147,30 @@ void Check(const Case<T>& c, sel::Order order) {
   }
 }
 
-// The positions that the selection samples, so that inputs can be made to mislead it.
+// The lengths of arrays of n values in all: an empty one, a short one, the rest in pieces that start anywhere.
+std::vector<std::size_t> Lengths(std::size_t n) {
+  std::vector<std::size_t> lengths = {0};
+  for (std::size_t at = 0, length = 3; at < n; at += length, length = 1 + length * 7) {
+    lengths.push_back(std::min(n - at, length));
+  }
+  return lengths;
+}
+
+// Which of n values the selection samples, so that inputs can be made to mislead it: a sample of their positions.
 std::vector<bool> Sampled(std::size_t n) {
+  std::vector<std::int32_t> positions(n);
+  std::iota(positions.begin(), positions.end(), 0);
+  std::vector<sel::Array> arrays;
+  std::size_t at = 0;
+  for (const std::size_t length : Lengths(n)) {
+    arrays.push_back({positions.data() + at, {}, {}, length});
+    at += length;
+  }
+  const sel::Data<std::int32_t> data(arrays, std::numeric_limits<std::int32_t>::max() - 1, {}, Table(), 1);
+  const sel::Sample<std::int32_t> sample(data, sel::Stride(data));
   std::vector<bool> sampled(n, false);
-  const auto stride = std::max<std::size_t>(1, static_cast<std::size_t>(std::cbrt(static_cast<double>(n))));
-  for (std::uint64_t stretch = 0; stretch * stride < n; ++stretch) {
-    std::uint64_t x = stretch + 0x9E3779B97F4A7C15U;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
-    x = ((x ^ (x >> 31)) >> 32) * stride / (std::uint64_t{1} << 32) + stretch * stride;
-    if (x < n) sampled[x] = true;
+  for (std::size_t rank = 1; rank <= sample.size(); ++rank) {
+    sampled[static_cast<std::size_t>(sample.At(static_cast<double>(rank)))] = true;
   }
   return sampled;
 }
@@ -215,12 +233,11 @@ void CheckFormat(sel::Format format, T infinity, const std::string& name) {
       for (const unsigned kept_of_100 : {100U, 50U, 1U}) {
         if (kept_of_100 == 50 && n > 1000) continue;
         Case<T> c{name + " " + input.name + ", mask " + std::to_string(kept_of_100) + " %", format, {}, {}};
-        // An empty array, a short one, the rest in pieces that start anywhere.
-        c.values.emplace_back();
-        for (std::size_t at = 0, length = 3; at < n; at += length, length = 1 + length * 7) {
-          const std::size_t end = std::min(n, at + length);
-          c.values.emplace_back(flat.begin() + static_cast<std::ptrdiff_t>(at),
-                                flat.begin() + static_cast<std::ptrdiff_t>(end));
+        auto from = flat.begin();
+        for (const std::size_t length : Lengths(n)) {
+          const auto to = from + static_cast<std::ptrdiff_t>(length);
+          c.values.emplace_back(from, to);
+          from = to;
         }
         if (kept_of_100 < 100) {
           for (const auto& array : c.values) {

@@ -22,6 +22,12 @@ void SetSize(unsigned size);
 // exception of a body is thrown again here. Inside a body it runs on the thread that called it alone, as worker 0.
 void ForEach(unsigned workers, std::size_t items, const std::function<void(unsigned, std::size_t)>& body);
 
+// What one worker writes often, in lines of the cache of its own: a line that two write in turn travels between them.
+template <class T>
+struct alignas(128) Own {
+  T value{};
+};
+
 }  // namespace keras_lth::threads
 
 #endif  // KERAS_LTH_CC_THREADS_FOR_EACH_H_
