@@ -76,9 +76,8 @@ void RunSingles(const Sampling& sampling, const float* x, const float* dy, std::
     const Tiles tiles{std::min(strip, m - done), whole.full};
     const Packing xs{sampling.kernels, x + done * side.inputs, side.inputs, side.inputs, tiles, ins.data()};
     const Packing dys{sampling.kernels, dy + done * side.outputs, side.outputs, side.outputs, tiles, grads.data()};
-    phases.push_back({xs.Tasks() + dys.Tasks(), [xs, dys](std::int64_t task) {
-                        task < xs.Tasks() ? xs(task) : dys(task - xs.Tasks());
-                      }});
+    phases.push_back({xs.Tasks(), xs});
+    phases.push_back({dys.Tasks(), dys});
     for (std::int64_t t = 0; t < tiles.Count(); ++t) {
       const std::int64_t at = t * tiles.full, width = tiles.Width(t);
       const std::int64_t panels = std::max<std::int64_t>(1, (side.inputs * width + kPanelFloats - 1) / kPanelFloats);
@@ -112,9 +111,8 @@ void RunTiles(const Sampling& sampling, const float* x, const float* dy, std::in
     const Tiles tiles{std::min(strip, m - done), whole.full};
     const Packing xs{sampling.kernels, x + done * side.inputs, side.inputs, inputs, tiles, ins.data()};
     const Packing dys{sampling.kernels, dy + done * side.outputs, side.outputs, outputs, tiles, grads.data()};
-    phases.push_back({xs.Tasks() + dys.Tasks(), [xs, dys](std::int64_t task) {
-                        task < xs.Tasks() ? xs(task) : dys(task - xs.Tasks());
-                      }});
+    phases.push_back({xs.Tasks(), xs});
+    phases.push_back({dys.Tasks(), dys});
     phases.push_back({sampling.Parts(), [&, tiles, done](std::int64_t part) {
                         for (std::int64_t t = 0; t < tiles.Count(); ++t) {
                           const std::int64_t at = t * tiles.full;
