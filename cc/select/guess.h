@@ -12,7 +12,7 @@
 #include "cc/select/kernels.h"
 #include "cc/select/pass.h"
 #include "cc/select/rank.h"
-#include "cc/threads/for_each.h"
+#include "cc/threads/shares.h"
 
 namespace keras_lth::select {
 

@@ -14,6 +14,7 @@
 #include "cc/select/rank.h"
 #include "cc/select/select.h"
 #include "cc/threads/for_each.h"
+#include "cc/threads/shares.h"
 
 namespace keras_lth::select {
 
@@ -31,18 +32,10 @@ struct Data {
 
   Range<T> Between(T lo, T hi) const { return {lo, hi, everything.infinity, everything.order}; }
 
-  // Calls body(worker, i) for every chunk. A thread takes a run of neighbours: what the processor fetches ahead is its
-  // own. Runs get shorter, so that threads end together.
+  // Calls body(worker, i) for every chunk.
   template <class Body>
   void ForEachChunk(Body body) const {
-    std::vector<std::size_t> ends;
-    for (std::size_t at = 0; at < chunks.size();) {
-      at += std::max<std::size_t>(1, (chunks.size() - at) / (2 * threads));
-      ends.push_back(at);
-    }
-    threads::ForEach(threads, ends.size(), [&](unsigned worker, std::size_t run) {
-      for (std::size_t i = run == 0 ? 0 : ends[run - 1]; i < ends[run]; ++i) body(worker, i);
-    });
+    threads::ForEach(threads, chunks.size(), body);
   }
 
   std::vector<Values<T>> Pieces() const {

@@ -12,6 +12,7 @@
 #include "cc/select/kernels.h"
 #include "cc/select/select.h"
 #include "cc/threads/for_each.h"
+#include "cc/threads/shares.h"
 
 namespace keras_lth::select {
 

@@ -1,5 +1,5 @@
-// Selection by a bracket of keys that holds the threshold almost surely. One pass marks everything above it and lists
-// the few values inside, and the threshold is found among those. When the bracket missed, or holds too many values,
+// Selection by a bracket of keys that holds the threshold almost surely. One pass marks what is above its middle and
+// lists the few values inside, and the threshold is found among those. When the bracket missed, or holds too many values,
 // histograms of the whole data find the threshold exactly.
 #include "cc/select/select.h"
 

@@ -11,6 +11,8 @@
 #include <string>
 #include <thread>
 
+#include "cc/threads/shares.h"
+
 #if defined(__linux__)
 #include <sched.h>
 #endif
@@ -25,15 +27,14 @@ namespace {
 constexpr unsigned kMost = 1024;
 
 struct Job {
-  Job(const std::function<void(unsigned, std::size_t)>& function, std::size_t count, unsigned helpers)
-      : body(function), items(count), open(helpers) {}
+  Job(const std::function<void(unsigned, std::size_t)>& function, std::size_t items, unsigned helpers)
+      : body(function), shares(items, helpers + std::size_t{1}), open(helpers) {}
 
   const std::function<void(unsigned, std::size_t)>& body;
-  const std::size_t items;
+  Shares shares;
   unsigned open;             // helpers that may still join
   unsigned next_worker = 1;  // 0 is the caller
   unsigned active = 0;       // helpers at work
-  std::atomic<std::size_t> next{0};
   std::exception_ptr failure;
   std::condition_variable idle;
 };
@@ -99,13 +100,11 @@ class Pool {
   void Work(Job* job, unsigned worker) {
     const Inside mark;
     try {
-      for (std::size_t item = job->next.fetch_add(1); item < job->items; item = job->next.fetch_add(1)) {
-        job->body(worker, item);
-      }
+      job->shares.Take(worker, [&](std::size_t item) { job->body(worker, item); });
     } catch (...) {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (!job->failure) job->failure = std::current_exception();
-      job->next.store(job->items);
+      job->shares.Stop();
     }
   }
 
