@@ -130,7 +130,7 @@ inline void Add(const Counts& part, Counts* total) {
   total->nan = total->nan || part.nan;
 }
 
-// Marks what is above `mark`, a key of `range`, and lists what is inside, with or without the ends, while there is room.
+// Marks what is above `mark`, a key of `range`. Lists what is inside, with or without the ends, while there is room.
 template <class T>
 Passed<T> Pass(const Data<T>& data, const Range<T>& range, T mark, bool ends, std::size_t room) {
   constexpr std::size_t kStretches = 8;  // of a thread: what it leaves of the last one is not used

@@ -1,5 +1,5 @@
 // Selection by a bracket of keys that holds the threshold almost surely. One pass marks what is above its middle and
-// lists the few values inside, and the threshold is found among those. When the bracket missed, or holds too many values,
+// lists the few values inside; the threshold is found among those. When the bracket missed, or holds too many values,
 // histograms of the whole data find the threshold exactly.
 #include "cc/select/select.h"
 
@@ -89,8 +89,8 @@ Ranked RankListed(const Data<T>& data, const Passed<T>& passed, T threshold) {
   return ranked;
 }
 
-// Of the listed values, marks those above the threshold and the first `left` that are equal to it, where the pass marked
-// what is above `mark`.
+// Of the listed values, marks those above the threshold and the first `left` that are equal to it; the pass marked those
+// above `mark`.
 template <class T>
 void MarkListed(const Data<T>& data, const Passed<T>& passed, T mark, T threshold, const std::vector<std::size_t>& ties,
                 std::size_t left) {

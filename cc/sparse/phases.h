@@ -14,7 +14,7 @@ struct Phase {
 };
 
 // Runs every task of a phase once, in any order, on at most `threads` threads, before the first one of the next phase.
-// A thread begins with its share, the same part of every phase: neighbours that read what it wrote in the phase before.
+// A thread begins with the same part of every phase, so it mostly reads what it wrote in the phase before.
 // The first exception of a body is thrown again here, after the tasks at work have ended.
 void RunPhases(unsigned threads, const std::vector<Phase>& phases);
 

@@ -19,8 +19,8 @@ void SetSize(unsigned size);
 
 // Calls `body(worker, item)` once for every item in [0, items), on at most `workers` threads, the caller among them;
 // 0 means Size(). `worker` is below max(1, workers), or below Size(). Neighbours stay with one worker as far as all end
-// together (shares.h); otherwise the order of items is not defined. The first
-// exception of a body is thrown again here. Inside a body it runs on the thread that called it alone, as worker 0.
+// together (shares.h); otherwise the order of items is not defined. The first exception of a body is thrown again here.
+// Inside a body it runs on the thread that called it alone, as worker 0.
 void ForEach(unsigned workers, std::size_t items, const std::function<void(unsigned, std::size_t)>& body);
 
 }  // namespace keras_lth::threads

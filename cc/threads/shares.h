@@ -14,9 +14,9 @@ struct alignas(128) Own {
   T value{};
 };
 
-// A worker begins with its own share and ends with what is left of the others'. Neighbours stay with one worker, so what
-// the processor fetches ahead is its own, and hardly ever do two draw from one counter: where cores share no last-level
-// cache, both cost more than the work of an item.
+// A worker begins with its own share and ends with what is left of the others'. Neighbours stay with one worker, so
+// what the processor fetches ahead is its own, and hardly ever do two draw from one counter: both cost much where cores
+// share no last-level cache.
 class Shares {
  public:
   Shares(std::size_t items, std::size_t workers) : items_(items), next_(workers) {
