@@ -92,8 +92,8 @@ Ranked RankListed(const Data<T>& data, const Passed<T>& passed, T threshold) {
 // Of the listed values, marks those above the threshold and the first `left` that are equal to it; the pass marked those
 // above `mark`.
 template <class T>
-void MarkListed(const Data<T>& data, const Passed<T>& passed, T mark, T threshold, const std::vector<std::size_t>& ties,
-                std::size_t left) {
+void MarkListed(const Data<T>& data, const Passed<T>& passed, T mark, T threshold,
+                const std::vector<std::size_t>& ties, std::size_t left) {
   const std::vector<std::size_t> quotas = Quotas(ties, left);
   const std::uint16_t* positions = passed.positions.get();
   data.ForEachChunk([&](unsigned, std::size_t i) {
