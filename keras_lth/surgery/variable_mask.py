@@ -40,7 +40,8 @@ class VariableMask(keras.constraints.Constraint):
     def keep(self, value: Any) -> tf.Tensor:
         """``value`` where the mask is True, else 0. Never a product: infinity times 0 is NaN."""
         value = tf.convert_to_tensor(value)
-        return tf.raw_ops.Select(condition=self.mask, x=value, y=tf.zeros(value.shape, value.dtype))
+        # The mask's shape, not the value's: a gradient summed over positions of unknown number has no static shape.
+        return tf.raw_ops.Select(condition=self.mask, x=value, y=tf.zeros(self.mask.shape, value.dtype))
 
     def gradient(self, gradient: Any) -> Any:
         """The gradient with its pruned entries 0; of an embedding, the rows that it has."""
