@@ -76,7 +76,7 @@ class Evaluator:
 
     def __enter__(self) -> Evaluator:
         # Values of the model itself, in its own dtypes: what __exit__ puts back.
-        self._own = {path: np.array(v._value.numpy()) for path, v in surgery.variables(self.model).items()}
+        self._own = {path: np.array(v.numpy()) for path, v in surgery.variables(self.model).items()}
         if self._train is not None:
             self._reestimation = Reestimation(self.model)
         return self

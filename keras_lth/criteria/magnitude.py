@@ -23,4 +23,4 @@ class Magnitude:
         from keras_lth.surgery import prunable
 
         weights = prunable(model, include=self.include, exclude=self.exclude)
-        return {path: np.abs(np.asarray(variable.value)) for path, variable in weights.items()}
+        return {path: np.abs(variable.numpy()) for path, variable in weights.items()}

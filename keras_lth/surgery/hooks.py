@@ -1,132 +1,81 @@
-"""Per-instance overrides of a masked model: what ``fit``, ``evaluate``, ``predict`` and ``save`` do first."""
+"""Per-instance overrides of models with masked weights: what ``fit``, ``evaluate`` and ``predict`` do first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 
-from keras_lth.surgery.optimizers import hook, leaves, optimizers_of, refuse_coupling, reset_pruned, trust, unhook
-from keras_lth.surgery.paths import Entry
+from keras_lth.surgery.gradients import teach_optimizers
+from keras_lth.surgery.holders import models_with, trace_again
+from keras_lth.surgery.optimizers import leaves, optimizers_of, refuse_coupling
+from keras_lth.surgery.overrides import Override
+from keras_lth.surgery.paths import Entry, entries
 from keras_lth.surgery.roles import refuse_replaced_weights, replaced
-from keras_lth.surgery.variable_mask import heal, mask_of
+from keras_lth.surgery.variable_mask import mask_of, settle
 
-__all__ = ["ModelHooks", "hooks_of", "install", "own_loop", "remove", "retrace"]
+__all__ = ["ModelHooks", "follow", "hooks_of", "own_loop", "retrace"]
 
 _ATTRIBUTE = "_keras_lth_hooks"
 _OWN_LOOP = "_keras_lth_own_loop"
-_MANY_STEPS = 8
 
 
 class ModelHooks:
-    """What one masked model carries: the weights it masks and the functions it overrides."""
+    """What one model with masked weights carries: those weights and the functions it overrides."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
-        self.masked: dict[str, Entry] = {}
+        self.masked: list[Entry] = []
         self.warned_unknown = False
-        self.previous: dict[str, Any] = {}
-        for name, before in (
-            ("make_train_function", self.before_training),
-            ("make_test_function", self.before_evaluation),
-            ("make_predict_function", self.before_evaluation),
-            ("save", self.heal),
-            ("save_weights", self.heal),
-            ("export", self.heal),
-        ):
-            if hasattr(model, name):
-                self.previous[name] = vars(model).get(name)
-                vars(model)[name] = _Before(before, getattr(model, name))
-        making = vars(model)["make_train_function"]
-        vars(model)["make_train_function"] = _Before(lambda: None, making, self.after_making)
+        before = {
+            "make_train_function": self.before_training,
+            "make_test_function": self.before_evaluation,
+            "make_predict_function": self.before_evaluation,
+        }
+        self.overrides = [Override(model, name, _first(act)) for name, act in before.items() if hasattr(model, name)]
 
     def before_training(self) -> None:
         """Runs at every ``fit`` and ``train_on_batch``, so it sees the optimizer of a later ``compile``."""
-        refuse_replaced_weights(self.masked.values())
+        refuse_replaced_weights(self.masked)
         if not vars(self.model).get(_OWN_LOOP):
             refuse_impossible_cells(self.model)
-        variables = [entry.variable for entry in self.masked.values()]
         for optimizer in optimizers_of(self.model):
-            refuse_coupling(optimizer, variables)
-            hook(optimizer)
-            if self.heals_per_execution():
-                reset_pruned(optimizer, variables)
-        self.heal()
-
-    def heals_per_execution(self) -> bool:
-        """With many steps in an execution, healing before each is cheaper than a constraint in every step."""
-        return getattr(self.model, "compiled", False) and self.model.steps_per_execution >= _MANY_STEPS
-
-    def after_making(self) -> None:
-        """Heal before an execution instead of in every step, where the optimizer keeps zeros by itself."""
-        function = self.model.train_function
-        if function is not None and not isinstance(function, _Healed):
-            vars(self.model)["train_function"] = _Healed(self, function)
+            refuse_coupling(optimizer, [entry.variable for entry in self.masked])
+        # A class of optimizers may have been defined since.
+        teach_optimizers()
+        self.settle()
 
     def before_evaluation(self) -> None:
         """Runs at every ``evaluate`` and ``predict``; quantised weights may run, they are 0 where they were pruned."""
-        lora = [e for e in self.masked.values() if getattr(e.layer, "lora_enabled", False)]
-        refuse_replaced_weights(lora)
-        self.heal()
+        refuse_replaced_weights(entry for entry in self.masked if getattr(entry.layer, "lora_enabled", False))
+        self.settle()
 
-    def heal(self) -> None:
-        """Set pruned weights to 0, whatever was assigned since."""
-        for entry in self.masked.values():
-            if replaced(entry.layer) is None and mask_of(entry.variable) is not None:
-                heal(entry.variable)
+    def settle(self) -> None:
+        """See that pruned weights are 0: a value may have come past `assign`."""
+        for entry in self.masked:
+            if replaced(entry.layer) is None:
+                settle(entry.variable, entry.path)
 
     def remove(self) -> None:
         """Give the model its own functions back."""
-        for name, previous in self.previous.items():
-            del vars(self.model)[name]
-            if previous is not None:
-                vars(self.model)[name] = previous
-        for optimizer in optimizers_of(self.model):
-            unhook(optimizer)
+        for override in self.overrides:
+            override.undo()
+        vars(self.model).pop(_ATTRIBUTE)
 
 
-class _Before:
-    """Runs ``before()``, then the function it replaces."""
+def _first(act: Callable[[], None]) -> Callable[[Any], Any]:
+    """Wraps a function so that ``act()`` comes first."""
 
-    def __init__(
-        self, before: Callable[[], None], function: Callable[..., Any], after: Callable[[], None] | None = None
-    ) -> None:
-        self.before = before
-        self.function = function
-        self.after = after
+    def wrap(function: Any) -> Any:
+        def acting(*args: Any, **kwargs: Any) -> Any:
+            act()
+            return function(*args, **kwargs)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.before()
-        result = self.function(*args, **kwargs)
-        if self.after is not None:
-            self.after()
-        return result
+        return acting
 
-
-class _Healed:
-    """A training function that first heals weights which were assigned from outside since."""
-
-    def __init__(self, hooks: ModelHooks, function: Callable[..., Any]) -> None:
-        self.hooks = hooks
-        self.function = function
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.hooks.heals_per_execution():
-            return self.function(*args, **kwargs)
-        for entry in self.hooks.masked.values():
-            mask = mask_of(entry.variable)
-            if mask is not None and mask.touched:
-                heal(entry.variable)
-        optimizers = optimizers_of(self.hooks.model)
-        for optimizer in optimizers:
-            trust(optimizer, True)
-        try:
-            return self.function(*args, **kwargs)
-        finally:
-            for optimizer in optimizers:
-                trust(optimizer, False)
+    return wrap
 
 
 def hooks_of(model: keras.Model) -> ModelHooks | None:
@@ -134,20 +83,20 @@ def hooks_of(model: keras.Model) -> ModelHooks | None:
     return vars(model).get(_ATTRIBUTE)
 
 
-def install(model: keras.Model) -> ModelHooks:
-    """The overrides of ``model``, put there if needed."""
-    hooks = hooks_of(model)
-    if hooks is None:
-        # Through __dict__: a tracked attribute would be saved with the model, or refused by a locked layer.
-        hooks = vars(model)[_ATTRIBUTE] = ModelHooks(model)
-    return hooks
-
-
-def remove(model: keras.Model) -> None:
-    """Undo `install`."""
-    hooks = vars(model).pop(_ATTRIBUTE, None)
-    if hooks is not None:
-        hooks.remove()
+def follow(variables: Iterable[keras.Variable]) -> None:
+    """After ``variables`` were masked or unmasked: every model that holds one knows, every step is traced again."""
+    variables = list(variables)
+    teach_optimizers()
+    for model in models_with(variables):
+        masked = [entry for entry in entries(model) if mask_of(entry.variable) is not None]
+        hooks = hooks_of(model)
+        if masked and hooks is None:
+            hooks = vars(model)[_ATTRIBUTE] = ModelHooks(model)
+        if hooks is not None:
+            hooks.masked = masked
+            if not masked:
+                hooks.remove()
+    trace_again(variables)
 
 
 @contextmanager
@@ -162,7 +111,7 @@ def own_loop(model: keras.Model) -> Iterator[None]:
 
 
 def retrace(model: keras.Model) -> None:
-    """Trace the training step anew at its next use, also in the middle of a ``fit``."""
+    """Trace the training step again at its next use, also in the middle of a ``fit``."""
     if getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_lth.masks import Masks, align
-from keras_lth.surgery.hooks import hooks_of, install, remove, retrace
+from keras_lth.surgery.hooks import follow, hooks_of
 from keras_lth.surgery.optimizers import optimizers_of, refuse_coupling, reset_pruned
 from keras_lth.surgery.paths import entries
 from keras_lth.surgery.roles import prunable, refuse_replaced_weights, unknown_layers
@@ -38,21 +38,20 @@ def mask(model: keras.Model, masks: Mapping[str, Any]) -> Masks:
     for optimizer in optimizers_of(model):
         refuse_coupling(optimizer, targets)
 
-    traced_without = hooks_of(model) is None or any(mask_of(variable) is None for variable in targets)
     strategy = model.distribute_strategy
+    new = [variable for variable in targets if mask_of(variable) is None]
     for path, entry in chosen.items():
         held = mask_of(entry.variable) or attach(entry.variable, strategy)
         held.assign(arrays[path])
         heal(entry.variable)
     for optimizer in optimizers_of(model):
         reset_pruned(optimizer, targets)
-    hooks = install(model)
-    hooks.masked.update(chosen)
-    if traced_without:
-        retrace(model)
+    if new or hooks_of(model) is None:
+        follow(targets)
 
     unknown = unknown_layers(model)
-    if unknown and not hooks.warned_unknown:
+    hooks = hooks_of(model)
+    if unknown and hooks is not None and not hooks.warned_unknown:
         hooks.warned_unknown = True
         warnings.warn(
             f"layers of unknown kind stay dense unless include= names their weights: {dict(unknown)}", stacklevel=2
@@ -64,13 +63,15 @@ def mask(model: keras.Model, masks: Mapping[str, Any]) -> Masks:
 
 
 def unmask(model: keras.Model) -> None:
-    """Give back the plain model: constraints and functions as before. Pruned weights stay 0 until trained."""
+    """Give back the plain model: constraints and functions as before. Pruned weights stay 0 until trained.
+
+    Every other model that holds the weights trains them dense again too.
+    """
     masked = [entry.variable for entry in entries(model) if mask_of(entry.variable) is not None]
     for variable in masked:
         detach(variable)
-    remove(model)
     if masked:
-        retrace(model)
+        follow(masked)
 
 
 def masks_of(model: keras.Model) -> Masks:

@@ -1,4 +1,4 @@
-"""A live Keras optimizer: its slots, the hook that masks gradients, and optimizers that cannot be masked."""
+"""A live Keras optimizer: its slots, what a fresh one has in them, and optimizers that cannot be masked."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lth.surgery.variable_mask import heal, mask_of
+from keras_lth.surgery.variable_mask import mask_of
 
 __all__ = [
     "COPY",
     "EMA",
     "fresh_fill",
-    "hook",
     "leaves",
     "optimizers_of",
     "refuse_coupling",
     "reset_pruned",
     "scalars",
     "slots",
-    "trust",
-    "unhook",
 ]
 
 COPY = "copy of the weight"
@@ -34,7 +31,6 @@ EMA = "_model_variables_moving_average"
 # orthogonalises a whole weight. Lamb is not here: its norms over a weight do not see entries that are 0 in the
 # weight, the gradient and the slots.
 _COUPLING = ("Adafactor", "Muon")
-_KEEPING = ("SGD", "Adam", "AdamW", "RMSprop", "Lion", "Nadam", "Adagrad", "Adadelta", "Adamax")
 
 
 def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
@@ -160,104 +156,3 @@ def refuse_coupling(optimizer: keras.optimizers.Optimizer, variables: Sequence[k
                 "on the others: train masked models with SGD, Adam, AdamW, RMSprop, Lion, Nadam, Adagrad or another "
                 "optimizer that works entry by entry"
             )
-
-
-class _Apply:
-    """Replaces ``optimizer.apply`` on one instance: gradients are masked before the optimizer sees them.
-
-    Clipping by norm comes first inside ``apply``, so masking later would clip by the norm of absent weights.
-    """
-
-    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
-        self.optimizer = optimizer
-        self.previous = optimizer.apply
-        # Set while the training step of a hooked model runs: it has healed its weights just before.
-        self.healed = False
-
-    def __call__(self, grads: Sequence[Any], trainable_variables: Iterable[keras.Variable] | None = None) -> Any:
-        given = None if trainable_variables is None else list(trainable_variables)
-        weights = list(self.optimizer._trainable_variables) if given is None else given
-        masked = [weight for weight in weights if mask_of(weight) is not None]
-        if masked and not self.optimizer.built:
-            self.optimizer.build(weights)
-        refuse_coupling(self.optimizer, masked)
-        if len(grads) == len(weights):
-            grads = [_masked(gradient, weight) for gradient, weight in zip(grads, weights, strict=True)]
-        if not self.healed or not _keeps_zeros(self.optimizer):
-            return self.previous(grads, given)
-        constraints = [(weight, weight.constraint) for weight in masked if weight.constraint.user is None]
-        for weight, _ in constraints:
-            weight.constraint = None
-        try:
-            return self.previous(grads, given)
-        finally:
-            for weight, constraint in constraints:
-                weight.constraint = constraint
-
-
-class _Finalize:
-    """Replaces ``optimizer.finalize_variable_values``: averages that ``fit`` swaps in at its end are masked too."""
-
-    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
-        self.previous = optimizer.finalize_variable_values
-
-    def __call__(self, var_list: Sequence[keras.Variable]) -> None:
-        self.previous(var_list)
-        for variable in var_list:
-            heal(variable)
-
-
-class _Load:
-    """Replaces ``optimizer.load_own_variables``: slots that come from a dense model's file are reset where pruned."""
-
-    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
-        self.optimizer = optimizer
-        self.previous = optimizer.load_own_variables
-
-    def __call__(self, store: Any) -> None:
-        self.previous(store)
-        reset_pruned(self.optimizer, self.optimizer._trainable_variables)
-
-
-_HOOKS: dict[str, Any] = {"apply": _Apply, "finalize_variable_values": _Finalize, "load_own_variables": _Load}
-
-
-def hook(optimizer: keras.optimizers.Optimizer) -> None:
-    """Make ``optimizer`` mask gradients. Masks are looked up on the variables, so one hook serves every model."""
-    for name, kind in _HOOKS.items():
-        if not isinstance(vars(optimizer).get(name), kind):
-            # Through __dict__: the attribute tracking of Keras and TensorFlow must not see it.
-            vars(optimizer)[name] = kind(optimizer)
-
-
-def trust(optimizer: keras.optimizers.Optimizer, healed: bool) -> None:
-    """Tell the hook of ``optimizer`` whether its pruned weights are known to be 0 when a step begins."""
-    held = vars(optimizer).get("apply")
-    if isinstance(held, _Apply):
-        held.healed = healed
-
-
-def unhook(optimizer: keras.optimizers.Optimizer) -> None:
-    """Undo `hook`."""
-    for name, kind in _HOOKS.items():
-        current = vars(optimizer).get(name)
-        if isinstance(current, kind):
-            del vars(optimizer)[name]
-            if current.previous != getattr(optimizer, name):
-                vars(optimizer)[name] = current.previous
-
-
-def _keeps_zeros(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether a weight of 0 with gradient 0 and fresh slots provably stays 0, so that no constraint is needed.
-
-    Not with averages (they are assigned), nor with norms (one infinite gradient makes all of them NaN), nor on several
-    replicas (their threads would take each other's constraints away).
-    """
-    exact = type(optimizer).__name__ in _KEEPING and type(optimizer).__module__.split(".")[0] == "keras"
-    settings = (optimizer.use_ema, optimizer.clipnorm, optimizer.global_clipnorm)
-    return exact and not any(settings) and optimizer._distribution_strategy.num_replicas_in_sync == 1
-
-
-def _masked(gradient: Any, weight: Any) -> Any:
-    mask = mask_of(weight)
-    return gradient if mask is None or gradient is None else mask.gradient(gradient)

@@ -73,7 +73,7 @@ def sparsity(model: keras.Model) -> Sparsity:
         held = mask_of(entry.variable)
         if held is None and not has_role(entry):
             continue
-        value = np.asarray(entry.variable._value.numpy())
+        value = np.asarray(entry.variable.numpy())
         remaining = int(held.numpy().sum()) if held is not None else value.size
         rows.append(Row(entry.path, value.size, remaining, int(np.count_nonzero(value))))
     masked = {row.path for row in rows}

@@ -207,4 +207,4 @@ def _shapes(found: list[Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _numpy(variable: keras.Variable) -> np.ndarray:
-    return np.array(variable._value.numpy())
+    return np.array(variable.numpy())

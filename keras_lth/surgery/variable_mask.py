@@ -1,11 +1,16 @@
-"""The mask of one variable.
+"""The mask of one variable, and what keeps it: whoever holds the variable holds the mask.
 
-It belongs to the variable: a boolean ``tf.Variable`` beside it, held by the variable's constraint. It is neither a
-Keras nor an optimizer variable, so it changes no variable count and no checkpoint.
+A masked variable becomes of a subclass of its own class. What is assigned to it is 0 where the mask is off, whoever
+assigns it: a step, a file, an average, a callback. Its constraint, which Keras' optimizers apply last in a step, does
+the same to what an optimizer wrote past `assign`. The mask is a boolean ``tf.Variable``, neither a Keras nor an
+optimizer variable, so it changes no variable count and no checkpoint.
 """
 
 from __future__ import annotations
 
+import functools
+import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,16 +20,15 @@ import tensorflow as tf
 
 __all__ = ["VariableMask", "attach", "detach", "heal", "mask_of"]
 
+_ATTRIBUTE = "_keras_lth_mask"
+
 
 class VariableMask(keras.constraints.Constraint):
-    """Constraint of a masked variable: the user's own constraint, then 0 where the mask is False.
-
-    Keras optimizers apply constraints last in a step, so pruned weights are 0 after it under any of them.
-    """
+    """Constraint of a masked variable: the user's own constraint, then 0 where the mask is False."""
 
     def __init__(self, variable: keras.Variable, strategy: tf.distribute.Strategy) -> None:
         self.user: Callable[[Any], Any] | None = variable.constraint
-        self.touched = True
+        self._kept: Callable[[], Any] = lambda: None
         with tf.init_scope(), strategy.scope(), strategy.extended.colocate_vars_with(variable._value):
             self.mask = tf.Variable(
                 tf.ones(tuple(variable.shape), tf.bool),
@@ -40,8 +44,13 @@ class VariableMask(keras.constraints.Constraint):
     def keep(self, value: Any) -> tf.Tensor:
         """``value`` where the mask is True, else 0. Never a product: infinity times 0 is NaN."""
         value = tf.convert_to_tensor(value)
+        if self._kept() is value:
+            return value
         # The mask's shape, not the value's: a gradient summed over positions of unknown number has no static shape.
-        return tf.raw_ops.Select(condition=self.mask, x=value, y=tf.zeros(self.mask.shape, value.dtype))
+        kept = tf.raw_ops.Select(condition=self.mask, x=value, y=tf.zeros(self.mask.shape, value.dtype))
+        # The constraint's result comes back to `assign`, and a wrapped optimizer's gradient to the inner one.
+        self._kept = weakref.ref(kept)
+        return kept
 
     def gradient(self, gradient: Any) -> Any:
         """The gradient with its pruned entries 0; of an embedding, the rows that it has."""
@@ -51,18 +60,9 @@ class VariableMask(keras.constraints.Constraint):
             return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
         return self.keep(gradient)
 
-    def watch(self, variable: keras.Variable) -> None:
-        """Notice values assigned from outside, so that a step need not look for them (`hooks`)."""
-        assign = variable.assign
-
-        def watched(value: Any) -> Any:
-            self.touched = True
-            return assign(value)
-
-        vars(variable)["assign"] = watched
-
     def assign(self, mask: np.ndarray) -> None:
         """Set the mask to a boolean array of the variable's shape."""
+        self._kept = lambda: None
         self.mask.assign(mask)
 
     def numpy(self) -> np.ndarray:
@@ -70,31 +70,124 @@ class VariableMask(keras.constraints.Constraint):
         return np.asarray(self.mask.numpy(), bool)
 
 
-def mask_of(variable: keras.Variable) -> VariableMask | None:
-    """The mask of ``variable``, or None. A plain ``tf.Variable`` has none."""
-    constraint = getattr(variable, "constraint", None)
-    return constraint if isinstance(constraint, VariableMask) else None
+class _Masked:
+    """What a masked variable does otherwise than its class: mixed in by `attach`, taken out by `detach`."""
+
+    _value: Any
+
+    @property
+    def constraint(self) -> Any:
+        """The mask; a constraint that a user sets later acts inside it."""
+        return vars(self)[_ATTRIBUTE]
+
+    @constraint.setter
+    def constraint(self, constraint: Any) -> None:
+        _class_of(self).constraint.fset(self, constraint)
+        vars(self)[_ATTRIBUTE].user = constraint
+
+    def assign(self, value: Any) -> Any:
+        """Assign ``value`` with its pruned entries 0."""
+        given: Any = self
+        tensor = given._convert_to_tensor(value, dtype=given._dtype)
+        if tensor.shape.is_compatible_with(given.shape):
+            tensor = vars(self)[_ATTRIBUTE].keep(tensor)
+        base: Any = super()
+        return base.assign(tensor)
+
+    def numpy(self) -> np.ndarray:
+        """The value; pruned entries are 0, whatever wrote them."""
+        _see(self)
+        base: Any = super()
+        return base.numpy()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        _see(self)
+        base: Any = super()
+        return np.array(base.__array__(dtype), copy=copy)
+
+    def _export_to_saved_model_graph(self, *args: Any, **kwargs: Any) -> Any:
+        _see(self)
+        base: Any = super()
+        return base._export_to_saved_model_graph(*args, **kwargs)
+
+    def _serialize_to_tensors(self) -> Any:
+        _see(self)
+        base: Any = super()
+        return base._serialize_to_tensors()
+
+
+@functools.cache
+def _masked_class(cls: type) -> type:
+    return type(cls.__name__, (_Masked, cls), {"__module__": cls.__module__})
+
+
+def _class_of(variable: Any) -> Any:
+    """The class that a masked variable had before."""
+    return type(variable).__mro__[2]
+
+
+def _faces(variable: keras.Variable) -> list[Any]:
+    """The Keras variable and the raw ``tf.Variable`` in it, once there is one."""
+    return [variable] if variable._value is None else [variable, variable._value]
+
+
+def mask_of(variable: Any) -> VariableMask | None:
+    """The mask of a Keras variable, or of the raw ``tf.Variable`` in it; None without one."""
+    held = getattr(variable, "__dict__", {}).get(_ATTRIBUTE)
+    return held if isinstance(held, VariableMask) else None
 
 
 def attach(variable: keras.Variable, strategy: tf.distribute.Strategy) -> VariableMask:
     """Give ``variable`` a full mask."""
     mask = VariableMask(variable, strategy)
-    variable.constraint = mask
-    mask.watch(variable)
+    for one in _faces(variable):
+        vars(one)[_ATTRIBUTE] = mask
+    variable.__class__ = _masked_class(type(variable))
     return mask
 
 
 def detach(variable: keras.Variable) -> None:
-    """Give ``variable`` its own constraint back."""
+    """Give ``variable`` its own class and constraint back."""
     mask = mask_of(variable)
-    if mask is not None:
-        variable.constraint = mask.user
-        del vars(variable)["assign"]
+    if mask is None:
+        return
+    # A step that was traced with this mask and is beyond reach prunes nothing from now on.
+    mask.assign(np.ones(tuple(variable.shape), bool))
+    for one in _faces(variable):
+        vars(one).pop(_ATTRIBUTE, None)
+    variable.__class__ = _class_of(variable)
 
 
 def heal(variable: keras.Variable) -> None:
     """Set the pruned entries of ``variable`` to 0."""
+    if mask_of(variable) is not None:
+        variable.assign(variable._value)
+
+
+def revived(variable: keras.Variable) -> int:
+    """How many pruned entries of ``variable`` are not 0: written past Keras, by what cannot know the mask."""
     mask = mask_of(variable)
-    if mask is not None:
-        variable.assign(mask.keep(variable._value))
-        mask.touched = False
+    if mask is None or variable._value is None:
+        return 0
+    value = tf.convert_to_tensor(variable._value)
+    return int(tf.math.count_nonzero(tf.logical_and(value != 0, ~tf.convert_to_tensor(mask.mask))))
+
+
+def settle(variable: keras.Variable, name: str = "") -> None:
+    """Set pruned entries to 0 and warn if some were not: a value came past `assign`."""
+    count = revived(variable)
+    if count:
+        heal(variable)
+        warnings.warn(
+            f"{count} pruned weights of {name or variable.path!r} had been written past the mask (a concrete function "
+            "traced before lth.mask, a raw tf.Variable or a tf.train.Checkpoint) and are 0 again: trace the function "
+            "after lth.mask, or assign to the Keras variable",
+            stacklevel=3,
+        )
+
+
+def _see(variable: Any) -> None:
+    """`settle` before an eager read; inside a graph or a stateless scope nothing can be seen."""
+    inside = tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context()
+    if tf.executing_eagerly() and not inside:
+        settle(variable)

@@ -51,7 +51,7 @@ def test_trains_with_a_partial_last_batch(name: str, jit: bool) -> None:
     build, x = CASES[name]
     model = build()
     model.compile(keras.optimizers.Adam(0.01, global_clipnorm=1.0), "mse", jit_compile=jit)
-    masks = lth.mask(model, lth.select(lth.criteria.Magnitude()(model), density=0.5))
+    masks = lth.mask(model, lth.select(lth.criteria.Magnitude()(model), density=0.5, scope="layer"))
     before = {path: v.numpy() for path, v in lth.prunable(model).items()}
     model.fit(x, np.ones(model(x).shape), batch_size=4, verbose=0)
     for path, variable in lth.prunable(model).items():

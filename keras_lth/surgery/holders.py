@@ -1,0 +1,56 @@
+"""Who holds a variable: every live model, and every function that was traced with it.
+
+A mask belongs to a variable, and a variable to more than one model: the model around a sub-model, a GAN beside its
+generator, a second model on a shared layer. None of them is known from the variable, so they are looked for among all
+live objects; once for each newly masked or unmasked variable, not at every change of a mask.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+__all__ = ["models_with", "trace_again"]
+
+_Function = type(tf.function(lambda: None))
+
+
+def models_with(variables: Iterable[keras.Variable]) -> list[keras.Model]:
+    """Every live Keras model that holds one of ``variables``."""
+    wanted = {id(variable) for variable in variables}
+    return [model for model in _live(keras.Model) if any(id(variable) in wanted for variable in _held(model))]
+
+
+def trace_again(variables: Iterable[keras.Variable]) -> None:
+    """Let every ``tf.function`` that was traced with one of ``variables`` be traced again at its next call.
+
+    Also a model's train function in the middle of a ``fit``. What a trace holds is fixed, so a concrete function that
+    somebody keeps stays as it is: what it writes past a mask is noticed when the variable is read.
+    """
+    handles = {id(handle) for variable in variables for handle in _handles(variable)}
+    for function in _live(_Function):
+        configurations = (function._variable_creation_config, function._no_variable_creation_config)
+        caches = [one.function_cache for one in configurations if one is not None]
+        traces = [trace for cache in caches for trace in cache.values()]
+        if any(id(tensor) in handles for trace in traces for tensor in trace.captured_inputs):
+            for cache in caches:
+                cache.clear()
+
+
+def _live(cls: type) -> Iterator[Any]:
+    # The type, not isinstance: that asks an object for its class, which a lazy module answers by an import.
+    return (one for one in gc.get_objects() if issubclass(type(one), cls))
+
+
+def _held(model: keras.Model) -> list[keras.Variable]:
+    # A model whose own __init__ has not come to super().__init__() has no layers yet.
+    return model.variables if "_layers" in vars(model) else []
+
+
+def _handles(variable: keras.Variable) -> list[Any]:
+    raw: Any = variable._value
+    return [one.handle for one in (getattr(raw, "values", None) or (raw,)) if one is not None]
