@@ -20,6 +20,7 @@ _NAMES = {
     "prunable": "keras_lth.surgery",
     "mask": "keras_lth.surgery",
     "unmask": "keras_lth.surgery",
+    "masked_gradients": "keras_lth.surgery",
     "masks_of": "keras_lth.surgery",
     "snapshot": "keras_lth.surgery",
     "rewind": "keras_lth.surgery",

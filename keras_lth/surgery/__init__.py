@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keras_lth.surgery.gradients import masked_gradients
 from keras_lth.surgery.hosts import Hosts, check_replicas, hosts_of
 from keras_lth.surgery.masking import heal_model as heal
 from keras_lth.surgery.masking import mask, masks_of, unmask
@@ -17,6 +18,7 @@ __all__ = [
     "heal",
     "hosts_of",
     "mask",
+    "masked_gradients",
     "masks_of",
     "prunable",
     "rewind",

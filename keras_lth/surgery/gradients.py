@@ -55,7 +55,7 @@ def teach_optimizers() -> None:
                 setattr(cls, name, taught)
 
 
-def _optimizer_classes(cls: type) -> Iterator[type]:
+def _optimizer_classes(cls: Any) -> Iterator[Any]:
     yield cls
     for derived in cls.__subclasses__():
         yield from _optimizer_classes(derived)
@@ -65,19 +65,19 @@ def _apply(before: Any) -> Any:
     def apply(self: Any, grads: Sequence[Any], trainable_variables: Iterable[Any] | None = None) -> Any:
         given = None if trainable_variables is None else list(trainable_variables)
         weights = list(self._trainable_variables) if given is None else given
-        masked = [weight for weight in weights if mask_of(weight) is not None]
+        masked = [(weight, mask) for weight in weights if (mask := mask_of(weight)) is not None]
         if not masked:
             return before(self, grads, given)
         if not self.built:
             self.build(weights)
-        refuse_coupling(self, masked)
+        refuse_coupling(self, [weight for weight, _ in masked])
         if len(grads) == len(weights):
             grads = masked_gradients(grads, weights)
         result = before(self, grads, given)
-        for weight in masked:
+        for weight, mask in masked:
             # Keras asks its own variables for a constraint; a raw one has none that could be set.
             if not isinstance(weight, keras.Variable):
-                weight.assign(mask_of(weight).keep(weight))
+                weight.assign(mask.keep(weight))
         return result
 
     return apply

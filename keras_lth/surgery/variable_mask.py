@@ -117,7 +117,7 @@ class _Masked:
 
 
 @functools.cache
-def _masked_class(cls: type) -> type:
+def _masked_class(cls: Any) -> Any:
     return type(cls.__name__, (_Masked, cls), {"__module__": cls.__module__})
 
 
