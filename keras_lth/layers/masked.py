@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lth.masks import Masks, align
+from keras_lth.surgery.hooks import follow
 from keras_lth.surgery.paths import entries
 from keras_lth.surgery.roles import has_role, prunable
 from keras_lth.surgery.variable_mask import VariableMask, attach, heal, mask_of
@@ -111,15 +112,21 @@ class Masked(keras.layers.Wrapper):
                     f"{list(weights)} to arrays"
                 )
             given = Masks({next(iter(weights)): given})
+        new = []
         for path, array in align(given, shapes, what=f"masks of layer {self.layer.name!r}").items():
             variable = weights[path]
-            mask = mask_of(variable) or attach(variable, tf.distribute.get_strategy())
+            mask = mask_of(variable)
+            if mask is None:
+                mask = attach(variable, tf.distribute.get_strategy())
+                new.append(variable)
             mask.assign(array)
             if variable._value is None:
                 # Built symbolically: the value comes later, from this initializer.
                 variable._initializer = _MaskedInitializer(variable._initializer, mask)
             else:
                 heal(variable)
+        if new:
+            follow(new)
 
 
 class _MaskedInitializer:

@@ -1,25 +1,22 @@
 """Gradients of pruned weights are 0 for every optimizer, wherever it is held.
 
-An optimizer may belong to the model, to a model around it, to a wrapper, or to a hand-written loop, and may be made
-after the mask. So not the instances are taught but, once in a process, the classes: `apply` masks the gradients of
-masked variables before anything else, since clipping by norm would see weights that are not there, and averages and
-moments would collect their gradients. Variables without a mask pass through unchanged.
+An optimizer may belong to the model, to a model around it, to a wrapper, or to a hand-written loop. Its `apply` masks
+the gradients of masked variables before anything else: clipping by norm would see weights that are not there, and
+averages and moments would collect their gradients.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
 from keras_lth.surgery.optimizers import refuse_coupling, reset_pruned
+from keras_lth.surgery.teaching import Wrap, teach
 from keras_lth.surgery.variable_mask import heal, mask_of
 
 __all__ = ["masked_gradients", "teach_optimizers"]
-
-_TAUGHT = "_keras_lth_taught"
 
 
 def masked_gradients(gradients: Iterable[Any], variables: Iterable[Any]) -> list[Any]:
@@ -42,23 +39,8 @@ def masked_gradients(gradients: Iterable[Any], variables: Iterable[Any]) -> list
 
 
 def teach_optimizers() -> None:
-    """Let every class of Keras optimizers mask gradients and averages; those defined since the last call too."""
-    for cls in _optimizer_classes(keras.optimizers.Optimizer):
-        for name, wrap in _WRAPS.items():
-            own = vars(cls).get(name)
-            # The base class has all three by inheritance, a subclass is wrapped where it has its own.
-            if own is None and cls is keras.optimizers.Optimizer:
-                own = getattr(cls, name)
-            if own is not None and not hasattr(own, _TAUGHT):
-                taught = functools.wraps(own)(wrap(own))
-                setattr(taught, _TAUGHT, True)
-                setattr(cls, name, taught)
-
-
-def _optimizer_classes(cls: Any) -> Iterator[Any]:
-    yield cls
-    for derived in cls.__subclasses__():
-        yield from _optimizer_classes(derived)
+    """Let every Keras optimizer mask gradients and averages."""
+    teach(keras.optimizers.Optimizer, _WRAPS)
 
 
 def _apply(before: Any) -> Any:
@@ -104,7 +86,7 @@ def _load(before: Any) -> Any:
     return load_own_variables
 
 
-_WRAPS = {"apply": _apply, "finalize_variable_values": _finalize, "load_own_variables": _load}
+_WRAPS: dict[str, Wrap] = {"apply": _apply, "finalize_variable_values": _finalize, "load_own_variables": _load}
 
 
 def _masked(gradient: Any, variable: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Per-instance overrides of models with masked weights: what ``fit``, ``evaluate`` and ``predict`` do first."""
+"""What models with masked weights do first in ``fit``, ``evaluate`` and ``predict``."""
 
 from __future__ import annotations
 
@@ -11,92 +11,90 @@ import keras
 from keras_lth.surgery.gradients import teach_optimizers
 from keras_lth.surgery.holders import models_with, trace_again
 from keras_lth.surgery.optimizers import leaves, optimizers_of, refuse_coupling
-from keras_lth.surgery.overrides import Override
 from keras_lth.surgery.paths import Entry, entries
 from keras_lth.surgery.roles import refuse_replaced_weights, replaced
+from keras_lth.surgery.teaching import teach
 from keras_lth.surgery.variable_mask import mask_of, settle
 
-__all__ = ["ModelHooks", "follow", "hooks_of", "own_loop", "retrace"]
+__all__ = ["follow", "own_loop", "retrace"]
 
-_ATTRIBUTE = "_keras_lth_hooks"
+_MASKED = "_keras_lth_masked"
 _OWN_LOOP = "_keras_lth_own_loop"
-
-
-class ModelHooks:
-    """What one model with masked weights carries: those weights and the functions it overrides."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self.model = model
-        self.masked: list[Entry] = []
-        self.warned_unknown = False
-        before = {
-            "make_train_function": self.before_training,
-            "make_test_function": self.before_evaluation,
-            "make_predict_function": self.before_evaluation,
-        }
-        self.overrides = [Override(model, name, _first(act)) for name, act in before.items() if hasattr(model, name)]
-
-    def before_training(self) -> None:
-        """Runs at every ``fit`` and ``train_on_batch``, so it sees the optimizer of a later ``compile``."""
-        refuse_replaced_weights(self.masked)
-        if not vars(self.model).get(_OWN_LOOP):
-            refuse_impossible_cells(self.model)
-        for optimizer in optimizers_of(self.model):
-            refuse_coupling(optimizer, [entry.variable for entry in self.masked])
-        # A class of optimizers may have been defined since.
-        teach_optimizers()
-        self.settle()
-
-    def before_evaluation(self) -> None:
-        """Runs at every ``evaluate`` and ``predict``; quantised weights may run, they are 0 where they were pruned."""
-        refuse_replaced_weights(entry for entry in self.masked if getattr(entry.layer, "lora_enabled", False))
-        self.settle()
-
-    def settle(self) -> None:
-        """See that pruned weights are 0: a value may have come past `assign`."""
-        for entry in self.masked:
-            if replaced(entry.layer) is None:
-                settle(entry.variable, entry.path)
-
-    def remove(self) -> None:
-        """Give the model its own functions back."""
-        for override in self.overrides:
-            override.undo()
-        vars(self.model).pop(_ATTRIBUTE)
-
-
-def _first(act: Callable[[], None]) -> Callable[[Any], Any]:
-    """Wraps a function so that ``act()`` comes first."""
-
-    def wrap(function: Any) -> Any:
-        def acting(*args: Any, **kwargs: Any) -> Any:
-            act()
-            return function(*args, **kwargs)
-
-        return acting
-
-    return wrap
-
-
-def hooks_of(model: keras.Model) -> ModelHooks | None:
-    """The overrides of ``model``, or None."""
-    return vars(model).get(_ATTRIBUTE)
 
 
 def follow(variables: Iterable[keras.Variable]) -> None:
     """After ``variables`` were masked or unmasked: every model that holds one knows, every step is traced again."""
     variables = list(variables)
     teach_optimizers()
+    teach(
+        keras.Model,
+        {
+            "make_train_function": _first(_before_training),
+            "make_test_function": _first(_before_evaluation),
+            "make_predict_function": _first(_before_evaluation),
+        },
+    )
     for model in models_with(variables):
-        masked = [entry for entry in entries(model) if mask_of(entry.variable) is not None]
-        hooks = hooks_of(model)
-        if masked and hooks is None:
-            hooks = vars(model)[_ATTRIBUTE] = ModelHooks(model)
-        if hooks is not None:
-            hooks.masked = masked
-            if not masked:
-                hooks.remove()
+        _look(model)
     trace_again(variables)
+
+
+def _before_training(model: keras.Model) -> None:
+    """Runs at every ``fit`` and ``train_on_batch``, so it sees the optimizer of a later ``compile``."""
+    masked = _masked(model)
+    if not masked:
+        return
+    refuse_replaced_weights(masked)
+    if not vars(model).get(_OWN_LOOP):
+        refuse_impossible_cells(model)
+    for optimizer in optimizers_of(model):
+        refuse_coupling(optimizer, [entry.variable for entry in masked])
+    # A class of optimizers may have been defined since the mask.
+    teach_optimizers()
+    _settle(masked)
+
+
+def _before_evaluation(model: keras.Model) -> None:
+    """Runs at every ``evaluate`` and ``predict``; quantised weights may run, they are 0 where they were pruned."""
+    masked = _masked(model)
+    refuse_replaced_weights(entry for entry in masked if getattr(entry.layer, "lora_enabled", False))
+    _settle(masked)
+
+
+def _first(act: Callable[[keras.Model], None]) -> Callable[[Any], Any]:
+    """Wraps a method so that ``act(model)`` comes first."""
+
+    def wrap(method: Any) -> Any:
+        def acting(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
+            act(self)
+            return method(self, *args, **kwargs)
+
+        return acting
+
+    return wrap
+
+
+def _masked(model: keras.Model) -> list[Entry]:
+    """The masked weights of ``model``. Kept with it: a step on one batch must not walk through all layers."""
+    held = vars(model).get(_MASKED)
+    return _look(model) if held is None else held
+
+
+def _look(model: keras.Model) -> list[Entry]:
+    before = vars(model).get(_MASKED, [])
+    masked = [entry for entry in entries(model) if mask_of(entry.variable) is not None]
+    # A layer that was quantised since has another kernel; it is refused by its name.
+    masked += [entry for entry in before if replaced(entry.layer) and mask_of(entry.variable) is not None]
+    # Through __dict__: a tracked attribute would be saved with the model, or refused by a locked layer.
+    vars(model)[_MASKED] = masked
+    return masked
+
+
+def _settle(masked: Iterable[Entry]) -> None:
+    """See that pruned weights are 0: a value may have come past `assign`."""
+    for entry in masked:
+        if replaced(entry.layer) is None:
+            settle(entry.variable, entry.path)
 
 
 @contextmanager

@@ -10,13 +10,15 @@ import keras
 import numpy as np
 
 from keras_lth.masks import Masks, align
-from keras_lth.surgery.hooks import follow, hooks_of
+from keras_lth.surgery.hooks import follow
 from keras_lth.surgery.optimizers import optimizers_of, refuse_coupling, reset_pruned
 from keras_lth.surgery.paths import entries
 from keras_lth.surgery.roles import prunable, refuse_replaced_weights, unknown_layers
 from keras_lth.surgery.variable_mask import attach, detach, heal, mask_of
 
 __all__ = ["heal_model", "mask", "masks_of", "resolve", "unmask"]
+
+_WARNED = "_keras_lth_warned_unknown"
 
 
 def mask(model: keras.Model, masks: Mapping[str, Any]) -> Masks:
@@ -46,13 +48,12 @@ def mask(model: keras.Model, masks: Mapping[str, Any]) -> Masks:
         heal(entry.variable)
     for optimizer in optimizers_of(model):
         reset_pruned(optimizer, targets)
-    if new or hooks_of(model) is None:
-        follow(targets)
+    if new:
+        follow(new)
 
     unknown = unknown_layers(model)
-    hooks = hooks_of(model)
-    if unknown and hooks is not None and not hooks.warned_unknown:
-        hooks.warned_unknown = True
+    if unknown and not vars(model).get(_WARNED):
+        vars(model)[_WARNED] = True
         warnings.warn(
             f"layers of unknown kind stay dense unless include= names their weights: {dict(unknown)}", stacklevel=2
         )

@@ -142,7 +142,8 @@ def attach(variable: keras.Variable, strategy: tf.distribute.Strategy) -> Variab
     mask = VariableMask(variable, strategy)
     for one in _faces(variable):
         vars(one)[_ATTRIBUTE] = mask
-    variable.__class__ = _masked_class(type(variable))
+    cls: Any = type(variable)
+    variable.__class__ = _masked_class(cls)
     return mask
 
 
