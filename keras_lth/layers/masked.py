@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,14 +35,21 @@ class Masked(keras.layers.Wrapper):
             ``"cell/recurrent_kernel"``) to arrays.
 
     Raises:
-        ValueError: when it is built: an unknown path, a wrong shape, an array for a layer with several prunable
-            weights.
+        ValueError: a layer that is built from several shapes (attention); when it is built: an unknown path, a wrong
+            shape, an array for a layer with several prunable weights.
     """
 
     # Adds no place of its own to structural paths.
     _lth_transparent = True
 
     def __init__(self, layer: keras.layers.Layer, mask: Any = None, **kwargs: Any) -> None:
+        parameters = inspect.signature(layer.build).parameters.values()
+        shapes = [one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+        if len(shapes) > 1:
+            raise ValueError(
+                f"Masked wraps a layer that is called on one input, but {type(layer).__name__} is built from "
+                f"{', '.join(shapes)}: put it into the model as it is and call keras_lth.mask(model, masks)"
+            )
         super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
         self._given = Masks(mask) if isinstance(mask, Mapping) else None if mask is None else np.asarray(mask)
         self.supports_masking = layer.supports_masking
@@ -64,6 +72,10 @@ class Masked(keras.layers.Wrapper):
             outputs = self.layer(inputs, *args, **kwargs)
         scope.settle(self)
         return outputs
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The wrapped layer's."""
+        return self.layer.compute_output_shape(input_shape)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """The wrapped layer's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_lth as lth
 from keras_lth import Masks, surgery
 from keras_lth.layers import Masked
 
@@ -204,3 +206,36 @@ def test_bad_masks_are_named(layer: Any, mask: Any, words: str) -> None:
     wrapper = Masked(layer(), mask)
     with pytest.raises(ValueError, match=words):
         wrapper.build((None, 4, 6) if "LSTM" in type(wrapper.layer).__name__ else (None, 6))
+
+
+AROUND: dict[str, Callable[[], keras.layers.Layer]] = {
+    "TimeDistributed outside": lambda: L.TimeDistributed(Masked(L.Dense(3))),
+    "TimeDistributed inside": lambda: Masked(L.TimeDistributed(L.Dense(3))),
+    "a convolution over time": lambda: L.TimeDistributed(Masked(L.Conv1D(3, 2))),
+    "RNN inside": lambda: Masked(L.LSTM(3, return_sequences=True)),
+    "cell inside": lambda: Masked(L.RNN(L.GRUCell(3), return_sequences=True)),
+    "Bidirectional inside": lambda: Masked(L.Bidirectional(L.LSTM(3, return_sequences=True))),
+    "Sequential inside": lambda: Masked(keras.Sequential([L.Dense(4), L.Dense(3)])),
+    "twice": lambda: Masked(Masked(L.Dense(3))),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_in_and_around_other_wrappers(name: str, tmp_path: Path) -> None:
+    shape = (6, 4, 5) if name == "a convolution over time" else (6, 4)
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, AROUND[name]()(inputs))
+    model.compile(keras.optimizers.Adam(0.05), "mse")
+    masks = surgery.mask(model, lth.select(lth.criteria.Magnitude()(model), density=0.5, scope="layer"))
+    x = np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)
+    model.fit(x, np.ones(model(x).shape), batch_size=3, verbose=0)
+    for path, mask in masks.items():
+        assert np.count_nonzero(surgery.variables(model)[path].numpy()[~mask]) == 0
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_allclose(keras.models.load_model(tmp_path / "m.keras")(x), model(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [L.MultiHeadAttention(2, 2), L.GroupQueryAttention(2, 2, 2)], ids=["MHA", "GQA"])
+def test_a_layer_of_several_inputs_is_refused_when_it_is_wrapped(layer: keras.layers.Layer) -> None:
+    with pytest.raises(ValueError, match=r"Attention is built from query_shape, value_shape.*keras_lth\.mask"):
+        Masked(layer)
