@@ -70,10 +70,8 @@ class VariableMask(keras.constraints.Constraint):
         return np.asarray(self.mask.numpy(), bool)
 
 
-class _Masked:
+class _Masked(keras.Variable):
     """What a masked variable does otherwise than its class: mixed in by `attach`, taken out by `detach`."""
-
-    _value: Any
 
     @property
     def constraint(self) -> Any:
@@ -87,33 +85,27 @@ class _Masked:
 
     def assign(self, value: Any) -> Any:
         """Assign ``value`` with its pruned entries 0."""
-        given: Any = self
-        tensor = given._convert_to_tensor(value, dtype=given._dtype)
-        if tensor.shape.is_compatible_with(given.shape):
+        tensor = self._convert_to_tensor(value, dtype=self._dtype)
+        if tensor.shape.is_compatible_with(self.shape):
             tensor = vars(self)[_ATTRIBUTE].keep(tensor)
-        base: Any = super()
-        return base.assign(tensor)
+        return super().assign(tensor)
 
     def numpy(self) -> np.ndarray:
         """The value; pruned entries are 0, whatever wrote them."""
         _see(self)
-        base: Any = super()
-        return base.numpy()
+        return super().numpy()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         _see(self)
-        base: Any = super()
-        return np.array(base.__array__(dtype), copy=copy)
+        return np.array(super().__array__(dtype), copy=copy)
 
     def _export_to_saved_model_graph(self, *args: Any, **kwargs: Any) -> Any:
         _see(self)
-        base: Any = super()
-        return base._export_to_saved_model_graph(*args, **kwargs)
+        return super()._export_to_saved_model_graph(*args, **kwargs)
 
     def _serialize_to_tensors(self) -> Any:
         _see(self)
-        base: Any = super()
-        return base._serialize_to_tensors()
+        return super()._serialize_to_tensors()
 
 
 @functools.cache
@@ -123,7 +115,7 @@ def _masked_class(cls: Any) -> Any:
 
 def _class_of(variable: Any) -> Any:
     """The class that a masked variable had before."""
-    return type(variable).__mro__[2]
+    return type(variable).__bases__[1]
 
 
 def _faces(variable: keras.Variable) -> list[Any]:
