@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_lth.surgery.teaching import family
+
 __all__ = ["models_with", "trace_again"]
 
 _Function = type(tf.function(lambda: None))
@@ -43,7 +45,8 @@ def trace_again(variables: Iterable[keras.Variable]) -> None:
 
 def _live(cls: type) -> Iterator[Any]:
     # The type, not isinstance: that asks an object for its class, which a lazy module answers by an import.
-    return (one for one in gc.get_objects() if issubclass(type(one), cls))
+    classes = set(family(cls))
+    return (one for one in gc.get_objects() if type(one) in classes)
 
 
 def _held(model: keras.Model) -> list[keras.Variable]:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["Wrap", "teach"]
+__all__ = ["Wrap", "family", "teach"]
 
 Wrap = Callable[[Any], Any]
 _TAUGHT = "_keras_lth_taught"
@@ -18,7 +18,7 @@ _TAUGHT = "_keras_lth_taught"
 
 def teach(base: type, wraps: Mapping[str, Wrap]) -> None:
     """Replace each named method by ``wrap(method)``: in ``base``, and in every subclass so far that has its own."""
-    for cls in _family(base):
+    for cls in family(base):
         for name, wrap in wraps.items():
             own = getattr(base, name, None) if cls is base else vars(cls).get(name)
             if own is not None and not hasattr(own, _TAUGHT):
@@ -27,7 +27,8 @@ def teach(base: type, wraps: Mapping[str, Wrap]) -> None:
                 setattr(cls, name, taught)
 
 
-def _family(cls: Any) -> Iterator[Any]:
+def family(cls: Any) -> Iterator[Any]:
+    """A class and, so far, everything derived from it."""
     yield cls
     for derived in cls.__subclasses__():
-        yield from _family(derived)
+        yield from family(derived)
