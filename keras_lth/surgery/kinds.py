@@ -157,13 +157,12 @@ def _declared(layer: keras.layers.Layer) -> list[keras.Variable] | None:
 
 
 def _by_class(entry: Entry) -> str | None:
-    name = entry.variable.name
     if entry.seed:
         return None
     for cls in type(entry.layer).__mro__:
         for kinds in (_registered.get(cls, {}), _TABLE.get((_package(cls), cls.__name__), {})):
-            if name in kinds:
-                return kinds[name]
+            if entry.name in kinds:
+                return kinds[entry.name]
     return None
 
 
@@ -177,7 +176,7 @@ def _by_name(entry: Entry, otherwise: str) -> str:
     if entry.seed or not is_float(variable) or not any(variable is v for v in entry.layer._trainable_variables):
         return "not trained"
     for pattern, kind in _NAMES:
-        if pattern.search(variable.name):
+        if pattern.search(entry.name):
             return kind
     return "vector" if len(variable.shape) < 2 else otherwise
 

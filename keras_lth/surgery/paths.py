@@ -22,9 +22,10 @@ __all__ = ["Entry", "entries", "layers", "variables"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One variable and where it lives; both paths are `WeightPath`."""
+    """One variable and where it lives; both paths are `WeightPath`. ``name``: in its layer."""
 
     path: str
+    name: str
     variable: keras.Variable
     layer_path: str
     layer: keras.layers.Layer
@@ -54,7 +55,7 @@ def entries(model: keras.Model) -> list[Entry]:
         seen.add(id(variable))
         path = _unique(_join(layer_path, name), taken)
         shown = [_join(outer, variable.name) for outer in layer_path.shown]
-        found.append(Entry(WeightPath(path, [*shown, variable.path]), variable, layer_path, layer, seed))
+        found.append(Entry(WeightPath(path, [*shown, variable.path]), name, variable, layer_path, layer, seed))
 
     for layer_path, layer in walk:
         names = _variable_names(layer)

@@ -114,6 +114,7 @@ def unknown_layers(model: keras.Model) -> dict[str, tuple[str, ...]]:
 
     They are left dense unless ``also`` or ``include`` names them, or `register_prunable` their class.
     """
+    check_model(model)
     result: dict[str, tuple[str, ...]] = {}
     for entry, kind in classified(model):
         if kind == UNKNOWN:
