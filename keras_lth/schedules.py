@@ -6,12 +6,26 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from keras_lth.selection import round_half_up
 
 Unit = Literal["steps", "epochs", "%"]
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|ep|%)\s*")
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """A whole number of Python, NumPy's too. Raises ``ValueError`` that names it when it is less than ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} is a whole number ≥ {least}, not {value!r}.")
+    return int(value)
+
+
+def real(value: Any) -> Any:
+    """A number as Python's; of NumPy's single precision the decimal number that was written. Others as they are."""
+    return float(str(value)) if isinstance(value, np.number) else value
 
 
 @dataclass(frozen=True)
@@ -26,8 +40,8 @@ class Duration:
         """``0``, ``500``, ``"500 steps"``, ``"2 epochs"`` or ``"1%"``. Raises ``ValueError`` for anything else."""
         if isinstance(value, Duration):
             return value
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return cls(value, "steps")
+        if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0:
+            return cls(int(value), "steps")
         match = _DURATION.fullmatch(value) if isinstance(value, str) else None
         if not match:
             raise ValueError(f'{value!r} is no duration: write 0, "500 steps", "2 epochs" or "1%".')

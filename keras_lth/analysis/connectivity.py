@@ -162,15 +162,17 @@ def linear_path(
     points: int = 30,
     statistics: str = "interpolate",
     metric: str | None = None,
+    mode: str = "auto",
     batch_size: int = 1000,
     train_data: Any = None,
 ) -> Path:
     """The error at ``points`` evenly spaced points of the line from ``b`` (alpha 0) to ``a`` (alpha 1).
 
     Either ``evaluate``, a function from weights (path → array) to an error, or a built and compiled Keras ``model``
-    with ``data``; see ``evaluation.Evaluator`` for ``data``, ``metric``, ``batch_size`` and ``train_data``. The model's
-    own weights come back bit for bit. ``statistics`` is the treatment of batch-norm statistics, which the thesis does
-    not state: ``"interpolate"``, ``"first"``, ``"second"``, or ``"reestimate"`` on ``train_data`` at every point.
+    with ``data``; see ``evaluation.Evaluator`` for ``data``, ``metric``, ``mode``, ``batch_size`` and ``train_data``.
+    The model's own weights come back bit for bit. ``statistics`` is the treatment of batch-norm statistics, which the
+    thesis does not state: ``"interpolate"``, ``"first"``, ``"second"``, or ``"reestimate"`` on ``train_data`` at every
+    point.
 
     Raises ``ValueError`` for fewer than 2 points, an unknown treatment, networks that differ in shape, or an error
     that is NaN.
@@ -187,7 +189,7 @@ def linear_path(
         from keras_lth.analysis.evaluation import Evaluator
 
         again = train_data if statistics == "reestimate" else None
-        with Evaluator(model, data, metric=metric, batch_size=batch_size, train_data=again) as evaluator:
+        with Evaluator(model, data, metric=metric, mode=mode, batch_size=batch_size, train_data=again) as evaluator:
             return linear_path(a, b, evaluator, points=points, statistics=statistics)
     if model is not None or data is not None:
         raise ValueError("Give either evaluate or model and data, not both.")

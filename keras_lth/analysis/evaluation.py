@@ -12,17 +12,16 @@ import tensorflow as tf
 from keras_lth import surgery
 from keras_lth.analysis.statistics import Reestimation
 from keras_lth.masks import align
+from keras_lth.surgery.metrics import MODES, direction, is_accuracy, rehearse, reported
 from keras_lth.surgery.paths import entries
-
-# Names of metrics of which less is better; of any other, more is better and 1 is best.
-_SMALLER = ("loss", "error", "mse", "mae", "mape", "msle", "entropy", "perplexity")
 
 
 class Evaluator:
     """``evaluator(weights) -> error``, within ``with Evaluator(…) as evaluator:``.
 
     The error is 1 − the accuracy among the model's compiled metrics, or of the metric named ``metric`` (``"loss"``
-    too): the value itself where less is better, else 1 − it. Evaluation is ``model.evaluate``, traced once for all
+    too): the value itself where less is better, else 1 − it; what is better is ``mode``, or what the metric itself
+    says (see `keras_lth.surgery.metrics.direction`). Evaluation is ``model.evaluate``, traced once for all
     weights; of a model made under a strategy, on arrays, it is `keras_lth.training`'s, which its replicas and hosts
     share. At the end of the ``with`` block the model has its own weights, statistics and seeds again bit for bit, its
     masks throughout, and its metrics are reset.
@@ -31,6 +30,7 @@ class Evaluator:
         model: built and compiled. If it wears masks, weights that are not 0 where it is pruned are refused.
         data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays, or a finite ``tf.data.Dataset`` of batches.
         metric: name of the compiled metric.
+        mode: ``"min"`` or ``"max"``, for a metric that does not say whether less or more of it is better.
         batch_size: examples a batch, for arrays.
         train_data: if given, batch-norm statistics are re-estimated on it for each weights; see ``Reestimation``.
 
@@ -43,14 +43,17 @@ class Evaluator:
         data: Any,
         *,
         metric: str | None = None,
+        mode: str = "auto",
         batch_size: int = 1000,
         train_data: Any = None,
     ) -> None:
+        if mode not in MODES:
+            raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
         if not model.built:
             raise ValueError("The model is not built: call model.build(input_shape), or it on a batch, first.")
         if not getattr(model, "compiled", False):
             raise ValueError('The model is not compiled: model.compile(loss=…, metrics=["accuracy"]) first.')
-        self.model, self.metric = model, metric
+        self.model, self.metric, self.mode = model, metric, mode
         self.measure = "error"
         self._data = Batches(data, batch_size, "data")
         self._together: Any = None
@@ -113,6 +116,21 @@ class Evaluator:
                     f"would lose them: evaluate on a model without masks (keras_lth.unmask), or with masks that fit."
                 )
 
+    def rehearse(self) -> None:
+        """Evaluate one batch, so that what cannot be evaluated is told now. The model stays as it is.
+
+        Raises ``ValueError`` for an unknown metric, one of unknown direction, or examples that the model does not take.
+        """
+        if self._together is not None:
+            self._judge(reported(self.model))
+            return
+        with self._data as batches:
+            names = rehearse(self.model, batches.take(1))
+        self._judge(names)
+        if self._train is not None:
+            with self, self._train as batches:
+                Reestimation(self.model)(batches.take(1))
+
     def _fitting(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         shapes = {e.path: tuple(e.variable.shape) for e in entries(self.model) if not e.seed}
         aligned = align(weights, shapes, what="weights")
@@ -127,16 +145,20 @@ class Evaluator:
             variables[path].assign(value)
 
     def _error(self, logs: Mapping[str, float]) -> float:
-        name = self.metric or next((n for n in logs if "acc" in n), None)
-        if name is None or name not in logs:
-            wanted = "no accuracy" if name is None else f"no metric {name!r}"
-            raise ValueError(
-                f"The model reports {wanted}, only {', '.join(logs)}: compile it with "
-                f'metrics=["accuracy"], or give metric="loss" or another of these.'
-            )
-        less = name.endswith(_SMALLER)
+        name, less = self._judge(list(logs))
         self.measure = name if less else f"1 − {name}"
         return float(logs[name]) if less else 1 - float(logs[name])
+
+    def _judge(self, names: list[str]) -> tuple[str, bool]:
+        """The log that the error is made of, and whether less of it is better."""
+        name = self.metric or next((name for name in names if is_accuracy(name)), None)
+        if name is None or name not in names:
+            wanted = "no accuracy" if name is None else f"no metric {name!r}"
+            raise ValueError(
+                f"The model reports {wanted}, only {', '.join(names)}: compile it with "
+                f'metrics=["accuracy"], or give metric="loss" or another of these.'
+            )
+        return name, direction(self.model, name, self.mode) == "min"
 
 
 class Batches:

@@ -64,6 +64,7 @@ def compare(
     points: int = 30,
     statistics: str = "interpolate",
     metric: str | None = None,
+    mode: str = "auto",
     batch_size: int = 1000,
     train_data: Any = None,
 ) -> list[Comparison]:
@@ -78,7 +79,7 @@ def compare(
     again = train_data if statistics == "reestimate" else None
     results = []
     for name, examples in data.items():
-        with Evaluator(model, examples, metric=metric, batch_size=batch_size, train_data=again) as evaluate:
+        with Evaluator(model, examples, metric=metric, mode=mode, batch_size=batch_size, train_data=again) as evaluate:
             for i, j in pairs:
                 path = linear_path(ends[i], ends[j], evaluate, points=points, statistics=statistics)
                 results.append(Comparison((i, j), name, path, *apart[i, j]))

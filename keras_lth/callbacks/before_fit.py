@@ -1,7 +1,8 @@
-"""What is looked at before rounds begin: whether step k can be seen, and which other callbacks count epochs."""
+"""What is looked at before rounds begin: whether step k can be seen, the data, and which callbacks count epochs."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -9,6 +10,7 @@ import keras
 
 from keras_lth.callbacks.fit_call import fit_argument
 from keras_lth.rounds import UNKNOWN, Rounds, nearest_visible
+from keras_lth.surgery.optimizers import optimizers_of
 
 _REMEMBERS = ("LearningRateScheduler", "ReduceLROnPlateau", "EarlyStopping")
 
@@ -37,31 +39,72 @@ def see_rewind_step(machine: Rounds, every: int, seekable: bool) -> None:
     if not seekable and machine.start(1) and inside and rest % every:
         raise ValueError(
             f"A round would begin with the last {rest} of an epoch's {per_epoch} steps, and "
-            f"steps_per_execution={every} hides where they end: rewind to the begin of an epoch (step "
+            f"steps_per_execution={every} hides where they end: rewind to the start of an epoch (step "
             f"{machine.rewind_step - inside}), or train on keras_lth.datasets.ordered."
         )
 
 
-def mind_the_neighbours(callback: Any) -> None:
+def mind_the_model(callback: Any) -> None:
+    """Build the optimizer of the running model, whose slots a snapshot needs.
+
+    Raises ``ValueError`` for a model that is not built, or has no Keras optimizer.
+    """
+    model, name = callback.model, callback.name
+    if not model.built:
+        raise ValueError(f"{name} needs a built model: call model.build(input_shape), or on a batch, first.")
+    found = optimizers_of(model)
+    if not found:
+        raise ValueError(f"{name} needs a model compiled with a Keras optimizer, and found none in this one.")
+    if isinstance(model.optimizer, keras.optimizers.Optimizer) and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
+def mind_the_data(callback: Any) -> None:
+    """Refuse data whose later epochs cannot be as long as the first.
+
+    Raises ``ValueError`` for a generator that ends, and for ``steps_per_epoch`` that does not divide the data.
+    """
+    running = fit_argument(callback.model, "epoch_iterator")
+    if running is None:
+        return
+    steps, batches = running.steps_per_epoch, running.data_adapter.num_batches
+    if inspect.isgenerator(fit_argument(callback.model, "x")) and not steps:
+        raise ValueError(
+            f"{callback.name} trains several times, and a generator cannot be started again: pass an endless one with "
+            f"fit(steps_per_epoch=…), or arrays, a tf.data.Dataset or a keras.utils.PyDataset."
+        )
+    if steps and batches and batches % steps:
+        raise ValueError(
+            f"fit(steps_per_epoch={steps}) does not divide the {batches} batches of the data, so that some epochs "
+            f"would be shorter: leave it out, or repeat the data (dataset.repeat())."
+        )
+    if callback.machine.steps_per_epoch == UNKNOWN and len(optimizers_of(callback.model)) > 1:
+        raise ValueError(f"{callback.name} with several optimizers needs fit(steps_per_epoch=…).")
+
+
+def mind_the_neighbours(callback: Any) -> tuple[list[str], bool]:
     """Warn of callbacks in fit's own list that remember across rounds.
 
-    Raises ``ValueError`` for ``BackupAndRestore``, in either list: its backup knows no rounds, so that a run which
-    begins again would go on with an epoch of one round and the weights of another.
+    Returns the kinds in that list, and whether no callback may change a rate by what it has measured. Raises
+    ``ValueError`` for ``BackupAndRestore``, in either list: its backup knows no rounds, so that a run which begins
+    again would take up an epoch of one round with the weights of another.
     """
     outside = callback.params.get("neighbours") or fit_argument(callback.model, "callbacks") or ()
     outside = getattr(outside, "callbacks", outside)
     outside = outside if isinstance(outside, (list, tuple)) else (outside,)
     if any(isinstance(other, keras.callbacks.BackupAndRestore) for other in (*outside, *callback.callbacks)):
-        resumes = " A run with directory=… is gone on with where it was killed." if hasattr(callback, "resume") else ""
+        resumes = " A run with directory=… continues where it was killed." if hasattr(callback, "resume") else ""
         raise ValueError(
-            f"BackupAndRestore cannot go on with a fit of several trainings: leave it out beside {callback.name}."
-            f"{resumes}"
+            f"BackupAndRestore cannot restore a fit of several trainings: leave it out beside {callback.name}.{resumes}"
         )
     remember = tuple(getattr(keras.callbacks, name) for name in _REMEMBERS)
     named = [type(other).__name__ for other in outside if isinstance(other, remember)]
     if named:
         warnings.warn(
             f"{', '.join(named)} beside {callback.name} in fit's own list counts the epochs of all rounds as one "
-            f"training: pass it as {type(callback).__name__}(callbacks=[…]) to have it begin anew each round.",
+            f"training: pass it as {type(callback).__name__}(callbacks=[…]) to have it begin afresh each round.",
             stacklevel=3,
         )
+    ours = (keras.callbacks.History, keras.callbacks.ProgbarLogger, type(callback))
+    kinds = [type(other).__name__ for other in outside if not isinstance(other, ours)]
+    return kinds, not callback.callbacks and "ReduceLROnPlateau" not in named

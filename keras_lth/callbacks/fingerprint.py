@@ -26,6 +26,9 @@ class Fingerprint:
     """
 
     def __init__(self, model: keras.Model) -> None:
+        left = getattr(vars(model).get("train_step"), "fingerprint", None)
+        if left is not None:
+            left.remove()  # of a fit that was interrupted, which a traceback keeps alive
         self._model = model
         self._replicas = int(model.distribute_strategy.num_replicas_in_sync)
         with tf.init_scope(), model.distribute_strategy.scope():
@@ -43,6 +46,7 @@ class Fingerprint:
             state.assign(tf.stack([now[0] + 1, now[1] * _constant(_ROLL) + digest(data)]))
             return before(data)
 
+        vars(train_step)["fingerprint"] = self
         self._step = train_step
         self._previous = vars(model).get("train_step")
         # Through __dict__: a tracked attribute would be saved with the model.

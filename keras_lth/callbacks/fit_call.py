@@ -23,6 +23,25 @@ def fit_argument(model: Any, name: str, default: Any = None) -> Any:
     return default
 
 
+def leave_epoch(model: Any) -> None:
+    """End an epoch of the running ``model.fit`` that was broken off, as Keras ends one whose batches ran out.
+
+    Keras does not: a ``PyDataset`` then refuses the next epoch, its workers hand over batches of the last one, and a
+    part of finite data would be left over.
+    """
+    running = fit_argument(model, "epoch_iterator")
+    if running is None:
+        return
+    adapter = running.data_adapter
+    if adapter.num_batches is None:
+        adapter.on_epoch_end()  # endless data goes on where it is
+        return
+    running.reset()
+    workers = getattr(adapter, "enqueuer", None)
+    while workers is not None and not workers.ready_queue.empty():
+        workers.ready_queue.get_nowait()
+
+
 def in_other_fit(callback: Any) -> bool:
     """Whether another callback with the same ``directory`` is in a ``fit`` that runs now, in any thread.
 

@@ -17,7 +17,8 @@ from keras_lth.callbacks import instability_state
 from keras_lth.callbacks.before_fit import see_rewind_step
 from keras_lth.callbacks.watched import WatchedRounds
 from keras_lth.rounds import UNKNOWN, Rounds, Span
-from keras_lth.schedules import Duration
+from keras_lth.schedules import Duration, real, whole
+from keras_lth.surgery.metrics import MODES
 from keras_lth.tickets import Snapshot
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class InstabilityCallback(WatchedRounds):
             several hosts the first one writes.
             Results of an earlier analysis there are replaced when the new ones are complete.
         metric: compiled metric that the error is made of; by default the accuracy. See ``analysis.Evaluator``.
+        mode: ``"min"`` or ``"max"``, for a metric that does not say whether less or more of it is better.
         batch_size: examples a batch when errors are measured on arrays.
         train: the ``ordered`` dataset that ``fit`` trains on, where ``fit``'s own argument cannot be seen.
         train_data: training examples for ``statistics="reestimate"``; by default ``data["train"]``.
@@ -81,14 +83,16 @@ class InstabilityCallback(WatchedRounds):
         callbacks: Iterable[keras.callbacks.Callback] = (),
         directory: str | os.PathLike[str] | None = None,
         metric: str | None = None,
+        mode: str = "auto",
         batch_size: int = 1000,
         train: Any = None,
         train_data: Any = None,
         verbose: int = 1,
     ) -> None:
-        for name, value, least in (("runs", runs, 2), ("points", points, 2), ("batch_size", batch_size, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is a whole number ≥ {least}, not {value!r}.")
+        self.runs, self.points = whole("runs", runs, 2), whole("points", points, 2)
+        self.batch_size, self.threshold = whole("batch_size", batch_size, 1), real(threshold)
+        if mode not in MODES:
+            raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
         if span not in ("remaining", "restart"):
             raise ValueError(f'span is "remaining" or "restart", not {span!r}.')
         if statistics not in _TREATMENTS:
@@ -96,8 +100,7 @@ class InstabilityCallback(WatchedRounds):
         if not threshold > 0:
             raise ValueError(f"threshold is an error above 0, such as 0.02, not {threshold!r}.")
         self.fork_at = Duration.parse(fork_at)
-        self.runs, self.points, self.threshold = runs, points, threshold
-        self.statistics, self.span, self.metric, self.batch_size = statistics, span, metric, batch_size
+        self.statistics, self.span, self.metric, self.mode = statistics, span, metric, mode
         self.data = _data(data)
         self.train_data = self.data.get("train") if train_data is None else train_data
         if statistics == "reestimate" and self.train_data is None:
@@ -135,6 +138,20 @@ class InstabilityCallback(WatchedRounds):
             raise ValueError(str(error).replace("rewind_to", "fork_at")) from None
         return machine
 
+    def _look(self) -> None:
+        for name in self.data:
+            self._rehearse(name)
+
+    def _rehearse(self, name: str) -> None:
+        from keras_lth.analysis.evaluation import Evaluator
+
+        again = self.train_data if self.statistics == "reestimate" else None
+        options: dict[str, Any] = {"metric": self.metric, "mode": self.mode, "batch_size": self.batch_size}
+        try:
+            Evaluator(self.model, self.data[name], train_data=again, **options).rehearse()
+        except Exception as error:
+            raise ValueError(f"data[{name!r}] cannot be evaluated: {error}") from error
+
     def _begin(self) -> None:
         machine = self._machine()
         if self.directory is not None:
@@ -147,7 +164,8 @@ class InstabilityCallback(WatchedRounds):
 
     def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
         # Averaged weights (use_ema) take their place at the end of a fit; here at the end of each training.
-        self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
+        if isinstance(self.model.optimizer, keras.optimizers.Optimizer):
+            self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
         end = surgery.snapshot(self.model)
         for path, value in end.weights.items():
             if not np.isfinite(value.astype(np.float64)).all():
@@ -232,6 +250,7 @@ class InstabilityCallback(WatchedRounds):
             points=self.points,
             statistics=self.statistics,
             metric=self.metric,
+            mode=self.mode,
             batch_size=self.batch_size,
             train_data=self.train_data,
         )
@@ -253,10 +272,6 @@ class InstabilityCallback(WatchedRounds):
     def _chief(self) -> bool:
         """Whether this is the one of several hosts that writes and speaks."""
         return surgery.hosts_of(self.model).chief
-
-    def _say(self, text: str) -> None:
-        if self.verbose and self._chief():
-            print(text, flush=True)
 
 
 def _data(data: Any) -> dict[str, Any]:

@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-_SMALLER = ("loss", "error", "mse", "mae", "perplexity")
+from keras_lth.callbacks.logs import Coming
+from keras_lth.surgery.metrics import MODES, direction, is_accuracy
 
 
 @dataclass(frozen=True)
 class Level:
-    """One training of IMP: level 0 is the dense one. ``score`` is the monitored metric after its last epoch."""
+    """One training of IMP: level 0 is the dense one.
+
+    ``score`` is the monitored log's last value in it, NaN without one; ``connected`` is False where the network's
+    output no longer depends on its input.
+    """
 
     round: int
     density: float
@@ -22,6 +27,7 @@ class Level:
     monitor: str
     score: float
     matching: bool
+    connected: bool = True
     logs: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -35,33 +41,67 @@ class Level:
 
 
 class Monitor:
-    """Which log a training is judged by. The name is settled at the first logs: a ``val_`` metric before a training
-    one, a metric before the loss."""
+    """Which log a training is judged by, and whether more or less of it is better.
+
+    Both are settled once a ``fit``, before its first step: by default a ``val_`` log before a training one, an accuracy
+    before another metric, a metric before a loss.
+    """
 
     def __init__(self, name: str | None = None, mode: str = "auto") -> None:
-        if mode not in ("auto", "max", "min"):
+        if mode not in MODES:
             raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
         self._asked, self._mode = name, mode
-        self.name = name or ""
+        self.name, self.less = name or "", False
+
+    def waits(self, coming: Coming) -> bool:
+        """Whether the first step must tell its logs before this is settled."""
+        if coming.sure or (self._asked or "").startswith("val_"):
+            return False
+        return bool(self._asked) or not coming.validation
+
+    def settle(self, model: Any, names: Sequence[str], why: str = "") -> None:
+        """Choose among the logs that every training will have; ``why`` tells of logs that it will not have.
+
+        Raises ``ValueError`` that lists them when the log that was asked for is not among them, or when nobody says
+        whether more or less of it is better.
+        """
+        name = self._asked or self._default(model, names)
+        if name not in names:
+            raise ValueError(f"monitor={name!r} is not among the logs: {', '.join(sorted(names)) or 'none'}.{why}")
+        self.less = direction(model, name, self._mode) == "min"
+        self.name = name
+
+    def follow(self, name: str, where: Any) -> None:
+        """Judge by the log that the finished levels of a run were judged by. Raises ``ValueError`` for another one."""
+        if self._asked not in (None, name):
+            raise ValueError(
+                f"{where} holds another run (monitor: {name!r} there, {self._asked!r} here). Use another directory, or "
+                f"resume=False to overwrite it."
+            )
+        self._asked = name
 
     def score(self, logs: Mapping[str, Any]) -> float:
-        """The monitored value. Raises ``ValueError`` that lists the logs when it is not among them."""
-        self.name = self._asked or self._default(logs)
-        if self.name not in logs:
-            raise ValueError(f"monitor={self.name!r} is not among the logs: {', '.join(sorted(logs)) or 'none'}.")
-        return float(logs[self.name])
+        """The monitored value; NaN for a training that ended before it had one."""
+        return float(logs.get(self.name, math.nan))
 
-    @staticmethod
-    def _default(logs: Mapping[str, Any]) -> str:
-        names = [n for n in logs if n.startswith("val_")] or [n for n in logs if n != "learning_rate"]
-        metrics = [n for n in names if not n.endswith("loss")]
-        accuracy = [n for n in metrics if "acc" in n]
-        return (accuracy or metrics or names or ["loss"])[0]
+    def _default(self, model: Any, names: Sequence[str]) -> str:
+        mine = [n for n in names if n.startswith("val_")] or list(names)
+        metrics = [n for n in mine if not n.endswith("loss") and (self._mode != "auto" or _known(model, n))]
+        accuracy = [n for n in metrics if is_accuracy(n)]
+        loss = [n for n in mine if n.removeprefix("val_") == "loss"]
+        return (accuracy or metrics or loss or mine or ["loss"])[0]
 
     def at_least(self, score: float, dense: float) -> bool:
         """Whether ``score`` is as good as the dense one, without a margin: a winning ticket (thesis 3.2)."""
-        smaller = self._mode == "min" or (self._mode == "auto" and self.name.endswith(_SMALLER))
-        return score <= dense if smaller else score >= dense
+        return score <= dense if self.less else score >= dense
+
+
+def _known(model: Any, name: str) -> bool:
+    try:
+        direction(model, name)
+    except ValueError:
+        return False
+    return True
 
 
 def nearest(densities: Sequence[float], density: float) -> int:
@@ -77,10 +117,21 @@ def nearest(densities: Sequence[float], density: float) -> int:
     return level
 
 
+def first_name(history: Sequence[Level]) -> str:
+    """What level 0 is called: it is dense unless the model wore masks."""
+    return "dense" if history[0].density == 1 else "first"
+
+
 def summary(history: Sequence[Level]) -> str:
     """A table with a row a level."""
     if not history:
         return "No training has finished yet."
+    widths = [max(len(row[i]) for row in table(history)) for i in range(len(table(history)[0]))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in table(history))
+
+
+def table(history: Sequence[Level]) -> list[tuple[str, ...]]:
+    """The cells of the summary, the head first."""
     head = ("round", "density", "weights", history[0].monitor, "matching?", "steps", "seconds")
     rows = [
         (
@@ -88,11 +139,16 @@ def summary(history: Sequence[Level]) -> str:
             f"{level.density:.2%}",
             f"{level.remaining:,}",
             f"{level.score:.4f}",
-            "dense" if level.round == 0 else "yes" if level.matching else "no",
+            first_name(history) if level.round == 0 else _verdict(level),
             f"{level.steps:,}",
             f"{level.seconds:.1f}",
         )
         for level in history
     ]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in [head, *rows])
+    return [head, *rows]
+
+
+def _verdict(level: Level) -> str:
+    if not level.connected:
+        return "disconnected"
+    return "yes" if level.matching else "no"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,14 +11,17 @@ import numpy as np
 
 from keras_lth import surgery
 from keras_lth.callbacks import rounds_state
-from keras_lth.callbacks.before_fit import mind_the_neighbours, see_rewind_step
-from keras_lth.callbacks.fit_call import fit_argument, seekable
-from keras_lth.callbacks.inner import Inner, PassesTests
+from keras_lth.callbacks.before_fit import mind_the_data, mind_the_model, mind_the_neighbours, see_rewind_step
+from keras_lth.callbacks.driver import Driver
+from keras_lth.callbacks.fit_call import fit_argument, leave_epoch, seekable
+from keras_lth.callbacks.inner import Inner
+from keras_lth.callbacks.rates import Rates
 from keras_lth.rounds import UNKNOWN, Action, Position, Rounds, noise_seed
+from keras_lth.surgery.optimizers import leaves, optimizers_of
 from keras_lth.tickets import Snapshot
 
 
-class RoundsCallback(PassesTests):
+class RoundsCallback(Driver):
     """Trains, goes back to the state of step k, trains again, within one ``fit``.
 
     A subclass says how many rounds (``_plan``), what happens when a training is over (``_trained``) and how to go
@@ -38,6 +40,9 @@ class RoundsCallback(PassesTests):
     ) -> None:
         super().__init__()
         self.callbacks = list(callbacks)
+        for one in self.callbacks:
+            if not isinstance(one, keras.callbacks.Callback):
+                raise ValueError(f"callbacks holds Keras callbacks, such as EarlyStopping(…), not {one!r}.")
         self.verbose = verbose
         self._data = data
         self._forget()
@@ -49,30 +54,28 @@ class RoundsCallback(PassesTests):
         self._step = self._spent = self._epoch_start = self._epoch_iterations = 0
         self._order: Any = None
         self._order_seed = 0
-        self._rate: float | None = None
-        self._check_rate = False
+        self._rates = Rates()
         self._cut = False
+        self._bar = False
         self._running = False
         self._first_epoch: int | None = 0
         self._inner = keras.callbacks.CallbackList([])
         self.captured: Snapshot | None = None
         self.origin: Snapshot | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> RoundsCallback:
-        # keras-tuner copies callbacks before each fit: the copy starts afresh, with no locks and no state.
-        other = copy.copy(self)
-        memo[id(self)] = other
-        other.callbacks = copy.deepcopy(self.callbacks, memo)
-        other._forget()
-        return other
-
     # What a subclass decides.
     def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
         """The rounds of this fit; called again once an unknown number of batches is learnt."""
         raise TypeError(f"{type(self).__name__} has no plan.")
 
+    def _look(self) -> None:
+        """At the begin of ``fit``, after planning: refuse what can only fail later. Nothing is changed or written."""
+
     def _begin(self) -> None:
-        """At the begin of ``fit``, after planning: masks, resuming."""
+        """After that: masks, resuming."""
+
+    def _started(self) -> None:
+        """Before the first step of the first training; ``origin`` is its state."""
 
     def _went(self, epoch: int, logs: dict[str, Any]) -> None:
         """After each epoch, before what the machine says is next."""
@@ -88,12 +91,7 @@ class RoundsCallback(PassesTests):
         """Plan, build the optimiser, resume."""
         self._forget()
         model = self.model
-        if not model.built:
-            raise ValueError(f"{self.name} needs a built model: call model.build(input_shape), or on a batch, first.")
-        if not isinstance(model.optimizer, keras.optimizers.Optimizer):
-            raise ValueError(f"{self.name} needs a model compiled with a Keras optimizer.")
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
+        mind_the_model(self)
         data = self._data if self._data is not None else self.params.get("data", fit_argument(model, "x"))
         self._order = seekable(data)
         if self._data is not None and self._order is None:
@@ -101,19 +99,22 @@ class RoundsCallback(PassesTests):
         self._order_seed = self._order.seed if self._order is not None else 0
         self.machine = self._plan(self.params["epochs"], self._steps_per_epoch())
         see_rewind_step(self._machine(), self._per_hook(), self._order is not None)
-        mind_the_neighbours(self)
+        mind_the_data(self)
+        self._rates.begin(self._machine(), self._per_hook(), *mind_the_neighbours(self))
+        self._look()
         self._running = True
         self._begin()
         self.machine = self._machine()
         self._inner = Inner(
             self.callbacks,
-            model=model,
+            model,
             epochs=self.machine.epochs,
             steps=self.params.get("steps"),
             verbose=self.params.get("verbose", 0),
         )
-        if self.machine.action(self.position) not in (Action.REWIND, Action.DONE):
-            self._inner.on_train_begin()
+        with self._guarded():
+            if self.machine.action(self.position) not in (Action.REWIND, Action.DONE):
+                self._inner.on_train_begin()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Rewind if a training is over; seek the data."""
@@ -127,59 +128,65 @@ class RoundsCallback(PassesTests):
                 )
             self._first_epoch = None
             self.model._initial_epoch = None
-        if machine.action(self.position) is Action.REWIND:
-            round = self.position.round + 1
-            self._go_back(round)
-            self.position = machine.after(self.position)
-            self._fresh_noise(round)
-            self._check_rate = True
-            self._inner.on_train_begin()
-        self._step = self.position.step
-        if self._step == 0 and self.position.round == 0:
-            self.origin = surgery.snapshot(self.model)
-        self._capture_if_due()
-        if self._order is not None:
-            self._order.seek(self._step, seed=noise_seed(self._order_seed, self.position.round))
-        self._epoch_start = self._step
-        self._epoch_iterations = self._iterations()
-        self._spent += 1
-        self._inner.on_epoch_begin(self._step // machine.steps_per_epoch, logs)
+        self._bar = False
+        with self._guarded():
+            if machine.action(self.position) is Action.REWIND:
+                round = self.position.round + 1
+                self._go_back(round)
+                self.position = machine.after(self.position)
+                self._fresh_noise(round)
+                self._inner.on_train_begin()
+            self._step = self.position.step
+            if self._step == 0 and self.position.round == 0:
+                self.origin = surgery.snapshot(self.model)
+                self._started()
+            self._capture_if_due()
+            if self._order is not None:
+                self._order.seek(self._step, seed=noise_seed(self._order_seed, self.position.round))
+            self._epoch_start = self._step
+            self._epoch_iterations = self._iterations()
+            self._spent += 1
+            self._inner.on_epoch_begin(self._step // machine.steps_per_epoch, logs)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """See that a round begins at the rewound learning rate."""
-        self._inner.on_train_batch_begin(batch, logs)
-        # Not the number given at the end: before Keras 3.11 that too is of the first step of an execution.
-        self._execution_end = batch + self._per_hook()
-        machine = self._machine()
-        if self._check_rate:
-            self._check_rate = False
-            self._compare_rate()
-        elif self._rate is None and self.position.round == 0 and self._step == machine.start(1):
-            self._rate = self._learning_rate()
+        """See that a round runs at the rewound learning rate."""
+        with self._guarded():
+            self._inner.on_train_batch_begin(batch, logs)
+            # Not the number given at the end: before Keras 3.11 that too is of the first step of an execution.
+            self._execution_end = batch + self._per_hook()
+            self._see_rates("before")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the state of step k; end an epoch that began in its middle."""
-        self._inner.on_train_batch_end(batch, logs)
-        if self.params.get("exact_steps"):
-            self._execution_end = batch + 1
-        machine = self._machine()
-        stop = machine.stop(self.position) if machine.action(self.position) is Action.TRAIN else self._step
-        self._step = min(self._epoch_start + self._execution_end, max(stop, self._step))
-        if self._step < stop:
-            return
-        self.position = machine.after(self.position)
-        self._capture_if_due()
-        ends = machine.action(self.position) is Action.END_EPOCH
-        # The rest of an epoch: no more batches are wanted, though the data has some. Not StopIteration, of which
-        # Keras warns as of data that ran out.
-        if ends and self._execution_end < machine.steps_per_epoch and not self.model.stop_training:
-            self._cut = self.model.stop_training = True
+        self._bar = True
+        with self._guarded():
+            # Before the step's end is seen by anyone: a callback after this one may have set the rate of the step.
+            self._see_rates("within")
+            self._inner.on_train_batch_end(batch, logs)
+            if self.params.get("exact_steps"):
+                self._execution_end = batch + 1
+            machine = self._machine()
+            stop = machine.stop(self.position) if machine.action(self.position) is Action.TRAIN else self._step
+            self._step = min(self._epoch_start + self._execution_end, max(stop, self._step))
+            if self._step < stop:
+                return
+            self.position = machine.after(self.position)
+            self._capture_if_due()
+            ends = machine.action(self.position) is Action.END_EPOCH
+            # The rest of an epoch: no more batches are wanted, though the data has some. Not StopIteration, of which
+            # Keras warns as of data that ran out.
+            if ends and self._execution_end < machine.steps_per_epoch and not self.model.stop_training:
+                self._cut = self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """What the machine says comes after an epoch: train on, prune, or be done."""
-        logs = dict(logs or {})
+        with self._guarded():
+            self._end_epoch(dict(logs or {}))
+
+    def _end_epoch(self, logs: dict[str, Any]) -> None:
         if self._cut:
             self._cut = self.model.stop_training = False
+            leave_epoch(self.model)
         stopped = self.model.stop_training  # by a callback of fit's own list: it ends the whole fit
         self._learn_steps_per_epoch()
         machine = self._machine()
@@ -212,8 +219,10 @@ class RoundsCallback(PassesTests):
         """End what a stopped fit left running."""
         machine = self._machine()
         self.model._initial_epoch = None
-        if machine.action(self.position) not in (Action.REWIND, Action.DONE):
-            self._inner.on_train_end(logs)
+        self._bar = False
+        with self._guarded():
+            if machine.action(self.position) not in (Action.REWIND, Action.DONE):
+                self._inner.on_train_end(logs)
         self._running = False
 
     # What a loop of our own asks.
@@ -231,6 +240,10 @@ class RoundsCallback(PassesTests):
         rounds_state.set(self, state, arrays)
 
     # Its parts.
+    def _see_rates(self, when: str) -> None:
+        round, step = self.position.round, self._step
+        self._rates.see(self.model, round, step, when, begins=step == self._epoch_start, name=type(self).__name__)
+
     def _per_hook(self) -> int:
         """Steps between two batch hooks; our own loop stops wherever it is asked to."""
         return 1 if self.params.get("exact_steps") else int(self.model.steps_per_execution)
@@ -281,19 +294,7 @@ class RoundsCallback(PassesTests):
         self.position = replace(self.position, step=self._step, ended=False)
 
     def _iterations(self) -> int:
-        return int(self.model.optimizer._iterations.numpy())
+        return max(int(leaf._iterations.numpy()) for one in optimizers_of(self.model) for leaf in leaves(one))
 
     def _local_epoch(self) -> int:
         return max(self._step - 1, 0) // self._machine().steps_per_epoch
-
-    def _learning_rate(self) -> float:
-        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-
-    def _compare_rate(self) -> None:
-        rate = self._learning_rate()
-        if self._rate is not None and not np.isclose(rate, self._rate, rtol=1e-5, atol=0):
-            raise RuntimeError(
-                f"Round {self.position.round} begins at a learning rate of {rate:g}, but the rewound one is "
-                f"{self._rate:g}: a callback in fit's own list sets it from the epochs of all rounds. Pass it as "
-                f"{type(self).__name__}(callbacks=[…]), where it sees the epochs of each round."
-            )

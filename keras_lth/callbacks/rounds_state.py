@@ -12,7 +12,7 @@ from keras_lth.callbacks.state import get_state, set_state
 from keras_lth.rounds import Action, Position
 from keras_lth.tickets import Snapshot
 
-_PLAIN = ("_step", "_spent", "_order_seed", "_rate", "_check_rate", "_cut", "_epoch_start", "_epoch_iterations")
+_PLAIN = ("_step", "_spent", "_order_seed", "_cut", "_epoch_start", "_epoch_iterations")
 _SNAPSHOTS = ("captured", "origin")
 
 
@@ -21,6 +21,7 @@ def get(callback: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     state: dict[str, Any] = {"position": asdict(callback.position), "steps": {}, "inner": []}
     arrays: dict[str, np.ndarray] = {}
     state["plain"] = {name: getattr(callback, name) for name in _PLAIN}
+    state["rates"] = callback._rates.seen
     for name in _SNAPSHOTS:
         snapshot = getattr(callback, name)
         if snapshot is not None:
@@ -41,6 +42,7 @@ def set(callback: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray
         callback._inner.on_train_begin()
     for name, value in state["plain"].items():
         setattr(callback, name, value)
+    callback._rates.seen = dict(state["rates"])
     for name in _SNAPSHOTS:
         step = state["steps"].get(name)
         setattr(callback, name, None if step is None else unpack(name, step, arrays))

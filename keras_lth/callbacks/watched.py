@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from keras_lth import files
 from keras_lth.callbacks.fingerprint import Fingerprint, Orders
-from keras_lth.callbacks.fit_call import fit_argument
+from keras_lth.callbacks.fit_call import fit_argument, in_other_fit
 from keras_lth.callbacks.rounds import RoundsCallback
 from keras_lth.rounds import UNKNOWN
 
@@ -38,7 +36,7 @@ class WatchedRounds(RoundsCallback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Plan, watch the batches."""
         self._release()
-        with self._releasing():
+        with self._guarded():
             super().on_train_begin(logs)
             machine = self._machine()
             if self._order is None and machine.steps_per_epoch == UNKNOWN and machine.epochs == 1 and machine.start(1):
@@ -55,28 +53,18 @@ class WatchedRounds(RoundsCallback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Go back if a training is over."""
-        with self._releasing():
+        with self._guarded():
             super().on_epoch_begin(epoch, logs)
             self._watch().reset()
             self._mark, self._prefix = (0, 0), None
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """See that a training begins at the learning rate of the fork."""
-        with self._releasing():
-            super().on_train_batch_begin(batch, logs)
-
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the state at the fork."""
-        with self._releasing():
+        with self._guarded():
             super().on_train_batch_end(batch, logs)
             rest = -self._machine().start(1) % self._machine().steps_per_epoch
             if self._order is None and rest == self._execution_end:
                 self._prefix = self._watch().value()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Compare the data orders; after the last training, compare the ends."""
-        with self._releasing():
-            super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Take off what watched the batches."""
@@ -106,7 +94,7 @@ class WatchedRounds(RoundsCallback):
     def _take(self, folder: str | os.PathLike[str]) -> None:
         """Lock a folder until the end of the fit."""
         lock = files.DirectoryLock(folder)
-        lock.acquire()
+        lock.acquire(lambda: not in_other_fit(self))
         self._lock = lock
 
     def _watch(self) -> Fingerprint:
@@ -114,13 +102,8 @@ class WatchedRounds(RoundsCallback):
             raise RuntimeError(f"{self.name} is in no running fit.")
         return self._fingerprint
 
-    @contextmanager
-    def _releasing(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self._release()
-            raise
+    def _failed(self) -> None:
+        self._release()
 
     def _release(self) -> None:
         if self._end is not None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_lth.arguments import whole
 from keras_lth.selection import uniform
 
 
@@ -15,16 +14,16 @@ class Random:
 
     Args:
         seed: an int.
-        include, exclude, also: which weights, as in `keras_lth.prunable`; None for all that are pruned by default.
+        include: regex, list of regex or callable(path, variable) → bool: only these weights; None for all prunable.
+        exclude: the same, weights to leave out.
     """
 
-    def __init__(self, seed: int, include: Any = None, exclude: Any = None, also: Any = None) -> None:
-        self.seed = whole(seed, "seed")
-        self.include, self.exclude, self.also = include, exclude, also
+    def __init__(self, seed: int, include: Any = None, exclude: Any = None) -> None:
+        self.seed, self.include, self.exclude = seed, include, exclude
 
     def __call__(self, model: Any) -> dict[str, np.ndarray]:
         """Scores of a built model, {weight path: float64 array of the weight's shape}."""
         from keras_lth.surgery import prunable
 
-        weights = prunable(model, self.include, self.exclude, self.also)
+        weights = prunable(model, include=self.include, exclude=self.exclude)
         return {path: uniform(self.seed, path, tuple(variable.shape)) for path, variable in weights.items()}

@@ -113,12 +113,12 @@ def fit(
       TypeError, ValueError: data that is not `ordered`, a model not built or compiled, a batch that the replicas
         cannot share, a folder of another run.
     """
-    surgery.check_model(model)
     loop = Loop(model, data, jit_compile=jit_compile)
     validation = None if validation_data is None else Evaluation(model, validation_data, data.batch_size, jit_compile)
     listed = keras.callbacks.CallbackList(
         list(callbacks), add_history=True, add_progbar=verbose != 0, model=model, verbose=verbose, epochs=epochs,
         steps=data.steps_per_epoch, data=data, neighbours=list(callbacks), exact_steps=True,
+        validation_freq=0 if validation is None else validation_freq,
     )  # fmt: skip
     history = next(one for one in listed.callbacks if isinstance(one, keras.callbacks.History))
     model.stop_training = False

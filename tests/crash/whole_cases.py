@@ -32,7 +32,7 @@ CHANGES: dict[str, Callable[[bytes], bytes | None]] = {
     "gone": lambda data: None,
 }
 PARTS = ("safetensors", "state.json", "manifest.json")
-HALVED = ("config.json", "levels.json", "rewind.state", "origin.state", "tickets/level_00.ticket")
+HALVED = ("config.json", "levels.json", "rewind.state", "origin.ticket", "tickets/level_00.ticket")
 
 
 def died(bench: Bench, n: int) -> Case:
@@ -119,7 +119,7 @@ def terminated(bench: Bench, seed: int) -> Case:
         if ended.code == TERMINATED and not ended.told:
             case.wrong.append("it ended without a commit")
         # Only before the folder is locked and after it is let go does the signal find no handler.
-        if ended.signal and ended.told and "imp/trained.state" not in tree:
+        if ended.signal and ended.told and "imp/trained/level_02.state" not in tree:
             case.wrong.append(f"it ended with signal {ended.signal} though it had begun to commit")
         if ended.code == 0 and not ended.signal:
             if case.struck:

@@ -1,0 +1,66 @@
+"""What a run was compiled with, as plain values: what must agree when it is continued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lth import surgery
+from keras_lth.surgery.optimizers import leaves, optimizers_of
+
+
+def settings_of(model: keras.Model) -> dict[str, Any]:
+    """The optimizers with their settings, loss, metrics and the shapes of all variables, for JSON."""
+    return {
+        **{name: {"class": type(one).__name__, **_config(one)} for name, one in _optimizers(model).items()},
+        "loss": _named(getattr(model, "loss", None)),
+        "metrics": _named(_compiled(model, "_user_metrics")),
+        "weighted_metrics": _named(_compiled(model, "_user_weighted_metrics")),
+        "shapes": {path: list(variable.shape) for path, variable in surgery.variables(model).items()},
+    }
+
+
+def moved_rates(model: keras.Model) -> list[str]:
+    """The settings of `settings_of` that callbacks may have moved: the rates of optimizers that have made steps.
+
+    A run that continues puts its own back.
+    """
+    return [f"{name}.learning_rate" for name, one in _optimizers(model).items() if int(one._iterations.numpy()) > 0]
+
+
+def _optimizers(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
+    found = [one for outer in optimizers_of(model) for one in leaves(outer)]
+    return {f"optimizer{f'_{number}' if number else ''}": one for number, one in enumerate(found)}
+
+
+def _compiled(model: keras.Model, name: str) -> Any:
+    return getattr(getattr(model, "_compile_metrics", None), name, None)
+
+
+def _config(value: Any) -> dict[str, Any]:
+    """The settings of an object but its name, which Keras counts up; those of a wrapped optimizer are its own."""
+    if isinstance(value, keras.optimizers.Optimizer) and len(leaves(value)) > 1:
+        return {}
+    try:
+        config = value.get_config()
+    except Exception:  # a user's own, that tells none
+        return {}
+    return {key: _named(item) for key, item in config.items() if key != "name"}
+
+
+def _named(value: Any) -> Any:
+    """Plain values as they are, a number of single precision as it was written; objects by class and settings."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(str(np.float32(value)))
+    if isinstance(value, Mapping):
+        return {str(key): _named(item) for key, item in value.items() if key != "name"}
+    if isinstance(value, (list, tuple)):
+        return [_named(item) for item in value]
+    if isinstance(value, (keras.losses.Loss, keras.metrics.Metric)):
+        return {"class": type(value).__name__, **_config(value)}
+    return getattr(value, "__name__", type(value).__name__)

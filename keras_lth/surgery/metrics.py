@@ -1,0 +1,109 @@
+"""What a model reports, and whether more or less of it is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import keras
+
+__all__ = ["build_metrics", "direction", "is_accuracy", "rehearse", "reported", "undisturbed"]
+
+Direction = Literal["min", "max"]
+MODES = ("auto", "max", "min")
+# For numbers that no metric with a direction stands behind: a loss of its own that a train step returns.
+_LESS = ("loss", "error", "crossentropy", "perplexity", "mse", "mae")
+_MORE = ("accuracy", "acc")
+
+
+def direction(model: keras.Model, name: str, mode: str = "auto") -> Direction:
+    """Return ``"min"`` or ``"max"``: whether less or more of the log ``name`` is better.
+
+    ``mode`` says so; with ``"auto"`` it is what the metric itself says (Keras' ``_direction``, as Keras'
+    ``EarlyStopping`` asks it), a loss is to be small, and only then the name's last word counts.
+
+    Raises ``ValueError`` for a log of which nobody says so: give ``mode``.
+    """
+    if mode not in MODES:
+        raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
+    if mode != "auto":
+        return "min" if mode == "min" else "max"
+    bare = name.removeprefix("val_")
+    if bare == "loss":
+        return "min"
+    metric = dict(_metrics(model)).get(bare)
+    told = getattr(metric, "_direction", None)
+    if told is not None:
+        return "max" if told == "up" else "min"
+    if isinstance(getattr(metric, "_fn", None), keras.losses.Loss) or bare.endswith(_LESS):
+        return "min"
+    if bare.endswith(_MORE):
+        return "max"
+    raise ValueError(f'Whether more or less of {name!r} is better is not known: give mode="max" or mode="min".')
+
+
+def is_accuracy(name: str) -> bool:
+    """Whether a log is an accuracy, by its name."""
+    return "acc" in name
+
+
+def reported(model: keras.Model) -> list[str]:
+    """Return the names of the logs that the metrics of ``model`` make; a ``train_step`` of its own may return others.
+
+    What ``compile(metrics=…)`` named is among them once it is built: by a step, or by ``build_metrics``.
+    """
+    return [name for name, _ in _metrics(model)]
+
+
+def build_metrics(model: keras.Model, spec: Any) -> bool:
+    """Build what ``compile(metrics=…)`` named, as a first step would; ``spec`` is the specification of a batch.
+
+    Returns whether it is built: models whose step is their own may have nothing that can be built without a step.
+    """
+    unbuilt = [metric for metric in model.metrics if not getattr(metric, "built", True)]
+    if not unbuilt:
+        return True
+    try:
+        with model.distribute_strategy.scope():
+            model._symbolic_build(data_batch=spec)
+    except (ValueError, RuntimeError, TypeError, NotImplementedError, AttributeError):
+        return False
+    return all(getattr(metric, "built", True) for metric in unbuilt)
+
+
+def rehearse(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None, batch_size: Any = None) -> list[str]:
+    """Evaluate one batch and return the names of the logs; the model's state stays as it is.
+
+    What cannot be evaluated is told before hours of training, by the error that Keras raises.
+    """
+    with undisturbed(model):
+        logs = model.evaluate(
+            x, y, sample_weight=sample_weight, batch_size=batch_size, steps=1, verbose=0, return_dict=True
+        )
+    model.reset_metrics()
+    return list(logs)
+
+
+@contextmanager
+def undisturbed(model: keras.Model) -> Iterator[None]:
+    """Put back what running a model forward changes: noise of layers that sample, states of recurrent ones."""
+    state = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
+    try:
+        yield
+    finally:
+        for variable, value in state:
+            variable.assign(value)
+
+
+def _metrics(model: keras.Model) -> Iterator[tuple[str, Any]]:
+    """Log → the metric behind it, under the names that Keras gives with several outputs and with weights too."""
+    for metric in model.metrics:
+        if not getattr(metric, "built", True):
+            continue
+        result = metric.result()
+        names = list(result) if isinstance(result, dict) else [metric.name]
+        members = getattr(metric, "metrics", None)
+        # Those of compile() are in the order of their results.
+        held = members if members is not None and len(members) == len(names) else [metric] * len(names)
+        yield from zip(names, held, strict=True)
