@@ -6,7 +6,6 @@ Terms of Frankle's thesis: *density* is the share of prunable weights that remai
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import os
@@ -17,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_lth import files
+from keras_lth.names import few, near, shown_as
+from keras_lth.tables import html_table, text_table
 
 Shape = tuple[int, ...]
 
@@ -43,6 +44,9 @@ class Masks(Mapping[str, np.ndarray]):
         TypeError: a path that is no string.
         ValueError: naming the path whose array holds anything but 0 and 1.
     """
+
+    # Whether the user was warned of the empty ones already, where they were selected.
+    told = False
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         self._arrays = MappingProxyType({path: _boolean(path, array) for path, array in arrays.items()})
@@ -121,19 +125,20 @@ class Masks(Mapping[str, np.ndarray]):
 
     def summary(self) -> str:
         """A text table: a row a layer and the total; below it the layers without any weight, if there are such."""
-        cells = [("layer", "shape", "weights", "remain", "density")]
-        for row in self.table():
-            shape = " × ".join(map(str, row.shape)) or "scalar"
-            cells.append((row.path, shape, f"{row.size:,}", f"{row.remaining:,}", _percent(row.density)))
-        cells.append(("total", "", f"{self.size:,}", f"{self.remaining:,}", _percent(self.density)))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = []
-        for path, *rest in cells:
-            columns = [path.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
-            lines.append("  ".join(columns).rstrip())
+        lines = [text_table(self._cells())]
         if self.empty:
             lines.append(f"no weight remains in: {', '.join(self.empty)}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._cells(), note=repr(self))
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        cells = [("layer", "shape", "weights", "remain", "density")]
+        for row in self.table():
+            shape = " × ".join(map(str, row.shape)) or "scalar"
+            cells.append((shown_as(row.path), shape, f"{row.size:,}", f"{row.remaining:,}", _percent(row.density)))
+        return [*cells, ("total", "", f"{self.size:,}", f"{self.remaining:,}", _percent(self.density))]
 
     def overlap(self, other: Masks) -> float:
         """|self ∧ other| / |self|: the share of these weights that the other masks keep too; NaN if |self| = 0.
@@ -203,33 +208,50 @@ class Masks(Mapping[str, np.ndarray]):
         return Masks({path: operator(self[path], other[path]) for path in self})
 
 
-def align(values: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], *, what: str) -> dict[str, np.ndarray]:
+def align(
+    values: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], *, what: str, some_match: bool = False
+) -> dict[str, np.ndarray]:
     """Bring arrays made on one instance of a model to the paths of another, in the order of `shapes`.
 
     By path when every path is known there with the same shape (some of the paths are enough); else by order, when the
-    two lists of shapes are equal as a whole (a second instance in one process has other names).
+    two lists of shapes are equal as a whole and no path is the same (another model of one architecture, its layers
+    named otherwise).
 
     Args:
         values: path → array.
         shapes: path → shape, of the model they are meant for.
         what: what the values are, for the error ("masks", "weights").
+        some_match: go by order also where some of the paths are the same (``iteration`` of an optimizer).
 
     Raises:
         ValueError: neither holds; lists what differs.
     """
-    pairs = match_paths(_shapes(values), shapes, what=what)
+    pairs = match_paths(_shapes(values), shapes, what=what, some_match=some_match)
     return {target: values[source] for target, source in pairs.items()}
 
 
-def match_paths(sources: Mapping[str, Shape], targets: Mapping[str, Shape], *, what: str) -> dict[str, str]:
+def match_paths(
+    sources: Mapping[str, Shape], targets: Mapping[str, Shape], *, what: str, some_match: bool = False
+) -> dict[str, str]:
     """The rule of `align` on shapes alone: target path → source path."""
     sources = {path: tuple(shape) for path, shape in sources.items()}
     targets = {path: tuple(shape) for path, shape in targets.items()}
     if all(targets.get(path) == shape for path, shape in sources.items()):
         return {path: path for path in targets if path in sources}
-    if list(sources.values()) == list(targets.values()):
+    same = [path for path in sources if path in targets]
+    ordered = list(sources.values()) == list(targets.values())
+    if ordered and (some_match or not same):
         return dict(zip(targets, sources, strict=True))
-    raise ValueError(f"these {what} do not fit the model: " + "; ".join(differences(sources, targets)))
+    lines = differences(sources, targets)
+    if ordered:
+        lines.append(f"by order they would fit, but some names are the same ({few(same)}): write the model's own paths")
+    raise ValueError(f"these {what} do not fit the model: " + "; ".join(lines))
+
+
+def without_weights(paths: Sequence[str], layers: int) -> str:
+    """A sentence about layers of which no weight remains."""
+    what = "layer is" if layers == 1 else "layers are"
+    return f"{len(paths)} of {layers} {what} empty: {few(paths)}; an empty layer passes on nothing but its bias."
 
 
 def differences(sources: Mapping[str, Shape], targets: Mapping[str, Shape], limit: int = 8) -> list[str]:
@@ -237,8 +259,8 @@ def differences(sources: Mapping[str, Shape], targets: Mapping[str, Shape], limi
     lines = []
     for path, shape in sources.items():
         if path not in targets:
-            near = difflib.get_close_matches(path, [name for name in targets if name not in sources], 1)
-            lines.append(f"{path!r} {tuple(shape)} is unknown" + (f" (the nearest is {near[0]!r})" if near else ""))
+            close = near(path, [name for name in targets if name not in sources], 1)
+            lines.append(f"{path!r} {tuple(shape)} is unknown" + (f" (the nearest is {close[0]!r})" if close else ""))
         elif tuple(targets[path]) != tuple(shape):
             lines.append(f"{path!r} has shape {tuple(shape)}, expected {tuple(targets[path])}")
     lines += [f"{path!r} {tuple(shape)} is missing" for path, shape in targets.items() if path not in sources]

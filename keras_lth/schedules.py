@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -14,18 +14,6 @@ from keras_lth.selection import round_half_up
 
 Unit = Literal["steps", "epochs", "%"]
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|ep|%)\s*")
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """A whole number of Python, NumPy's too. Raises ``ValueError`` that names it when it is less than ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} is a whole number ≥ {least}, not {value!r}.")
-    return int(value)
-
-
-def real(value: Any) -> Any:
-    """A number as Python's; of NumPy's single precision the decimal number that was written. Others as they are."""
-    return float(str(value)) if isinstance(value, np.number) else value
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 from keras_lth import __version__, files
 from keras_lth.files.plain import plain
 from keras_lth.masks import Masks, differences, match_paths
+from keras_lth.tables import html_table
 
 FORMAT = "keras_lth ticket 1"
 _ARRAYS = ("weights", "optimizer", "seeds")
@@ -90,6 +91,13 @@ class Snapshot(_Value):
         count = sum(array.size for array in self.weights.values())
         return f"Snapshot(step {self.step}, {len(self.weights)} variables, {count:,} values)"
 
+    def _repr_html_(self) -> str:
+        rows = [
+            (part, f"{len(held):,}", f"{sum(array.size for array in held.values()):,}")
+            for part, held in ((part, getattr(self, part)) for part in _ARRAYS)
+        ]
+        return html_table([("part", "variables", "values"), *rows], note=f"Snapshot of step {self.step}")
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one file, atomically."""
         files.write_arrays(path, dict(_named(self)), kind="snapshot", meta={"step": self.step})
@@ -154,6 +162,10 @@ class Ticket(_Value):
         """The table of its masks, then a line for the step and each entry of the provenance."""
         lines = [f"{key}: {value}" for key, value in {"step": self.snapshot.step, **self.provenance}.items()]
         return "\n".join([self.masks.summary(), *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [(str(key), str(value)) for key, value in {"step": self.snapshot.step, **self.provenance}.items()]
+        return self.masks._repr_html_() + html_table([("provenance", ""), *rows])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one file, atomically; it alone is enough to train the ticket elsewhere."""

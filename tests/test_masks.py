@@ -197,9 +197,11 @@ def test_align_by_order_when_the_whole_lists_of_shapes_agree() -> None:
     values = arrays(dense=(2, 3), dense_1=(3, 4))
     aligned = align(values, {"dense_3": (2, 3), "dense_4": (3, 4)}, what="weights")
     assert aligned["dense_3"] is values["dense"] and aligned["dense_4"] is values["dense_1"]
-    # One path is known by chance (as the first): the order decides for all of them.
-    pairs = match_paths({"a": (2,), "b": (2,)}, {"b": (2,), "c": (2,)}, what="weights")
-    assert pairs == {"b": "a", "c": "b"}
+    # By order a's values would go to b, and b's to c.
+    with pytest.raises(ValueError, match=r"some names are the same \(b\)"):
+        match_paths({"a": (2,), "b": (2,)}, {"b": (2,), "c": (2,)}, what="weights")
+    pairs = match_paths({"count": (), "a": (2,)}, {"count": (), "b": (2,)}, what="slots", some_match=True)
+    assert pairs == {"count": "count", "b": "a"}
 
 
 def test_align_refuses_and_lists_what_differs() -> None:

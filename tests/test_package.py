@@ -14,7 +14,8 @@ import keras_lth
 PACKAGE = Path(keras_lth.__file__).parent
 # Imports go up this list: a room may use those before it.
 ROOMS = (
-    "ops", "files", "masks", "structures", "selection", "schedules", "rounds", "tickets", "surgery", "criteria",
+    "names", "arguments", "tables", "ops", "files", "masks", "structures", "keeping", "selection", "schedules",
+    "rounds", "tickets", "surgery", "criteria",
     "layers", "callbacks", "analysis", "models", "datasets", "training", "experiments", "report", "bin",
 )  # fmt: skip
 # Tickets are applied to models, callbacks end with an analysis, and that measures on several replicas as the training

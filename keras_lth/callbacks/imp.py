@@ -41,13 +41,14 @@ class IMPCallback(InFolder):
         rounds: prunings after the dense training.
         epochs_per_round: epochs of the dense training; T is this many times the batches of an epoch.
         target_density: share of the prunable weights that remain at the end; the last cut is shortened to hit it.
-        fraction: share of the remaining weights pruned each round; or, with ``scope="layer"``, a mapping from regex
-            to fraction, first match wins (half the rate at the output: ``{"output": 0.1, ".*": 0.2}``).
+        fraction: share of the remaining weights pruned each round; or, with ``scope="layer"``, a mapping from name or
+            regex to fraction, first match wins (half the rate at the output: ``{"output": 0.1, ".*": 0.2}``).
         rewind_to: step k of the dense training: ``0``, ``"500 steps"``, ``"2 epochs"``, ``"1%"``. Steps are batches.
         span: ``"remaining"`` trains a round from k to T (thesis 4.2.2), ``"restart"`` T steps from the weights of
             step k with the schedule from 0.
         scope: ``"global"`` compares magnitudes over the whole network, ``"layer"`` within each weight.
-        include, exclude: which prunable weights to prune: a regex, several, or a function of (path, variable).
+        include, exclude, also: which weights to prune, as in `keras_lth.prunable`.
+        min_per_layer: the least number (≥ 1) or share (< 1) that remains in each layer, with ``scope="global"``.
         one_shot: prune once, by ``fraction`` or down to ``target_density`` (thesis 3.1.3).
         keep: ``"rewind"`` sets weights back to step k; ``"trained"`` keeps them and rewinds only the schedule:
             learning-rate rewinding (Algorithm 2; Renda et al. 2020).
@@ -82,6 +83,8 @@ class IMPCallback(InFolder):
         scope: str = "global",
         include: Pattern = None,
         exclude: Pattern = None,
+        also: Pattern = None,
+        min_per_layer: float | None = None,
         one_shot: bool = False,
         keep: str = "rewind",
         restore_optimizer: bool = False,
@@ -101,10 +104,9 @@ class IMPCallback(InFolder):
             raise ValueError('restore_optimizer takes slots from step k, but span="restart" counts from step 0 again.')
         if restore_optimizer and keep == "trained":
             raise ValueError('restore_optimizer takes slots from step k; keep="trained" weights are not of that step.')
-        self.plan = IMPPlan(
-            rounds, epochs_per_round, target_density, fraction, Duration.parse(rewind_to), span, scope, one_shot
-        )
-        self.include, self.exclude = include, exclude
+        k = Duration.parse(rewind_to)
+        self.plan = IMPPlan(rounds, epochs_per_round, target_density, fraction, k, span, scope, one_shot, min_per_layer)
+        self._filters = {"include": include, "exclude": exclude, "also": also}
         self.keep, self.restore_optimizer = keep, restore_optimizer
         self.monitor = Monitor(monitor, mode)
         self.directory, self.resume = directory, resume
@@ -132,16 +134,17 @@ class IMPCallback(InFolder):
     # What RoundsCallback asks.
     def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
         model = self.model
-        weights = surgery.prunable(model, self.include, self.exclude)
+        weights = surgery.prunable(model, **self._filters)
         if not self._masks:
             worn = surgery.masks_of(model)
             shapes = {path: tuple(variable.shape) for path, variable in weights.items()}
             first = Masks({p: worn[p] if p in worn else np.ones(shape, bool) for p, shape in shapes.items()})
             self._masks = [self._first_of_folder(first)]
         first_masks = self._masks[0]
-        remaining = {path: int(mask.sum()) for path, mask in first_masks.items()}
+        remaining = {path: int(first_masks[path].sum()) for path in weights}
         machine = self.plan.choose(epochs, steps_per_epoch or UNKNOWN, remaining, first_masks.size)
         self._counts = self.plan.counts(remaining, first_masks.size, machine.rounds)
+        self.plan.refuse_too_few(first_masks, self._counts[-1])
         return machine
 
     def _look(self) -> None:
@@ -175,6 +178,7 @@ class IMPCallback(InFolder):
                 steps > 0 or first.remaining < first.size, self.monitor.name,
             )
         )  # fmt: skip
+        self._say(f"{self.name}: {surgery.prunable(model, **self._filters).report.summary}")
         if rows:
             self._resume(rows)
         elif origin is not None:
@@ -195,7 +199,7 @@ class IMPCallback(InFolder):
         machine, model = self._machine(), self.model
         # First, so that nothing below can lose it.
         self._keep_trained(round)
-        check_finite(surgery.prunable(model, self.include, self.exclude), round, self.directory)
+        check_finite(surgery.prunable(model, **self._filters), round, self.directory)
         now = self._masks[round]
         logs = self._logs_of_the_weights()
         score = self.monitor.score(logs)
@@ -255,9 +259,5 @@ class IMPCallback(InFolder):
         return self._seen
 
     def _prune(self, round: int) -> Masks:
-        """Chosen once, on the processor of one host."""
-        now, counts = self._masks[round], self._counts[round + 1]
-        shapes = {path: mask.shape for path, mask in now.items()}
-        scores = Magnitude(self.include, self.exclude)
-        hosts = surgery.hosts_of(self.model)
-        return hosts.chosen_once(shapes, lambda: choose(scores(self.model), now, counts, self.plan.scope))
+        scores, floor = Magnitude(**self._filters), self.plan.min_per_layer
+        return choose(self.model, scores, self._masks[round], self._counts[round + 1], floor)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from keras_lth.arguments import real, whole
+from keras_lth.keeping import floors, refuse_below_floor
+from keras_lth.masks import Masks
+from keras_lth.names import assigned
 from keras_lth.rounds import UNKNOWN, Rounds, Span
-from keras_lth.schedules import Duration, levels, real, whole
+from keras_lth.schedules import Duration, levels
 
 # The default goes no lower than this many trainings: 20 cuts of 20 % leave 1.2 % of the weights.
 _MOST_TRAININGS = 21
@@ -28,21 +31,29 @@ class IMPPlan:
     span: Span = "remaining"
     scope: str = "global"
     one_shot: bool = False
+    min_per_layer: float | None = None
 
     def __post_init__(self) -> None:
+        # Numbers of NumPy and arrays of no dimension become Python's: settings are compared and written as JSON.
         for name in ("rounds", "epochs_per_round"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, whole(name, value, 1))
-        given = self.fraction
-        fraction = {key: real(f) for key, f in given.items()} if isinstance(given, Mapping) else real(given)
-        object.__setattr__(self, "fraction", fraction)
-        object.__setattr__(self, "target_density", real(self.target_density))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, whole(getattr(self, name), name, least=1))
+        for name in ("target_density", "min_per_layer"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, real(getattr(self, name), name))
         if self.target_density is not None and not 0 < self.target_density < 1:
             raise ValueError(f"target_density lies between 0 and 1 (0.05 keeps 5 %), not {self.target_density!r}.")
+        if isinstance(self.fraction, Mapping):
+            object.__setattr__(self, "fraction", {key: real(f, "fraction") for key, f in self.fraction.items()})
+        else:
+            object.__setattr__(self, "fraction", real(self.fraction, "fraction"))
         fractions = self.fraction.values() if isinstance(self.fraction, Mapping) else [self.fraction]
         if any(not 0 <= f < 1 for f in fractions) or not any(f > 0 for f in fractions):
             raise ValueError(f"fraction lies between 0 and 1 (0.2 prunes a fifth of the rest), not {self.fraction!r}.")
+        if self.min_per_layer is not None:
+            floors({}, self.min_per_layer)
+            if self.scope == "layer":
+                raise ValueError('min_per_layer is for scope="global": with "layer" each layer has its own number.')
         if self.scope not in ("global", "layer"):
             raise ValueError(f'scope is "global" or "layer", not {self.scope!r}.')
         if isinstance(self.fraction, Mapping) and self.scope != "layer":
@@ -57,21 +68,20 @@ class IMPPlan:
         are shares.
         """
         groups = dict(remaining) if self.scope == "layer" else {"": sum(remaining.values())}
-        fraction = self._per_group(groups)
+        if isinstance(self.fraction, Mapping):
+            fraction = assigned(self.fraction, groups, "fraction", among=groups)
+        else:
+            fraction = dict.fromkeys(groups, self.fraction)
         if self.one_shot and self.target_density is not None:
             fraction = dict.fromkeys(groups, 1.0)
         return levels(groups, fraction, rounds=rounds, target_density=self.target_density, total=total)
 
-    def _per_group(self, groups: Mapping[str, int]) -> dict[str, float]:
-        if not isinstance(self.fraction, Mapping):
-            return dict.fromkeys(groups, self.fraction)
-        out = {}
-        for path in groups:
-            found = next((f for pattern, f in self.fraction.items() if re.search(pattern, path)), None)
-            if found is None:
-                raise ValueError(f'No pattern of fraction matches {path!r}: add one, such as ".*" at the end.')
-            out[path] = found
-        return out
+    def refuse_too_few(self, first: Masks, last: Mapping[str, int]) -> None:
+        """Raise ``ValueError`` where the last level cannot give each layer of ``first`` its ``min_per_layer``."""
+        if self.min_per_layer is not None:
+            floor = floors({path: mask.size for path, mask in first.items()}, self.min_per_layer)
+            there = {row.path: min(row.remaining, floor[row.path]) for row in first.table()}
+            refuse_below_floor(sum(last.values()), there, self.min_per_layer)
 
     def choose(self, epochs: int, steps_per_epoch: int, remaining: Mapping[str, int], total: int) -> Rounds:
         """The rounds that ``fit(epochs=epochs)`` holds.
@@ -147,6 +157,7 @@ class IMPPlan:
             "span": machine.span,
             "scope": self.scope,
             "one_shot": self.one_shot,
+            **({} if self.min_per_layer is None else {"min_per_layer": self.min_per_layer}),
         }
 
 

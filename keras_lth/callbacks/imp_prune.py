@@ -1,22 +1,23 @@
-"""One pruning of IMP: which weights remain (thesis 3.1.3)."""
+"""One pruning of IMP: what must hold, and which weights remain (thesis 3.1.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from keras_lth.masks import Masks
-from keras_lth.selection import select
+from keras_lth.selection import keep_counts
+from keras_lth.surgery import hosts_of
 
 
-def choose(scores: Mapping[str, Any], now: Masks, counts: Mapping[str, int], scope: str) -> Masks:
-    """The masks within ``now`` that keep ``counts``: of each weight by its path, or of all under the key ""."""
-    if scope == "global":
-        return select(scores, k=counts[""], within=now)
-    kept = [select({path: scores[path]}, k=counts[path], within=Masks({path: now[path]})) for path in now]
-    return Masks({path: masks[path] for masks in kept for path in masks})
+def choose(
+    model: Any, criterion: Callable[[Any], Any], now: Masks, counts: Mapping[str, int], min_per_layer: float | None
+) -> Masks:
+    """The masks within ``now`` that keep ``counts``, chosen once, on the processor of one host."""
+    shapes = {path: mask.shape for path, mask in now.items()}
+    return hosts_of(model).chosen_once(shapes, lambda: keep_counts(criterion(model), now, counts, min_per_layer))
 
 
 def check_finite(weights: Mapping[str, Any], round: int, directory: Any) -> None:

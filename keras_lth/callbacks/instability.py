@@ -13,11 +13,12 @@ import keras
 import numpy as np
 
 from keras_lth import files, surgery
+from keras_lth.arguments import real, whole
 from keras_lth.callbacks import instability_state
 from keras_lth.callbacks.before_fit import see_rewind_step
 from keras_lth.callbacks.watched import WatchedRounds
 from keras_lth.rounds import UNKNOWN, Rounds, Span
-from keras_lth.schedules import Duration, real, whole
+from keras_lth.schedules import Duration
 from keras_lth.surgery.metrics import MODES
 from keras_lth.tickets import Snapshot
 
@@ -89,15 +90,15 @@ class InstabilityCallback(WatchedRounds):
         train_data: Any = None,
         verbose: int = 1,
     ) -> None:
-        self.runs, self.points = whole("runs", runs, 2), whole("points", points, 2)
-        self.batch_size, self.threshold = whole("batch_size", batch_size, 1), real(threshold)
+        self.runs, self.points = whole(runs, "runs", 2), whole(points, "points", 2)
+        self.batch_size, self.threshold = whole(batch_size, "batch_size", 1), real(threshold, "threshold")
         if mode not in MODES:
             raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
         if span not in ("remaining", "restart"):
             raise ValueError(f'span is "remaining" or "restart", not {span!r}.')
         if statistics not in _TREATMENTS:
             raise ValueError(f"statistics is one of {', '.join(map(repr, _TREATMENTS))}, not {statistics!r}.")
-        if not threshold > 0:
+        if not self.threshold > 0:
             raise ValueError(f"threshold is an error above 0, such as 0.02, not {threshold!r}.")
         self.fork_at = Duration.parse(fork_at)
         self.statistics, self.span, self.metric, self.mode = statistics, span, metric, mode

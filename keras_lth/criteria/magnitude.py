@@ -11,16 +11,15 @@ class Magnitude:
     """Scores |w|, in the dtype of the variable.
 
     Args:
-        include: regex, list of regex or callable(path, variable) → bool: only these weights; None for all prunable.
-        exclude: the same, weights to leave out.
+        include, exclude, also: which weights, as in `keras_lth.prunable`; None for all that are pruned by default.
     """
 
-    def __init__(self, include: Any = None, exclude: Any = None) -> None:
-        self.include, self.exclude = include, exclude
+    def __init__(self, include: Any = None, exclude: Any = None, also: Any = None) -> None:
+        self.include, self.exclude, self.also = include, exclude, also
 
     def __call__(self, model: Any) -> dict[str, np.ndarray]:
         """Scores of a built model, {weight path: array of the weight's shape}."""
         from keras_lth.surgery import prunable
 
-        weights = prunable(model, include=self.include, exclude=self.exclude)
+        weights = prunable(model, self.include, self.exclude, self.also)
         return {path: np.abs(variable.numpy()) for path, variable in weights.items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_lth.arguments import whole
 from keras_lth.selection import uniform
 
 
@@ -14,16 +15,16 @@ class Random:
 
     Args:
         seed: an int.
-        include: regex, list of regex or callable(path, variable) → bool: only these weights; None for all prunable.
-        exclude: the same, weights to leave out.
+        include, exclude, also: which weights, as in `keras_lth.prunable`; None for all that are pruned by default.
     """
 
-    def __init__(self, seed: int, include: Any = None, exclude: Any = None) -> None:
-        self.seed, self.include, self.exclude = seed, include, exclude
+    def __init__(self, seed: int, include: Any = None, exclude: Any = None, also: Any = None) -> None:
+        self.seed = whole(seed, "seed")
+        self.include, self.exclude, self.also = include, exclude, also
 
     def __call__(self, model: Any) -> dict[str, np.ndarray]:
         """Scores of a built model, {weight path: float64 array of the weight's shape}."""
         from keras_lth.surgery import prunable
 
-        weights = prunable(model, include=self.include, exclude=self.exclude)
+        weights = prunable(model, self.include, self.exclude, self.also)
         return {path: uniform(self.seed, path, tuple(variable.shape)) for path, variable in weights.items()}

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_lth.masks import Masks, align
 from keras_lth.surgery.hooks import follow
 from keras_lth.surgery.paths import entries
-from keras_lth.surgery.roles import has_role, prunable
+from keras_lth.surgery.roles import maskable, refuse_replaced_weights
 from keras_lth.surgery.variable_mask import VariableMask, attach, heal, mask_of
 
 __all__ = ["Masked"]
@@ -59,7 +59,10 @@ class Masked(keras.layers.Wrapper):
         # Outside any function that is being traced, so that the pruned weights can be set to 0 here and now.
         with tf.init_scope():
             super().build(input_shape)
-            prunable(self.layer)
+            weights = self._weights()
+            if not weights:
+                raise ValueError(f"layer {self.layer.name!r} has no prunable weight")
+            refuse_replaced_weights(entry for entry in entries(self.layer) if entry.path in weights)
             if self._given is not None:
                 self._put(self._given)
 
@@ -112,7 +115,7 @@ class Masked(keras.layers.Wrapper):
 
     def _weights(self) -> dict[str, keras.Variable]:
         """The weights that may have a mask; also of a layer that was quantised since, which `prunable` refuses."""
-        return {entry.path: entry.variable for entry in entries(self.layer) if has_role(entry)}
+        return maskable(self.layer)
 
     def _put(self, given: Masks | np.ndarray) -> None:
         weights = self._weights()

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from keras_lth.surgery.entry import check_built, check_model
 from keras_lth.surgery.gradients import masked_gradients
 from keras_lth.surgery.hosts import Hosts, check_replicas, hosts_of
+from keras_lth.surgery.kinds import register_prunable
 from keras_lth.surgery.masking import heal_model as heal
 from keras_lth.surgery.masking import mask, masks_of, unmask
 from keras_lth.surgery.paths import variables
-from keras_lth.surgery.report import Sparsity, sparsity
-from keras_lth.surgery.roles import prunable, unknown_layers
+from keras_lth.surgery.report import Report, Sparsity, sparsity
+from keras_lth.surgery.roles import Prunable, prunable, unknown_layers
 from keras_lth.surgery.state import rewind, snapshot
+from keras_lth.surgery.zeros import masks_from_zeros
 
 __all__ = [
     "Hosts",
+    "Prunable",
+    "Report",
     "Sparsity",
+    "check_built",
+    "check_model",
     "check_replicas",
     "heal",
     "hosts_of",
     "mask",
     "masked_gradients",
+    "masks_from_zeros",
     "masks_of",
     "prunable",
+    "register_prunable",
     "rewind",
     "snapshot",
     "sparsity",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,28 +9,32 @@ import keras
 import numpy as np
 
 from keras_lth.masks import Masks, align
+from keras_lth.names import spelled
+from keras_lth.surgery.entry import check_built, check_model
 from keras_lth.surgery.hooks import follow
 from keras_lth.surgery.optimizers import optimizers_of, refuse_coupling, reset_pruned
 from keras_lth.surgery.paths import entries
-from keras_lth.surgery.roles import prunable, refuse_replaced_weights, unknown_layers
+from keras_lth.surgery.report import ReportedMasks, reported
+from keras_lth.surgery.roles import prunable, refuse_replaced_weights
 from keras_lth.surgery.variable_mask import attach, detach, heal, mask_of
 
 __all__ = ["heal_model", "mask", "masks_of", "resolve", "unmask"]
 
-_WARNED = "_keras_lth_warned_unknown"
 
-
-def mask(model: keras.Model, masks: Mapping[str, Any]) -> Masks:
-    """Mask ``model`` in place and return its masks; every later ``fit``, ``evaluate`` and ``predict`` keeps them.
+def mask(model: keras.Model, masks: Mapping[str, Any]) -> ReportedMasks:
+    """Mask ``model`` in place, for every later ``fit``, ``evaluate`` and ``predict``; return its masks with a report.
 
     ``masks`` maps structural paths to boolean arrays of the weights' shapes; weights that it does not name stay as
     they are. It may be called before or after ``compile``, again, and from a callback inside ``fit``. Pruned
     weights become 0 and their optimizer slots those of a fresh optimizer.
 
     Raises:
-        ValueError: an unknown path, a wrong shape, a layer with LoRA or quantisation, an optimizer that couples
-            weights.
+        TypeError: an object that is no Keras 3 model on TensorFlow.
+        ValueError: a model that is not built, an unknown path, a wrong shape, a layer with LoRA or quantisation, an
+            optimizer that couples weights.
     """
+    check_model(model)
+    check_built(model)
     found = entries(model)
     arrays = resolve(model, masks)
     chosen = {entry.path: entry for entry in found if entry.path in arrays}
@@ -51,16 +54,7 @@ def mask(model: keras.Model, masks: Mapping[str, Any]) -> Masks:
     if new:
         follow(new)
 
-    unknown = unknown_layers(model)
-    if unknown and not vars(model).get(_WARNED):
-        vars(model)[_WARNED] = True
-        warnings.warn(
-            f"layers of unknown kind stay dense unless include= names their weights: {dict(unknown)}", stacklevel=2
-        )
-    empty = [path for path, array in arrays.items() if array.size and not array.any()]
-    if empty:
-        warnings.warn(f"no weight is left in {empty}: these layers pass on nothing but their bias", stacklevel=2)
-    return masks_of(model)
+    return reported(model, masks_of(model), masks)
 
 
 def unmask(model: keras.Model) -> None:
@@ -68,6 +62,7 @@ def unmask(model: keras.Model) -> None:
 
     Every other model that holds the weights trains them dense again too.
     """
+    check_model(model)
     masked = [entry.variable for entry in entries(model) if mask_of(entry.variable) is not None]
     for variable in masked:
         detach(variable)
@@ -77,6 +72,7 @@ def unmask(model: keras.Model) -> None:
 
 def masks_of(model: keras.Model) -> Masks:
     """The current masks of the masked weights, in order of construction; empty if there are none."""
+    check_model(model)
     current = {}
     for entry in entries(model):
         held = mask_of(entry.variable)
@@ -98,6 +94,8 @@ def resolve(model: keras.Model, masks: Mapping[str, Any]) -> dict[str, np.ndarra
     floats = {
         e.path: tuple(e.variable.shape) for e in entries(model) if not e.seed and "float" in str(e.variable.dtype)
     }
+    if not isinstance(masks, Masks):
+        masks = {path: masks[name] for name, path in spelled(masks, floats).items()}
     known = set(masks) <= set(floats)
     shapes = floats if known else {path: tuple(v.shape) for path, v in prunable(model).items()}
     return align(Masks(masks), shapes, what="masks")

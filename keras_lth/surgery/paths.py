@@ -1,7 +1,9 @@
 """Structural paths: names of a model's variables that are the same for every instance of one architecture.
 
 ``variable.path`` differs between two instances of one model, so masks and snapshots are keyed by place instead:
-``dense/kernel``, ``dense_1/kernel``, ``encoder/blocks/0/kernel``. Layers that the user named keep their name.
+``dense/kernel``, ``dense_1/kernel``, ``encoder/blocks/0/kernel``. Layers that the user named keep their name, unless
+it looks like one of Keras' own: a loaded model cannot tell those apart. Each path also knows the names that Keras
+shows, so that patterns reach a weight by either (`keras_lth.names`).
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ from typing import Any
 
 import keras
 
+from keras_lth.names import WeightPath
+
 __all__ = ["Entry", "entries", "layers", "variables"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One variable and where it lives."""
+    """One variable and where it lives; both paths are `WeightPath`. ``name``: in its layer."""
 
     path: str
+    name: str
     variable: keras.Variable
     layer_path: str
     layer: keras.layers.Layer
@@ -44,22 +49,34 @@ def entries(model: keras.Model) -> list[Entry]:
     walk = list(layers(model))
     owners = _owners(walk)
 
-    def add(layer_path: str, layer: keras.layers.Layer, variable: keras.Variable, seed: bool, name: str) -> None:
+    def add(layer_path: WeightPath, layer: keras.layers.Layer, variable: keras.Variable, seed: bool, name: str) -> None:
         if id(variable) in seen or owners.get(id(variable), layer) is not layer:
             return
         seen.add(id(variable))
-        path = _unique(f"{layer_path}/{name}" if layer_path else name, taken)
-        found.append(Entry(path, variable, layer_path, layer, seed))
+        path = _unique(_join(layer_path, name), taken)
+        shown = [_join(outer, variable.name) for outer in layer_path.shown]
+        found.append(Entry(WeightPath(path, [*shown, variable.path]), name, variable, layer_path, layer, seed))
 
     for layer_path, layer in walk:
+        names = _variable_names(layer)
         for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
-            add(layer_path, layer, variable, False, variable.name)
+            add(layer_path, layer, variable, False, names.get(id(variable), variable.name))
         for generator in layer._seed_generators:
             add(layer_path, layer, generator.state, True, "seed_generator_state")
     return found
 
 
-def _owners(walk: list[tuple[str, keras.layers.Layer]]) -> dict[int, keras.layers.Layer]:
+def _variable_names(layer: keras.layers.Layer) -> dict[int, str]:
+    """Of variables without a name of their own the attribute: Keras numbers them by the process (``variable_7``)."""
+    unnamed = re.compile(r"variable(_\d+)?")
+    return {
+        id(value): name.lstrip("_")
+        for name, value in vars(layer).items()
+        if isinstance(value, keras.Variable) and unnamed.fullmatch(value.name)
+    }
+
+
+def _owners(walk: list[tuple[WeightPath, keras.layers.Layer]]) -> dict[int, keras.layers.Layer]:
     """Of each variable the layer that made it: an outer layer may keep a weight of an inner one under its own name too
     (SpectralNormalization, tied embeddings), and Keras then tracks it in both."""
     owners: dict[int, tuple[str, keras.layers.Layer]] = {}
@@ -71,21 +88,25 @@ def _owners(walk: list[tuple[str, keras.layers.Layer]]) -> dict[int, keras.layer
     return {key: layer for key, (_, layer) in owners.items()}
 
 
-def layers(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
+def layers(model: keras.Model) -> Iterator[tuple[WeightPath, keras.layers.Layer]]:
     """Every layer of ``model``, itself first with the path ``""``, each once, depth first."""
-    yield from _walk(model, "", set())
+    yield from _walk(model, WeightPath("", [""]), set())
 
 
-def _walk(layer: keras.layers.Layer, path: str, seen: set[int]) -> Iterator[tuple[str, keras.layers.Layer]]:
+def _walk(
+    layer: keras.layers.Layer, path: WeightPath, seen: set[int]
+) -> Iterator[tuple[WeightPath, keras.layers.Layer]]:
     if id(layer) in seen:
         return
     seen.add(id(layer))
     yield path, layer
     for name, child in _children(layer):
-        if _transparent(layer):
-            yield from _walk(child, path, seen)
-        else:
-            yield from _walk(child, f"{path}/{name}" if path else name, seen)
+        place = str(path) if _transparent(layer) else _join(path, name)
+        yield from _walk(child, WeightPath(place, [_join(outer, str(child.name)) for outer in path.shown]), seen)
+
+
+def _join(outer: str, name: str) -> str:
+    return f"{outer}/{name}" if outer else name
 
 
 def _children(layer: keras.layers.Layer) -> list[tuple[str, keras.layers.Layer]]:

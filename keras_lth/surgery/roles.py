@@ -1,96 +1,123 @@
-"""Which variables of a model are prunable: decided by the role of a weight in its layer, never by its rank.
-
-A GRU's bias is 2-D and a PReLU's slope is 3-D, so rank says nothing. Kernels are prunable; biases, normalisation
-parameters and PReLU slopes never are.
-"""
+"""Which weights of a model are prunable: those of a kind that is pruned, with what the user names beside them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import keras
 
-from keras_lth.surgery.paths import Entry, entries
+from keras_lth.names import chosen, few, shown_as
+from keras_lth.surgery.entry import check_built, check_model, unbuilt
+from keras_lth.surgery.kinds import DENSE, PRUNED, UNKNOWN, classified, is_float
+from keras_lth.surgery.paths import Entry
+from keras_lth.surgery.report import Report, Weight
+from keras_lth.surgery.warned import warn_once
 
-__all__ = ["Filter", "has_role", "prunable", "refuse_replaced_weights", "replaced", "unknown_layers"]
+__all__ = [
+    "Filter",
+    "Prunable",
+    "maskable",
+    "prunable",
+    "refuse_replaced_weights",
+    "replaced",
+    "unknown_layers",
+]
 
-# A regular expression (searched in the path), a function of (path, variable), or a list of them.
+# A name or regular expression, a function of (path, variable), or several of them.
 Filter = str | Callable[[str, keras.Variable], bool] | Sequence[str | Callable[[str, keras.Variable], bool]] | None
 
-# Keras class (by name, so that a class which an older Keras lacks costs nothing) → its prunable weights.
-_ROLES: dict[str, tuple[str, ...]] = {
-    "Dense": ("kernel",),
-    "EinsumDense": ("kernel",),
-    "BaseConv": ("kernel",),
-    "BaseConvTranspose": ("kernel",),
-    "BaseDepthwiseConv": ("kernel",),
-    "BaseSeparableConv": ("depthwise_kernel", "pointwise_kernel"),
-    "SimpleRNNCell": ("kernel", "recurrent_kernel"),
-    "GRUCell": ("kernel", "recurrent_kernel"),
-    "LSTMCell": ("kernel", "recurrent_kernel"),
-    "ConvLSTMCell": ("kernel", "recurrent_kernel"),
-    "Embedding": ("embeddings",),
-    "ReversibleEmbedding": ("embeddings", "reverse_embeddings"),
-}
-# Keras layers whose weights of any rank are parameters of a kind that is never pruned.
-_NEVER = {
-    "BatchNormalization",
-    "GroupNormalization",
-    "LayerNormalization",
-    "RMSNormalization",
-    "UnitNormalization",
-    "PReLU",
-}
+
+class Prunable(Mapping[str, keras.Variable]):
+    """What `prunable` returns: weight path → variable; ``str()`` says what is prunable, what is not, and why.
+
+    Attributes:
+        report: the same, a row a weight.
+    """
+
+    def __init__(self, variables: Mapping[str, keras.Variable], report: Report) -> None:
+        self._variables = dict(variables)
+        self.report = report
+
+    def __getitem__(self, path: str) -> keras.Variable:
+        return self._variables[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    def __repr__(self) -> str:
+        return f"Prunable({self.report.summary})"
+
+    def __str__(self) -> str:
+        return str(self.report)
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
 
 
-def prunable(model: keras.Model, include: Filter = None, exclude: Filter = None) -> dict[str, keras.Variable]:
-    """The prunable weights of ``model`` by structural path, in order of construction.
+def prunable(model: keras.Model, include: Filter = None, exclude: Filter = None, also: Filter = None) -> Prunable:
+    """The prunable weights of ``model`` by structural path, in order of construction, with a report.
 
-    Prunable are the kernels of Dense, EinsumDense (so attention), all convolutions, RNN cells (input and recurrent)
-    and Embedding tables, in these layers and their subclasses. ``include`` keeps only the paths it matches and may
-    also name weights of `unknown_layers`; ``exclude`` removes paths. Both are a regular expression (``re.search``),
-    a function ``(path, variable) -> bool``, or a list of these.
+    Kernels are pruned: of Dense, EinsumDense (so attention), all convolutions, RNN cells (input and recurrent), and
+    of experts; in these layers and their subclasses, frozen or not, and what `register_prunable` or a layer's
+    ``prunable_weights`` add. Left dense by rule are tables and tokens (embeddings, also where they are tied to an
+    output; positions, relative positions, class and mask tokens) and kinds that nobody declared. Biases,
+    normalisation and PReLU slopes are never pruned.
+
+    Args:
+        model: a built model.
+        include: only these weights, also those that are left dense by rule.
+        exclude: not these.
+        also: these beside the kernels: ``also="embeddings"``.
+
+    Each is a name, a regular expression, a function ``(path, variable) -> bool``, or a list of these. A name is one
+    that `model.summary()`, ``variable.path`` or the path has, of a layer, a weight or a part of a path: ``dense_1``
+    does not reach ``dense_10``.
 
     Raises:
-        ValueError: the model is not built, nothing is prunable, an ``include`` matches nothing, or a selected layer
-            has LoRA enabled or is quantised.
+        TypeError: an object that is no Keras 3 model on TensorFlow.
+        ValueError: the model is not built, nothing is prunable, a pattern reaches no weight, or a selected layer has
+            LoRA enabled or is quantised.
     """
-    if not getattr(model, "built", False):
-        raise ValueError(f"model {model.name!r} is not built, so it has no weights yet: call it on a batch first")
-    found = entries(model)
-    known = [entry for entry in found if has_role(entry)]
-    candidates = known if include is None else [*known, *(e for e in found if _is_unknown(e))]
-    included, excluded = _tests(include), _tests(exclude)
-    for item, test in zip(_items(include), included, strict=True):
-        if not any(test(entry.path, entry.variable) for entry in candidates):
-            raise ValueError(
-                f"include={_describe(item)} matches no prunable weight; the paths are {[e.path for e in candidates]}"
-            )
-
-    def selected(path: str, variable: keras.Variable) -> bool:
-        kept = include is None or any(test(path, variable) for test in included)
-        return kept and not any(test(path, variable) for test in excluded)
-
-    chosen = [entry for entry in candidates if selected(entry.path, entry.variable)]
-    refuse_replaced_weights(chosen)
-    result = {e.path: e.variable for e in found if any(e is c for c in chosen) and _is_float(e.variable)}
+    check_model(model)
+    check_built(model)
+    left = unbuilt(model)
+    if left:
+        text = f"layers of {model.name!r} have no weights yet and are left out: {few(left)}; call the model on a batch"
+        warn_once(model, "unbuilt", text)
+    selected, rows = _select(model, include, exclude, also)
+    refuse_replaced_weights(selected)
+    result = {entry.path: entry.variable for entry in selected if is_float(entry.variable)}
+    report = Report(model.name, tuple(rows), unbuilt=tuple(left))
     if not result:
-        unknown = unknown_layers(model)
-        hint = f"; layers of unknown kind: {list(unknown)}, name their weights with include=" if unknown else ""
-        dropped = f" (exclude={_describe(exclude)} removes {[e.path for e in known]})" if known else ""
-        raise ValueError(f"model {model.name!r} has no prunable weight{dropped}{hint}")
-    return result
+        raise ValueError(f"model {model.name!r} has no prunable weight: {report.skipped}{_hint(report)}")
+    return Prunable(result, report)
+
+
+def maskable(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
+    """The weights of ``layer`` that are pruned by kind, or where there are none those that may be named.
+
+    Quantised ones too, which `prunable` refuses.
+    """
+    found = classified(layer)
+    for kinds in (PRUNED, (*DENSE, UNKNOWN)):
+        weights = {entry.path: entry.variable for entry, kind in found if kind in kinds}
+        if weights:
+            return weights
+    return {}
 
 
 def unknown_layers(model: keras.Model) -> dict[str, tuple[str, ...]]:
-    """Layers outside the table that own trainable weights of rank 2 or more: layer path → paths of those weights.
+    """Layers with weights of a kind that nobody declared: layer path → paths of those weights.
 
-    They are left dense unless ``include`` names their weights.
+    They are left dense unless ``also`` or ``include`` names them, or `register_prunable` their class.
     """
+    check_model(model)
     result: dict[str, tuple[str, ...]] = {}
-    for entry in entries(model):
-        if _is_unknown(entry):
+    for entry, kind in classified(model):
+        if kind == UNKNOWN:
             result[entry.layer_path] = (*result.get(entry.layer_path, ()), entry.path)
     return result
 
@@ -114,53 +141,47 @@ def replaced(layer: keras.layers.Layer) -> str | None:
     return f"is quantised ({mode})" if mode else None
 
 
-def _role(layer: keras.layers.Layer) -> tuple[str, ...]:
-    names: tuple[str, ...] = ()
-    for cls in type(layer).__mro__:
-        if cls.__module__.split(".")[0] == "keras" and cls.__name__ in _ROLES:
-            names += _ROLES[cls.__name__]
-    return names
+def _select(model: keras.Model, include: Filter, exclude: Filter, also: Filter) -> tuple[list[Entry], list[Weight]]:
+    found = classified(model)
+    by_path = {entry.path: entry.variable for entry, _ in found}
+
+    def call(function: Callable[[str, keras.Variable], bool], path: str) -> bool:
+        return bool(function(path, by_path[path]))
+
+    for name, given in {"include": include, "exclude": exclude, "also": also}.items():
+        _refuse_layers(name, given)
+    candidates = [entry.path for entry, kind in found if kind in (*PRUNED, *DENSE, UNKNOWN)]
+    default = {entry.path for entry, kind in found if kind in PRUNED}
+    of = "prunable weight"
+    included = default if include is None else chosen(include, candidates, "include", call=call, of=of)
+    included = included | chosen(also, candidates, "also", call=call, of=of)
+    excluded = chosen(exclude, [entry.path for entry, _ in found if not entry.seed], "exclude", call=call)
+
+    selected, rows = [], []
+    for entry, kind in found:
+        if entry.seed:
+            continue
+        reason = kind
+        if entry.path in included and entry.path not in excluded:
+            selected.append(entry)
+            reason = ""
+        elif entry.path in included:
+            reason = "excluded"
+        elif entry.path in default:
+            reason = "not included"
+        frozen = not entry.variable.trainable and kind != "not trained"
+        rows.append(Weight(entry.path, kind, tuple(entry.variable.shape), reason, frozen))
+    return selected, rows
 
 
-def has_role(entry: Entry) -> bool:
-    """Whether a variable is prunable by the table."""
-    # A quantised kernel is an integer: it stays a candidate, so that it is refused by name and not lost in silence.
-    return not entry.seed and entry.variable.name in _role(entry.layer)
+def _refuse_layers(name: str, given: Filter) -> None:
+    for item in given if isinstance(given, (list, tuple)) else [given]:
+        if isinstance(item, (keras.layers.Layer, keras.Variable)):
+            raise TypeError(f"{name} takes names, not objects: write {name}={item.name!r}")
 
 
-def _is_unknown(entry: Entry) -> bool:
-    if entry.seed or not entry.variable.trainable or len(entry.variable.shape) < 2 or not _is_float(entry.variable):
-        return False
-    mro = type(entry.layer).__mro__
-    never = any(cls.__name__ in _NEVER and cls.__module__.split(".")[0] == "keras" for cls in mro)
-    return not never and not _role(entry.layer)
-
-
-def _is_float(variable: keras.Variable) -> bool:
-    return "float" in str(variable.dtype)
-
-
-def _items(given: Filter) -> list[str | Callable[[str, keras.Variable], bool]]:
-    if given is None:
-        return []
-    return [given] if isinstance(given, str) or callable(given) else list(given)
-
-
-def _tests(given: Filter) -> list[Callable[[str, keras.Variable], bool]]:
-    return [_test(item) for item in _items(given)]
-
-
-def _test(item: str | Callable[[str, keras.Variable], bool]) -> Callable[[str, keras.Variable], bool]:
-    if callable(item):
-        return item
-    if not isinstance(item, str):
-        raise TypeError(f"include and exclude take regular expressions or functions (path, variable), not {item!r}")
-    try:
-        pattern = re.compile(item)
-    except re.error as error:
-        raise ValueError(f"{item!r} is not a regular expression: {error}") from error
-    return lambda path, variable: pattern.search(path) is not None
-
-
-def _describe(given: object) -> str:
-    return repr(getattr(given, "__name__", given))
+def _hint(report: Report) -> str:
+    dense = [row for row in report.rows if row.reason in (*DENSE, UNKNOWN)]
+    if not dense:
+        return ""
+    return f"; also={dense[0].path.split('/')[-1]!r} prunes {shown_as(dense[0].path)}"

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_lth.masks import Masks, align
 from keras_lth.surgery.correction import offset_of, restart
+from keras_lth.surgery.entry import check_built, check_model
 from keras_lth.surgery.hooks import retrace
 from keras_lth.surgery.masking import mask, masks_of, resolve
 from keras_lth.surgery.optimizers import COPY, EMA, fresh_fill, leaves, optimizers_of, reset_pruned, scalars, slots
@@ -30,6 +31,8 @@ def snapshot(model: keras.Model) -> Snapshot:
     the count and the rate while the optimizer is not built. ``step`` counts batches, also under gradient
     accumulation.
     """
+    check_model(model)
+    check_built(model)
     found = entries(model)
     optimizer: dict[str, np.ndarray] = {}
     for prefix, leaf in _leaves(model):
@@ -65,6 +68,8 @@ def rewind(
     Raises:
         ValueError: a snapshot of another architecture or optimizer; nothing is then changed.
     """
+    check_model(model)
+    check_built(model)
     found = entries(model)
     weights = _complete(snapshot.weights, [e for e in found if not e.seed], "weights")
     noise = align(snapshot.seeds, _shapes([e for e in found if e.seed]), what="seeds") if seeds else {}
@@ -141,7 +146,9 @@ def _plan(
     always |= {id(getattr(leaf, name, None)) for name in ("dynamic_scale", "step_counter")}
     if restore:
         # A snapshot taken before the optimizer was built has no slots: it had those of a fresh one.
-        aligned = align(stored, {key: tuple(v.shape) for key, v in named.items()}, what="optimizer variables")
+        aligned = align(
+            stored, {key: tuple(v.shape) for key, v in named.items()}, what="optimizer variables", some_match=True
+        )
         slotted = {id(slot) for held in slots(leaf).values() for slot in held}
         missing = [key for key, v in named.items() if key not in aligned and id(v) in slotted]
         some = [key for key in aligned if id(named[key]) in slotted]

@@ -113,6 +113,7 @@ def fit(
       TypeError, ValueError: data that is not `ordered`, a model not built or compiled, a batch that the replicas
         cannot share, a folder of another run.
     """
+    surgery.check_model(model)
     loop = Loop(model, data, jit_compile=jit_compile)
     validation = None if validation_data is None else Evaluation(model, validation_data, data.batch_size, jit_compile)
     listed = keras.callbacks.CallbackList(

@@ -20,7 +20,8 @@ ROUNDS = 2
 
 def run(kind: Kind, model: keras.Model, **options: Any) -> tuple[lth.IMPCallback, Ledger]:
     x, y = kind.data()
-    imp, ledger = lth.IMPCallback(rounds=ROUNDS, rewind_to=K, verbose=0, **options), Ledger(K)
+    imp = lth.IMPCallback(rounds=ROUNDS, rewind_to=K, also=kind.also, verbose=0, **options)
+    ledger = Ledger(K)
     model.fit(ordered(x, y, batch_size=BATCH, seed=3), epochs=3, callbacks=[imp, ledger], verbose=0, shuffle=False)
     return imp, ledger
 

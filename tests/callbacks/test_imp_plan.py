@@ -71,8 +71,8 @@ def test_what_the_epochs_cannot_hold(epochs: int, arguments: dict[str, object], 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rounds": 0}, "rounds is a whole number"),
-        ({"epochs_per_round": 1.5}, "epochs_per_round is a whole number"),
+        ({"rounds": 0}, "rounds must be a whole number"),
+        ({"epochs_per_round": 1.5}, "epochs_per_round must be a whole number"),
         ({"target_density": 0.0}, "target_density lies"),
         ({"target_density": 1.5}, "target_density lies"),
         ({"fraction": 1.0}, "fraction lies"),
@@ -90,7 +90,7 @@ def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:
 def test_half_the_rate_at_the_output() -> None:
     plan = IMPPlan(rounds=1, scope="layer", fraction={"output": 0.1, ".*": 0.2})
     assert plan.counts(SIZE, TOTAL, 1)[1] == {"fc1/kernel": 188_160, "fc2/kernel": 24_000, "output/kernel": 900}
-    with pytest.raises(ValueError, match="No pattern of fraction matches 'fc1/kernel'"):
+    with pytest.raises(ValueError, match="no fraction for 'fc1/kernel': none of output matches"):
         IMPPlan(rounds=1, scope="layer", fraction={"output": 0.1}).counts(SIZE, TOTAL, 1)
 
 

@@ -21,9 +21,11 @@ def test_defaults_say_what_they_chose_and_leave_epochs_over(capsys: pytest.Captu
         "IMP: 3 dense epochs, then 2 rounds, global magnitude, rewinding to initialisation: 144 ⇒ 92 weights "
         "(density 63.9%); 9 of fit's 11 epochs; judged by val_accuracy."
     )
-    assert lines[1].startswith("IMP round 1: 144 ⇒ 115 of 144 weights (density 79.9%); val_accuracy was 0.")
-    assert lines[3].startswith("IMP: 2 rounds done; density 63.9%, val_accuracy 0.")
-    assert len(lines) == 4
+    # The biases stay dense.
+    assert lines[1] == "IMP: prunable: 144 of 160 weights (90.0%) in 2 arrays; left dense: 16 bias"
+    assert lines[2].startswith("IMP round 1: 144 ⇒ 115 of 144 weights (density 79.9%); val_accuracy was 0.")
+    assert lines[4].startswith("IMP: 2 rounds done; density 63.9%, val_accuracy 0.")
+    assert len(lines) == 5
     assert len(history.epoch) == 9
     assert imp.summary().splitlines()[0].split() == [
         "round", "density", "weights", "val_accuracy", "matching?", "steps", "seconds",

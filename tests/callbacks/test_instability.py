@@ -255,8 +255,8 @@ def test_a_fit_that_is_stopped_says_that_nothing_was_compared(digits, capsys):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"runs": 1}, "runs is a whole number ≥ 2, not 1"),
-        ({"points": 1}, "points is a whole number ≥ 2"),
+        ({"runs": 1}, "runs must be a whole number of at least 2, not 1"),
+        ({"points": 1}, "points must be a whole number of at least 2"),
         ({"batch_size": 0}, "batch_size"),
         ({"data": None}, "data maps names"),
         ({"data": {}}, "data maps names"),

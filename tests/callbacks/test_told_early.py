@@ -160,5 +160,5 @@ def test_numbers_of_numpy_are_numbers() -> None:
     stability = lth.InstabilityCallback(np.int64(0), data={"test": (X, Y)}, verbose=0, **options)
     fit(model(), stability, 2)
     assert stability.threshold == 0.02 and len(stability.results[0].path.alphas) == 3
-    with pytest.raises(ValueError, match="rounds is a whole number"):
+    with pytest.raises(ValueError, match="rounds must be a whole number"):
         lth.IMPCallback(rounds=np.float32(2))

@@ -27,6 +27,7 @@ class Kind:
     weights: int
     x: Any = None
     y: Any = None
+    also: str | None = None
 
     def data(self) -> tuple[Any, Any]:
         return (ROWS if self.x is None else self.x), (TARGETS if self.y is None else self.y)
@@ -174,10 +175,10 @@ KINDS = {
     # Four gates of an LSTM, three of a GRU; (inputs + units) × units each.
     "recurrent": Kind(recurrent, 4 * (2 + 3) * 3 + 3 * (3 + 2) * 2 + 2 * 2),
     # Embeddings; query, key, value and output of two heads of 3.
-    "attention": Kind(attention, 7 * 6 + 4 * 6 * 2 * 3 + 6 * 2, TOKENS),
+    "attention": Kind(attention, 7 * 6 + 4 * 6 * 2 * 3 + 6 * 2, TOKENS, also="embeddings"),
     "convolutional": Kind(convolutional, 27 + 27 + (27 + 3 * 4) + 4 * 2, IMAGES),
     "wrappers": Kind(wrappers, 2 * 4 + 2 * 3 * (4 + 2) * 2 + 4 * 2),
     "unknown": Kind(unknown, 6 * 5 + 5 * 2),
     "clone": Kind(clone, 6 * 4 + 4 * 3 + 3 * 2),
-    "aliases": Kind(aliases, 7 * 6 + 6 * 5 + 5 * 6 + 4 * 7 * 2, TOKENS),
+    "aliases": Kind(aliases, 7 * 6 + 6 * 5 + 5 * 6 + 4 * 7 * 2, TOKENS, also="embeddings"),
 }

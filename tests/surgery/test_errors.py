@@ -27,7 +27,7 @@ def test_unbuilt_model() -> None:
 def test_nothing_prunable() -> None:
     with pytest.raises(ValueError, match="no prunable weight"):
         surgery.prunable(keras.Sequential([keras.Input((4,)), L.BatchNormalization()]))
-    with pytest.raises(ValueError, match=r"exclude='\.' removes"):
+    with pytest.raises(ValueError, match=r"excluded \(dense/kernel, head/kernel\)"):
         surgery.prunable(network(), exclude=".")
 
 
@@ -38,7 +38,7 @@ def test_filters() -> None:
         surgery.prunable(network(), include=["head", "tail"])
     with pytest.raises(ValueError, match="not a regular expression"):
         surgery.prunable(network(), include="(")
-    with pytest.raises(TypeError, match="regular expressions or functions"):
+    with pytest.raises(TypeError, match="regular expressions or functions, not 3"):
         surgery.prunable(network(), exclude=[3])
 
 

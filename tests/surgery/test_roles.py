@@ -56,7 +56,6 @@ def kernels(*layers: Any, shape: tuple[int, ...]) -> list[str]:
             (2, 4, 4, 1),
             ["conv_lstm2d/cell/kernel", "conv_lstm2d/cell/recurrent_kernel"],
         ),
-        (lambda: L.Embedding(5, 2), (3,), ["embedding/embeddings"]),
     ],
 )
 def test_prunable_by_role(layer: Any, shape: tuple[int, ...], expected: list[str]) -> None:

@@ -1,0 +1,52 @@
+"""Numbers that users pass: Python's, NumPy's and arrays of no dimension; never booleans, never text."""
+
+from __future__ import annotations
+
+import math
+import operator
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+__all__ = ["real", "round_half_up", "whole"]
+
+
+def whole(value: Any, name: str, least: int | None = None) -> int:
+    """A whole number as an int.
+
+    Raises:
+        ValueError: naming the argument: another type, or a number below ``least``.
+    """
+    try:
+        number = None if _is_bool(value) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name} must be a whole number{bound}, not {value!r}")
+    return number
+
+
+def real(value: Any, name: str) -> float:
+    """A real number as a float: as printed, so 0.2 in single precision is 0.2.
+
+    Raises:
+        ValueError: naming the argument: anything but a number.
+    """
+    if isinstance(value, (float, int, Fraction, Decimal)) and not _is_bool(value) and not isinstance(value, np.generic):
+        return float(value)
+    kind = getattr(getattr(value, "dtype", None), "name", "")
+    if _is_bool(value) or not kind.startswith(("int", "uint", "float", "bfloat")) or np.ndim(value):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    return float(str(np.asarray(value)[()]))
+
+
+def round_half_up(share: float, count: int) -> int:
+    """share × count as printed in decimal, rounded, halves up: 0.145 of 100 is 15, though the float is just below."""
+    return math.floor(Fraction(repr(real(share, "share"))) * count + Fraction(1, 2))
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, (bool, np.bool_))
