@@ -157,22 +157,17 @@ def heal(variable: keras.Variable) -> None:
         variable.assign(variable._value)
 
 
-def revived(variable: keras.Variable) -> int:
-    """How many pruned entries of ``variable`` are not 0: written past Keras, by what cannot know the mask."""
-    mask = mask_of(variable)
-    if mask is None or variable._value is None:
-        return 0
-    value = tf.convert_to_tensor(variable._value)
-    return int(tf.math.count_nonzero(tf.logical_and(value != 0, ~tf.convert_to_tensor(mask.mask))))
-
-
 def settle(variable: keras.Variable, name: str = "") -> None:
     """Set pruned entries to 0 and warn if some were not: a value came past `assign`."""
-    count = revived(variable)
-    if count:
+    mask = mask_of(variable)
+    if mask is None or variable._value is None:
+        return
+    revived = tf.logical_and(tf.not_equal(variable._value, 0), tf.logical_not(mask.mask))
+    if tf.reduce_any(revived):
+        count = int(tf.math.count_nonzero(revived))
         heal(variable)
         warnings.warn(
-            f"{count} pruned weights of {name or variable.path!r} had been written past the mask (a concrete function "
+            f"{count} pruned weights of {(name or variable.path)!r} came past the mask (a concrete function "
             "traced before lth.mask, a raw tf.Variable or a tf.train.Checkpoint) and are 0 again: trace the function "
             "after lth.mask, or assign to the Keras variable",
             stacklevel=3,
