@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["real", "round_half_up", "whole"]
+__all__ = ["is_whole", "real", "round_half_up", "whole"]
 
 
 def whole(value: Any, name: str, least: int | None = None) -> int:
@@ -27,6 +27,14 @@ def whole(value: Any, name: str, least: int | None = None) -> int:
         bound = "" if least is None else f" of at least {least}"
         raise ValueError(f"{name} must be a whole number{bound}, not {value!r}")
     return number
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether it is a whole number of at least ``least``."""
+    try:
+        return whole(value, "") >= least
+    except ValueError:
+        return False
 
 
 def real(value: Any, name: str) -> float:

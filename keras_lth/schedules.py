@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from keras_lth.selection import round_half_up
+from keras_lth.arguments import is_whole, round_half_up
 
 Unit = Literal["steps", "epochs", "%"]
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|ep|%)\s*")
@@ -28,7 +26,7 @@ class Duration:
         """``0``, ``500``, ``"500 steps"``, ``"2 epochs"`` or ``"1%"``. Raises ``ValueError`` for anything else."""
         if isinstance(value, Duration):
             return value
-        if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0:
+        if is_whole(value, 0):
             return cls(int(value), "steps")
         match = _DURATION.fullmatch(value) if isinstance(value, str) else None
         if not match:

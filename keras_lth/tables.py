@@ -11,12 +11,12 @@ __all__ = ["html_table", "text_table"]
 _ROWS = 30
 
 
-def text_table(cells: Sequence[Sequence[str]]) -> str:
-    """Lines of aligned columns, the first to the left and the others to the right; the first row is the heading."""
+def text_table(cells: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """Lines of aligned columns, those in `left` to the left, the others to the right; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
-    for first, *rest in cells:
-        columns = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:], strict=True))]
+    for row in cells:
+        columns = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(columns).rstrip())
     return "\n".join(lines)
 

@@ -199,10 +199,6 @@ class Ticket(_Value):
 
         # All that can be wrong is found before the first assignment.
         targets = {path: array.shape for path, array in surgery.snapshot(model).weights.items()}
-        if not targets:
-            raise ValueError(
-                f"model {model.name!r} has no weights yet: call it on a batch, or model.build(shape), first"
-            )
         sources = {path: array.shape for path, array in self.snapshot.weights.items()}
         pairs = match_paths(sources, targets, what="weights")
         if len(pairs) < len(targets):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_lth.analysis.distances import both, is_floating, is_statistic
+from keras_lth.arguments import is_whole
 from keras_lth.tickets import Snapshot
 
 Weights = Mapping[str, np.ndarray]
@@ -177,7 +178,7 @@ def linear_path(
     Raises ``ValueError`` for fewer than 2 points, an unknown treatment, networks that differ in shape, or an error
     that is NaN.
     """
-    if isinstance(points, bool) or not isinstance(points, int) or points < 2:
+    if not is_whole(points, 2):
         raise ValueError(f"points is a whole number ≥ 2 (the two ends), not {points!r}.")
     if statistics not in TREATMENTS:
         raise ValueError(f"statistics is one of {', '.join(map(repr, TREATMENTS))}, not {statistics!r}.")

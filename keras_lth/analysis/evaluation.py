@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_lth import surgery
 from keras_lth.analysis.statistics import Reestimation
+from keras_lth.arguments import is_whole
 from keras_lth.masks import align
 from keras_lth.surgery.metrics import MODES, direction, is_accuracy, rehearse, reported
 from keras_lth.surgery.paths import entries
@@ -165,7 +166,7 @@ class Batches:
     """Finite data as one ``tf.data.Dataset``, read from its beginning in each ``with Batches(…) as dataset``."""
 
     def __init__(self, data: Any, batch_size: int, name: str) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        if not is_whole(batch_size, 1):
             raise ValueError(f"batch_size is a whole number ≥ 1, not {batch_size!r}.")
         self.check(data, name)
         self._dataset = data if isinstance(data, tf.data.Dataset) else _batched(tuple(data), batch_size)

@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_lth.arguments import is_whole
 from keras_lth.datasets.noise import Noise, below, uniform
 
 Augmentation = Callable[[Any, Noise], Any]
@@ -43,7 +44,7 @@ class Crop:
     padding: int = 4
 
     def __post_init__(self) -> None:
-        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or not 0 <= self.padding < 2**16:
+        if not is_whole(self.padding, 0) or self.padding >= 2**16:
             raise ValueError(f"Crop: padding must be an integer in [0, 65536), got {self.padding!r}")
 
     def __call__(self, images: Any, noise: Noise) -> Any:
@@ -225,5 +226,5 @@ def _between(bounds: tuple[float, float], share: Any) -> Any:
 
 
 def _check_size(name: str, size: Any) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if not is_whole(size, 1):
         raise ValueError(f"{name}: size must be an integer of at least 1, got {size!r}")

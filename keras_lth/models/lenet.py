@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from keras_lth.arguments import is_whole
+
 _WIDTHS = {"fc1": 300, "fc2": 100}
 
 
@@ -39,12 +41,13 @@ def lenet_300_100(
         ValueError: if a size of input_shape, classes or seed is out of range.
     """
     shape = tuple(input_shape)
-    if not shape or any(not isinstance(size, int) or size < 1 for size in shape):
+    if not shape or any(not is_whole(size, 1) for size in shape):
         raise ValueError(f"lenet_300_100: input_shape must be the sizes of one example, all at least 1, got {shape}")
-    if not isinstance(classes, int) or classes < 1:
+    if not is_whole(classes, 1):
         raise ValueError(f"lenet_300_100: classes must be an integer of at least 1, got {classes!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if not is_whole(seed, 0):
         raise ValueError(f"lenet_300_100: seed must be an integer of at least 0, got {seed!r}")
+    shape, classes, seed = tuple(int(size) for size in shape), int(classes), int(seed)
     sample = glorot_normal if initializer is None else initializer
 
     inputs = keras.Input(shape)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_lth.arguments import is_whole
 from keras_lth.models.lenet import he_normal, layer_seed
 
 _STAGES = {"stage1": 16, "stage2": 32, "stage3": 64}
@@ -46,12 +47,13 @@ def resnet_20(
         ValueError: naming the argument that is out of range.
     """
     shape = tuple(input_shape)
-    if len(shape) != 3 or any(not isinstance(size, int) or size < 1 for size in shape):
+    if len(shape) != 3 or any(not is_whole(size, 1) for size in shape):
         raise ValueError(f"resnet_20: input_shape must be (height, width, channels), all at least 1, got {shape}")
-    if not isinstance(classes, int) or classes < 1:
+    if not is_whole(classes, 1):
         raise ValueError(f"resnet_20: classes must be an integer of at least 1, got {classes!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if not is_whole(seed, 0):
         raise ValueError(f"resnet_20: seed must be an integer of at least 0, got {seed!r}")
+    shape, classes, seed = tuple(int(size) for size in shape), int(classes), int(seed)
     if not 0 <= weight_decay < float("inf"):
         raise ValueError(f"resnet_20: weight_decay must be at least 0, got {weight_decay!r}")
     parts = _Parts(seed, weight_decay)

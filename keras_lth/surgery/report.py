@@ -89,7 +89,7 @@ class Report:
         return f"{self.verb}: {_size(rows):,} of {total:,} weights{share} in {len(rows)} arrays{note}; {self.skipped}"
 
     def __str__(self) -> str:
-        return "\n".join([text_table(self._cells()), *self._notes(), self.summary])
+        return "\n".join([text_table(self._cells(), left=(0, 3)), *self._notes(), self.summary])
 
     def _repr_html_(self) -> str:
         return html_table(self._cells(), note=self.summary)
