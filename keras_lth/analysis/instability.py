@@ -98,10 +98,8 @@ def verdict(barrier: float, threshold: float) -> str:
     return f"stable (< {threshold:g})" if barrier < threshold else f"unstable (≥ {threshold:g})"
 
 
-def summary(results: Sequence[Comparison], threshold: float = 0.02) -> str:
-    """A table with a row a pair and data set, then a line a data set with the mean over its pairs."""
-    if not results:
-        return "No two trainings have been compared yet."
+def table(results: Sequence[Comparison], threshold: float = 0.02) -> list[tuple[str, ...]]:
+    """The cells of the summary's table, the head first: a row a pair and data set."""
     head = ("data", "pair", "error at the ends", "highest", "at alpha", "barrier", "stable?", "L2", "cosine")
     rows = [
         (
@@ -117,8 +115,14 @@ def summary(results: Sequence[Comparison], threshold: float = 0.02) -> str:
         )
         for result in results
     ]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in [head, *rows]]
+    return [head, *rows]
+
+
+def verdicts(results: Sequence[Comparison], threshold: float = 0.02) -> list[str]:
+    """A line a data set with the mean over its pairs, and a line that says what the error is."""
+    if not results:
+        return ["No two trainings have been compared yet."]
+    lines = []
     for name, barrier in mean_barriers(results).items():
         pairs = sum(result.data == name for result in results)
         mean = f"mean of {pairs} pairs" if pairs > 1 else "1 pair"
@@ -127,7 +131,15 @@ def summary(results: Sequence[Comparison], threshold: float = 0.02) -> str:
     lines.append(
         f"Error is {path.measure}, at {len(path.alphas)} points; batch-norm statistics {TREATMENTS[path.statistics]}."
     )
-    return "\n".join(lines)
+    return lines
+
+
+def summary(results: Sequence[Comparison], threshold: float = 0.02) -> str:
+    """A table with a row a pair and data set, then a line a data set with the mean over its pairs."""
+    cells = table(results, threshold) if results else []
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join([*lines, *verdicts(results, threshold)])
 
 
 def figure(results: Sequence[Comparison], *, fork: str = "", threshold: float = 0.02) -> Any:

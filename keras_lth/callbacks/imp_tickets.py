@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_lth.callbacks.levels import Level, Monitor, nearest, summary
+from keras_lth.callbacks.levels import NONE_YET, Level, Monitor, nearest, summary, table
 from keras_lth.callbacks.rounds import RoundsCallback
 from keras_lth.masks import Masks
+from keras_lth.tables import html_table
 from keras_lth.tickets import Snapshot, Ticket
 
 
@@ -23,6 +24,9 @@ class Tickets(RoundsCallback):
     def summary(self) -> str:
         """A table with a row a round: density, the monitored metric, matching or not, steps, seconds."""
         return summary(self.history)
+
+    def _repr_html_(self) -> str:
+        return html_table(table(self.history), self.name if self.history else f"{self.name}: {NONE_YET}")
 
     def masks(self, round: int) -> Masks:
         """The masks of level ``round``; level 0 is the network that IMP began with."""

@@ -20,6 +20,7 @@ from keras_lth.callbacks.watched import WatchedRounds
 from keras_lth.rounds import UNKNOWN, Rounds, Span
 from keras_lth.schedules import Duration
 from keras_lth.surgery.metrics import MODES
+from keras_lth.tables import html_table
 from keras_lth.tickets import Snapshot
 
 if TYPE_CHECKING:
@@ -209,6 +210,11 @@ class InstabilityCallback(WatchedRounds):
         from keras_lth.analysis.instability import summary
 
         return summary(self.results, self.threshold)
+
+    def _repr_html_(self) -> str:
+        from keras_lth.analysis.instability import table, verdicts
+
+        return html_table(table(self.results, self.threshold), " ".join(verdicts(self.results, self.threshold)))
 
     def figure(self, path: str | os.PathLike[str] | None = None) -> Any:
         """The error along the path as a Matplotlib ``Figure``; written to ``path`` as PNG if given."""

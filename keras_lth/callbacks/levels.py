@@ -10,6 +10,8 @@ from typing import Any
 from keras_lth.callbacks.logs import Coming
 from keras_lth.surgery.metrics import MODES, direction, is_accuracy
 
+NONE_YET = "No training has finished yet."
+
 
 @dataclass(frozen=True)
 class Level:
@@ -125,14 +127,16 @@ def first_name(history: Sequence[Level]) -> str:
 def summary(history: Sequence[Level]) -> str:
     """A table with a row a level."""
     if not history:
-        return "No training has finished yet."
-    widths = [max(len(row[i]) for row in table(history)) for i in range(len(table(history)[0]))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in table(history))
+        return NONE_YET
+    cells = table(history)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells)
 
 
 def table(history: Sequence[Level]) -> list[tuple[str, ...]]:
     """The cells of the summary, the head first."""
-    head = ("round", "density", "weights", history[0].monitor, "matching?", "steps", "seconds")
+    monitor = history[0].monitor if history else "score"
+    head = ("round", "density", "weights", monitor, "matching?", "steps", "seconds")
     rows = [
         (
             str(level.round),
