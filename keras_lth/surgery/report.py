@@ -85,8 +85,9 @@ class Report:
         total = _size(self.rows)
         share = f" ({_size(rows) / total:.1%})" if total else ""
         frozen = sum(row.frozen for row in rows)
+        arrays = "array" if len(rows) == 1 else "arrays"
         note = f", {frozen} of them frozen" if frozen else ""
-        return f"{self.verb}: {_size(rows):,} of {total:,} weights{share} in {len(rows)} arrays{note}; {self.skipped}"
+        return f"{self.verb}: {_size(rows):,} of {total:,} weights{share} in {len(rows)} {arrays}{note}; {self.skipped}"
 
     def __str__(self) -> str:
         return "\n".join([text_table(self._cells(), left=(0, 3)), *self._notes(), self.summary])
@@ -112,7 +113,7 @@ class Report:
         by_rule = [reason for reason in DENSE if reason in groups]
         if by_rule:
             example = groups[by_rule[0]][0].path.split("/")[-1]
-            notes.append(f"{', '.join(by_rule)}: left dense by rule; also={example!r} prunes them")
+            notes.append(f"{', '.join(by_rule)}: left dense by rule; also= prunes those it names, as also={example!r}")
         if UNKNOWN in groups:
             notes.append(
                 f"unknown kind: also={groups[UNKNOWN][0].path.split('/')[-1]!r} prunes it, or register_prunable"
