@@ -35,7 +35,11 @@ def untouched(callback: keras.callbacks.Callback, match: str, *, error: type = V
         ({"target_density": 1e-3, "one_shot": True}, {}, "leave 0 of 144 weights for 2 layers.*target_density=0.014"),
         ({"target_density": 0.01, "one_shot": True}, {}, "leave 1 of 144 weights for 2 layers.*target_density=0.014"),
         ({"fraction": 0.99, "rounds": 1}, {}, "rounds=1 at fraction=0.99 would leave 1 of 144 weights for 2 layers"),
-        ({"scope": "layer", "fraction": {"dense_1/kernel": 0.99, ".*": 0.2}}, {}, "for 2 layers, none in dense_1/kernel"),
+        (
+            {"scope": "layer", "fraction": {"dense_1/kernel": 0.99, ".*": 0.2}},
+            {},
+            "for 2 layers, none in dense_1/kernel",
+        ),
         ({"target_density": 0.05, "rounds": 2, "fraction": 0.3}, {}, "not 0.05"),
         ({"rewind_to": 12, "epochs_per_round": 2}, {}, "choose a step before 12"),
     ],
