@@ -10,6 +10,7 @@ import keras
 
 from keras_lth.callbacks.fit_call import fit_argument
 from keras_lth.rounds import UNKNOWN, Rounds, nearest_visible
+from keras_lth.surgery.entry import check_built
 from keras_lth.surgery.optimizers import optimizers_of
 
 _REMEMBERS = ("LearningRateScheduler", "ReduceLROnPlateau", "EarlyStopping")
@@ -47,11 +48,10 @@ def see_rewind_step(machine: Rounds, every: int, seekable: bool) -> None:
 def mind_the_model(callback: Any) -> None:
     """Build the optimizer of the running model, whose slots a snapshot needs.
 
-    Raises ``ValueError`` for a model that is not built, or has no Keras optimizer.
+    Raises ``ValueError`` for a model without weights, or that has no Keras optimizer.
     """
     model, name = callback.model, callback.name
-    if not model.built:
-        raise ValueError(f"{name} needs a built model: call model.build(input_shape), or on a batch, first.")
+    check_built(model)
     found = optimizers_of(model)
     if not found:
         raise ValueError(f"{name} needs a model compiled with a Keras optimizer, and found none in this one.")

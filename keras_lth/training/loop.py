@@ -42,8 +42,7 @@ class Loop:
         if not isinstance(given, Ordered | Streamed):
             made = "ordered, or from_files, of keras_lth.datasets"
             raise TypeError(f"training needs data made by {made}, not {type(given).__name__}")
-        if not model.built:
-            raise ValueError("training needs a built model: call model.build(input_shape), or on a batch, first")
+        surgery.check_built(model)
         if not model.compiled:
             raise ValueError("training needs a compiled model: call model.compile(...) first")
         self.model = model

@@ -208,7 +208,7 @@ def test_models_that_cannot_be_pruned() -> None:
         built.fit(X, X, epochs=2, callbacks=[lth.IMPCallback()], verbose=0)
     unbuilt = keras.Sequential([keras.layers.Dense(4)])
     unbuilt.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="built model"):
+    with pytest.raises(ValueError, match="not built"):
         unbuilt.fit(X, Y, epochs=2, callbacks=[lth.IMPCallback()], verbose=0)
     with pytest.raises(ValueError, match="Adafactor"):
         fit(model("adafactor"), lth.IMPCallback(), 2)

@@ -160,7 +160,7 @@ def test_bad_arguments() -> None:
         training.fit(keras.Sequential([keras.Input((20,)), keras.layers.Dense(4)]), examples())
     unbuilt = keras.Sequential([keras.layers.Dense(4)])
     unbuilt.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="built model"):
+    with pytest.raises(ValueError, match="not built"):
         training.fit(unbuilt, examples())
     model = network()
     with pytest.raises(ValueError, match="at step 16, beyond to=3"):

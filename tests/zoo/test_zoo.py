@@ -1,0 +1,48 @@
+"""Models that others made are masked, trained, pruned to tickets, saved and loaded: a step a column, a model a row."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.zoo.kinds import Kind
+from tests.zoo.walk import NAMES, OK, REFUSED, walk
+
+# Two of each group, which every run of the tests walks; `make proof` walks all.
+SHORT = {
+    "applications": ("VGG", "MobileNet"),
+    "hub": ("BERT classifier", "Gemma"),
+    "examples": ("transformer block", "VAE"),
+}
+
+
+def _kinds(group: str) -> dict[str, Kind]:
+    return importlib.import_module(f"tests.zoo.{group}").KINDS
+
+
+ALL = [(group, name) for group in SHORT for name in _kinds(group)]
+TWO_OF_EACH = [(group, name) for group, names in SHORT.items() for name in names]
+Record = Callable[[str, object], None]
+
+
+def _walk(group: str, name: str, folder: Path, record: Record) -> None:
+    kind = _kinds(group)[name]
+    outcomes = walk(kind, folder)
+    record("zoo", (group, name, outcomes))
+    assert outcomes == {step: REFUSED if step in kind.refused else OK for step in NAMES}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("group", "name"), TWO_OF_EACH)
+def test_two_of_each(group: str, name: str, tmp_path: Path, record_property: Record) -> None:
+    _walk(group, name, tmp_path, record_property)
+
+
+@pytest.mark.proof
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("group", "name"), ALL)
+def test_all(group: str, name: str, tmp_path: Path, record_property: Record) -> None:
+    _walk(group, name, tmp_path, record_property)
