@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_lth.surgery.gradients import teach_optimizers
-from keras_lth.surgery.holders import models_with, trace_again
+from keras_lth.surgery.holders import held, models_with, trace_again
 from keras_lth.surgery.optimizers import leaves, optimizers_of, refuse_coupling
 from keras_lth.surgery.paths import Entry, entries
 from keras_lth.surgery.roles import refuse_replaced_weights, replaced
@@ -76,17 +76,20 @@ def _first(act: Callable[[keras.Model], None]) -> Callable[[Any], Any]:
 
 def _masked(model: keras.Model) -> list[Entry]:
     """The masked weights of ``model``. Kept with it: a step on one batch must not walk through all layers."""
-    held = vars(model).get(_MASKED)
-    return _look(model) if held is None else held
+    kept = vars(model).get(_MASKED)
+    if kept is None and any(mask_of(variable) is not None for variable in held(model)):
+        kept = _look(model)
+    return kept or []
 
 
 def _look(model: keras.Model) -> list[Entry]:
-    before = vars(model).get(_MASKED, [])
+    before = vars(model).pop(_MASKED, [])
     masked = [entry for entry in entries(model) if mask_of(entry.variable) is not None]
     # A layer that was quantised since has another kernel; it is refused by its name.
     masked += [entry for entry in before if replaced(entry.layer) and mask_of(entry.variable) is not None]
-    # Through __dict__: a tracked attribute would be saved with the model, or refused by a locked layer.
-    vars(model)[_MASKED] = masked
+    if masked:
+        # Through __dict__: a tracked attribute would be saved with the model, or refused by a locked layer.
+        vars(model)[_MASKED] = masked
     return masked
 
 
