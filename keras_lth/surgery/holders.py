@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_lth.surgery.teaching import family
 
-__all__ = ["held", "models_with", "trace_again"]
+__all__ = ["models_with", "trace_again", "variables_in"]
 
 _Function = type(tf.function(lambda: None))
 
@@ -24,7 +24,7 @@ _Function = type(tf.function(lambda: None))
 def models_with(variables: Iterable[keras.Variable]) -> list[keras.Model]:
     """Every live Keras model that holds one of ``variables``."""
     wanted = {id(variable) for variable in variables}
-    return [model for model in _live(keras.Model) if any(id(variable) in wanted for variable in held(model))]
+    return [model for model in _live(keras.Model) if any(id(variable) in wanted for variable in variables_in(model))]
 
 
 def trace_again(variables: Iterable[keras.Variable]) -> None:
@@ -49,7 +49,7 @@ def _live(cls: type) -> Iterator[Any]:
     return (one for one in gc.get_objects() if type(one) in classes)
 
 
-def held(model: keras.Model) -> list[keras.Variable]:
+def variables_in(model: keras.Model) -> list[keras.Variable]:
     """The variables of ``model``."""
     # A model whose own __init__ has not come to super().__init__() has no layers yet.
     return model.variables if "_layers" in vars(model) else []

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_lth.surgery.gradients import teach_optimizers
-from keras_lth.surgery.holders import held, models_with, trace_again
+from keras_lth.surgery.holders import models_with, trace_again, variables_in
 from keras_lth.surgery.optimizers import leaves, optimizers_of, refuse_coupling
 from keras_lth.surgery.paths import Entry, entries
 from keras_lth.surgery.roles import refuse_replaced_weights, replaced
@@ -77,7 +77,7 @@ def _first(act: Callable[[keras.Model], None]) -> Callable[[Any], Any]:
 def _masked(model: keras.Model) -> list[Entry]:
     """The masked weights of ``model``. Kept with it: a step on one batch must not walk through all layers."""
     kept = vars(model).get(_MASKED)
-    if kept is None and any(mask_of(variable) is not None for variable in held(model)):
+    if kept is None and any(mask_of(variable) is not None for variable in variables_in(model)):
         kept = _look(model)
     return kept or []
 
