@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -22,7 +23,12 @@ from keras_lth.masks import Masks, differences, match_paths
 from keras_lth.tables import html_table
 
 FORMAT = "keras_lth ticket 1"
-_ARRAYS = ("weights", "optimizer", "seeds")
+PARTS = ("weights", "optimizer", "seeds", "state")
+# Of the optimizer part what is a clock and not a slot: keys end with these, or say which weights an optimizer updates.
+_CLOCK = re.compile(
+    r"(?:@[^/]+/|optimizer_\d+/)?(?:inner_\d+/)?(?:of/.*|(?:\d+/)?(?:iteration|learning_rate|dynamic_scale|step_counter))"
+)
+_START = "correction_start"  # when the slots began: nothing without them
 _PACKAGES = ("keras", "tensorflow", "numpy")
 
 
@@ -45,9 +51,10 @@ class Snapshot(_Value):
 
     Attributes:
         weights: path → array, every variable of the model (normalisation statistics too) except seed generators.
-        optimizer: path → array, every variable of the optimizer; empty if there is none.
+        optimizer: path → array, every variable of the optimizers; empty if there is none.
         step: training steps done, ≥ 0.
         seeds: path → array, the states of seed generators.
+        state: path → array, variables that are not weights: the states of a stateful RNN, counters of a model's own.
 
     Raises:
         ValueError: a negative step.
@@ -57,18 +64,48 @@ class Snapshot(_Value):
     optimizer: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     step: int = 0
     seeds: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    state: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if int(self.step) != self.step or self.step < 0:
             raise ValueError(f"step must be a whole number ≥ 0, not {self.step!r}")
         object.__setattr__(self, "step", int(self.step))
-        for part in _ARRAYS:
+        for part in PARTS:
             object.__setattr__(self, part, _frozen(getattr(self, part)))
+
+    @property
+    def slots(self) -> list[str]:
+        """The keys of the optimizer part that are slots (moments, averages), not counts, rates and loss scales."""
+        return [key for key in self.optimizer if not _CLOCK.fullmatch(key) and not key.endswith(_START)]
+
+    @property
+    def has_slots(self) -> bool:
+        """Whether an optimizer can go on from here with its moments."""
+        return bool(self.slots)
+
+    def without_slots(self) -> Snapshot:
+        """This state with its counts, rates and loss scales, but without slots: what a fresh optimizer starts with."""
+        clock = {key: value for key, value in self.optimizer.items() if _CLOCK.fullmatch(key)}
+        return dataclasses.replace(self, optimizer=clock)
+
+    def named(self) -> Iterator[tuple[str, np.ndarray]]:
+        """All arrays under one name each: ``weights/dense/kernel``."""
+        for part in PARTS:
+            for path, array in getattr(self, part).items():
+                yield f"{part}/{path}", array
+
+    @classmethod
+    def from_named(cls, arrays: Mapping[str, np.ndarray], step: int) -> Snapshot:
+        """The snapshot of which `named` gave ``arrays``; names of no part are passed over."""
+        parts = _parts(arrays)
+        return cls(
+            **{part: parts[part] for part in PARTS if part in parts} | {"weights": parts.get("weights", {})}, step=step
+        )
 
     def differences(self, other: Snapshot) -> list[str]:
         """What differs, bit by bit, a line a variable: NaN equals the same NaN, -0 differs from 0. [] if nothing."""
         lines = [] if self.step == other.step else [f"step: {self.step} and {other.step}"]
-        for part in _ARRAYS:
+        for part in PARTS:
             mine, yours = getattr(self, part), getattr(other, part)
             lines += [f"{part}/{path}: only in the first" for path in mine if path not in yours]
             lines += [f"{part}/{path}: only in the second" for path in yours if path not in mine]
@@ -100,7 +137,7 @@ class Snapshot(_Value):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one file, atomically."""
-        files.write_arrays(path, dict(_named(self)), kind="snapshot", meta={"step": self.step})
+        files.write_arrays(path, dict(self.named()), kind="snapshot", meta={"step": self.step})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Snapshot:
@@ -112,7 +149,7 @@ class Snapshot(_Value):
         """
         arrays, meta = files.read_arrays(path, kind="snapshot")
         with _reason(path, "snapshot"):
-            return _snapshot(_parts(arrays), meta)
+            return _snapshot(arrays, meta)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,6 +160,8 @@ class Ticket(_Value):
         masks: which weights remain.
         snapshot: W_k and what belongs to it; its weights are whole, `apply_to` sets the pruned ones to 0.
         provenance: JSON-able. `format`, `criterion`, `density` and package `versions` are always there.
+        keep_slots: whether to keep the optimizer's slots, for a run that begins with ``restore_optimizer=True``. By
+            default a ticket holds of the optimizer its counts and rates: Adam's slots would triple the file.
 
     Raises:
         ValueError: a mask without a weight of that path and shape in the snapshot.
@@ -132,8 +171,11 @@ class Ticket(_Value):
     masks: Masks
     snapshot: Snapshot
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    keep_slots: dataclasses.InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, keep_slots: bool) -> None:
+        if not keep_slots:
+            object.__setattr__(self, "snapshot", self.snapshot.without_slots())
         for path, mask in self.masks.items():
             weight = self.snapshot.weights.get(path)
             if weight is None or weight.shape != mask.shape:
@@ -144,6 +186,9 @@ class Ticket(_Value):
         given = plain(self.provenance, "provenance")
         defaults = {"format": FORMAT, "criterion": "unknown", "versions": _versions()}
         object.__setattr__(self, "provenance", MappingProxyType({**defaults, **given, "density": self.density}))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.masks, self.snapshot, dict(self.provenance), True)
 
     @property
     def density(self) -> float:
@@ -169,7 +214,7 @@ class Ticket(_Value):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one file, atomically; it alone is enough to train the ticket elsewhere."""
-        arrays = {f"masks/{name}": mask for name, mask in self.masks.items()} | dict(_named(self.snapshot))
+        arrays = {f"masks/{name}": mask for name, mask in self.masks.items()} | dict(self.snapshot.named())
         meta = {"step": self.snapshot.step, "provenance": dict(self.provenance)}
         files.write_arrays(path, arrays, kind="ticket", meta=meta)
 
@@ -182,9 +227,10 @@ class Ticket(_Value):
             ValueError: the file is truncated, edited, of another kind or of a newer version.
         """
         arrays, meta = files.read_arrays(path, kind="ticket")
-        parts = _parts(arrays)
+        masks = _parts(arrays).get("masks", {})
+        rest = {name: array for name, array in arrays.items() if not name.startswith("masks/")}
         with _reason(path, "ticket"):
-            return cls(Masks(parts.pop("masks", {})), _snapshot(parts, meta), meta.get("provenance", {}))
+            return cls(Masks(masks), _snapshot(rest, meta), meta.get("provenance", {}), keep_slots=True)
 
     def apply_to(self, model: Any) -> None:
         """Set a built model to this ticket: the rewound weights, pruned ones 0, the masks on.
@@ -229,12 +275,6 @@ def _different_values(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.count_nonzero((bytes_a != bytes_b).any(axis=1)))
 
 
-def _named(snapshot: Snapshot) -> Iterator[tuple[str, np.ndarray]]:
-    for part in _ARRAYS:
-        for path, array in getattr(snapshot, part).items():
-            yield f"{part}/{path}", array
-
-
 def _parts(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     parts: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
@@ -243,11 +283,11 @@ def _parts(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]
     return parts
 
 
-def _snapshot(parts: Mapping[str, dict[str, np.ndarray]], meta: Mapping[str, Any]) -> Snapshot:
-    step = meta.get("step")
-    if set(parts) - set(_ARRAYS) or not isinstance(step, int):
+def _snapshot(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Snapshot:
+    parts, step = {name.partition("/")[0] for name in arrays}, meta.get("step")
+    if parts - set(PARTS) or not isinstance(step, int):
         raise ValueError(f"it holds {sorted(parts)} at step {step!r}")
-    return Snapshot(parts.get("weights", {}), parts.get("optimizer", {}), step, parts.get("seeds", {}))
+    return Snapshot.from_named(arrays, step)
 
 
 @contextmanager

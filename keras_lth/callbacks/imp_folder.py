@@ -71,7 +71,7 @@ class InFolder(Tickets):
 
     def _started(self) -> None:
         if self._journal is not None and self._journal.writes and self._origin is None and self.origin is not None:
-            self._journal.save(ORIGIN, Ticket(self._masks[0], self.origin))
+            self._journal.save(ORIGIN, Ticket(self._masks[0], self.origin, keep_slots=True))
 
     def _keep_trained(self, round: int) -> None:
         if self._journal is not None and self._journal.writes:

@@ -51,9 +51,7 @@ class Tickets(RoundsCallback):
         if self.captured is None:
             raise RuntimeError("IMP has not reached its rewinding step yet: there is no ticket.")
         start = self._start(self._kept.get(round))
-        if not self.restore_optimizer:
-            start = Snapshot(start.weights, {}, start.step, start.seeds)
-        return Ticket(masks, start, self._provenance(round))
+        return Ticket(masks, start, self._provenance(round), keep_slots=self.restore_optimizer)
 
     def _provenance(self, round: int) -> dict[str, Any]:
         machine = self._machine()

@@ -17,7 +17,6 @@ from keras_lth.callbacks.fit_call import fit_argument, leave_epoch, seekable
 from keras_lth.callbacks.inner import Inner
 from keras_lth.callbacks.rates import Rates
 from keras_lth.rounds import UNKNOWN, Action, Position, Rounds, noise_seed
-from keras_lth.surgery.optimizers import leaves, optimizers_of
 from keras_lth.tickets import Snapshot
 
 
@@ -265,11 +264,12 @@ class RoundsCallback(Driver):
 
     def _fresh_noise(self, round: int) -> None:
         """Another sample of SGD noise: dropout's seeds move with the round, as the data order does."""
-        for path, variable in surgery.variables(self.model).items():
-            if path.endswith("seed_generator_state"):
-                seed = np.array(variable.numpy())
-                seed[0] = noise_seed(int(seed[0]), round)
-                variable.assign(seed)
+        for path, variable in surgery.noise_variables(self.model).items():
+            seed = np.array(variable.numpy())
+            # Keras keeps (seed, count); tf.random.Generator (count, …, key).
+            place = 0 if path.endswith("seed_generator_state") else -1
+            seed[place] = noise_seed(int(seed[place]), round)
+            variable.assign(seed)
 
     def _start(self, weights: Snapshot | None = None) -> Snapshot:
         """What a later training begins with: the weights of step k (or others), the schedule of its first step."""
@@ -278,7 +278,7 @@ class RoundsCallback(Driver):
             raise RuntimeError(f"{self.name} has kept no state of step {machine.rewind_step} yet.")
         at = self.captured if machine.span == "remaining" else self.origin
         source = weights or self.captured
-        return replace(source, optimizer=at.optimizer, step=at.step, seeds=self.captured.seeds)
+        return replace(source, optimizer=at.optimizer, step=at.step, seeds=self.captured.seeds, state=at.state)
 
     def _learn_steps_per_epoch(self) -> None:
         machine = self._machine()
@@ -294,7 +294,7 @@ class RoundsCallback(Driver):
         self.position = replace(self.position, step=self._step, ended=False)
 
     def _iterations(self) -> int:
-        return max(int(leaf._iterations.numpy()) for one in optimizers_of(self.model) for leaf in leaves(one))
+        return surgery.step_of(self.model)
 
     def _local_epoch(self) -> int:
         return max(self._step - 1, 0) // self._machine().steps_per_epoch

@@ -54,17 +54,12 @@ def set(callback: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray
 
 def pack(name: str, snapshot: Snapshot) -> dict[str, np.ndarray]:
     """The arrays of a snapshot under a name."""
-    return {
-        f"{name}/{part}/{path}": value
-        for part in ("weights", "optimizer", "seeds")
-        for path, value in getattr(snapshot, part).items()
-    }
+    return {f"{name}/{key}": value for key, value in snapshot.named()}
 
 
 def unpack(name: str, step: int, arrays: Mapping[str, np.ndarray]) -> Snapshot:
     """The snapshot that `pack` took apart."""
-    weights, optimizer, seeds = (within(f"{name}/{part}", arrays) for part in ("weights", "optimizer", "seeds"))
-    return Snapshot(weights, optimizer, step, seeds)
+    return Snapshot.from_named(within(name, arrays), step)
 
 
 def within(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,10 +8,11 @@ from keras_lth.surgery.hosts import Hosts, check_replicas, hosts_of
 from keras_lth.surgery.kinds import register_prunable
 from keras_lth.surgery.masking import heal_model as heal
 from keras_lth.surgery.masking import mask, masks_of, unmask
+from keras_lth.surgery.optimizers import leaves, optimizers_of
 from keras_lth.surgery.paths import variables
 from keras_lth.surgery.report import Report, Sparsity, sparsity
 from keras_lth.surgery.roles import Prunable, prunable, unknown_layers
-from keras_lth.surgery.state import rewind, snapshot
+from keras_lth.surgery.state import noise_variables, rewind, snapshot, start_fresh, step_of
 from keras_lth.surgery.zeros import masks_from_zeros
 
 __all__ = [
@@ -24,15 +25,20 @@ __all__ = [
     "check_replicas",
     "heal",
     "hosts_of",
+    "leaves",
     "mask",
     "masked_gradients",
     "masks_from_zeros",
     "masks_of",
+    "noise_variables",
+    "optimizers_of",
     "prunable",
     "register_prunable",
     "rewind",
     "snapshot",
     "sparsity",
+    "start_fresh",
+    "step_of",
     "unknown_layers",
     "unmask",
     "variables",

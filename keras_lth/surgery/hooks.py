@@ -16,7 +16,7 @@ from keras_lth.surgery.roles import refuse_replaced_weights, replaced
 from keras_lth.surgery.teaching import teach
 from keras_lth.surgery.variable_mask import mask_of, settle
 
-__all__ = ["follow", "own_loop", "retrace"]
+__all__ = ["follow", "own_loop"]
 
 _MASKED = "_keras_lth_masked"
 _OWN_LOOP = "_keras_lth_own_loop"
@@ -47,8 +47,9 @@ def _before_training(model: keras.Model) -> None:
     refuse_replaced_weights(masked)
     if not vars(model).get(_OWN_LOOP):
         refuse_impossible_cells(model)
-    for optimizer in optimizers_of(model):
-        refuse_coupling(optimizer, [entry.variable for entry in masked])
+    # Its own only: this comes before every batch of train_on_batch. Others refuse in their first step.
+    if isinstance(model.optimizer, keras.optimizers.Optimizer):
+        refuse_coupling(model.optimizer, [entry.variable for entry in masked])
     # A class of optimizers may have been defined since the mask.
     teach_optimizers()
     _settle(masked)
@@ -109,12 +110,6 @@ def own_loop(model: keras.Model) -> Iterator[None]:
         yield
     finally:
         vars(model)[_OWN_LOOP] = before
-
-
-def retrace(model: keras.Model) -> None:
-    """Trace the training step again at its next use, also in the middle of a ``fit``."""
-    if getattr(model, "train_function", None) is not None:
-        model.make_train_function(force=True)
 
 
 def refuse_impossible_cells(model: keras.Model) -> None:

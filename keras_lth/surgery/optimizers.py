@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lth.surgery.held import held, inside
 from keras_lth.surgery.variable_mask import mask_of
 
 __all__ = [
     "COPY",
     "EMA",
     "fresh_fill",
+    "fresh_others",
     "leaves",
     "optimizers_of",
     "refuse_coupling",
@@ -34,30 +35,14 @@ _COUPLING = ("Adafactor", "Muon")
 
 
 def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
-    """Every optimizer among the attributes of ``model`` (a GAN has two), outermost ones only."""
-    found: dict[int, keras.optimizers.Optimizer] = {}
-
-    def visit(value: Any) -> None:
-        if isinstance(value, keras.optimizers.Optimizer):
-            found[id(value)] = value
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                visit(item)
-        elif isinstance(value, dict):
-            for item in value.values():
-                visit(item)
-
-    for name, value in list(vars(model).items()):
-        if name not in ("_layers", "_tracked"):
-            visit(value)
-    return list(found.values())
+    """Every optimizer that ``model`` holds, outermost ones only: among its attributes and those of its layers and
+    sub-models, in containers and plain objects, in what its own ``train_step`` takes from outside."""
+    return list(held(model).optimizers.values())
 
 
 def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
     """``optimizer`` and those that it wraps (loss scaling, several optimizers in one)."""
-    inner = getattr(optimizer, "inner_optimizer", None)
-    wrapped = [inner] if inner is not None else list(getattr(optimizer, "optimizers", None) or [])
-    return [optimizer, *(leaf for child in wrapped for leaf in leaves(child))]
+    return [optimizer, *inside(optimizer)]
 
 
 def slots(optimizer: keras.optimizers.Optimizer) -> dict[str, list[keras.Variable | None]]:
@@ -84,8 +69,8 @@ def scalars(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
     """Attribute → variable that belongs to no weight (Nadam's product, the loss scale); not count and rate."""
     known = {id(optimizer._iterations), id(optimizer._learning_rate)}
     owned = {id(variable) for variable in optimizer._variables}
-    held = vars(optimizer).items()
-    return {name: v for name, v in held if isinstance(v, keras.Variable) and id(v) in owned and id(v) not in known}
+    own = vars(optimizer).items()
+    return {name: v for name, v in own if isinstance(v, keras.Variable) and id(v) in owned and id(v) not in known}
 
 
 def fresh_fill(optimizer: keras.optimizers.Optimizer) -> dict[str, float | str]:
@@ -93,6 +78,8 @@ def fresh_fill(optimizer: keras.optimizers.Optimizer) -> dict[str, float | str]:
 
     Learned by building a twin from its config on one small variable, so that no initial value is assumed.
     """
+    if not slots(optimizer) and not scalars(optimizer):
+        return {}
     if _FILL not in vars(optimizer):
         vars(optimizer)[_FILL] = _learn_fill(optimizer)
     return vars(optimizer)[_FILL]
@@ -101,23 +88,54 @@ def fresh_fill(optimizer: keras.optimizers.Optimizer) -> dict[str, float | str]:
 def _learn_fill(optimizer: keras.optimizers.Optimizer) -> dict[str, float | str]:
     if hasattr(optimizer, "inner_optimizer"):
         return {"dynamic_scale": float(optimizer.initial_scale), "step_counter": 0.0}
-    if hasattr(optimizer, "optimizers"):
+    twin = _twin(optimizer, [keras.Variable(np.full(2, 3.0, np.float32), name="probe")])
+    if twin is None:
         return {}
-    try:
-        twin = type(optimizer).from_config({**optimizer.get_config(), "learning_rate": 1e-3})
-    except Exception as error:
-        warnings.warn(
-            f"optimizer {optimizer.name!r} cannot be made from its config ({error}); its fresh slots are taken to be 0",
-            stacklevel=2,
-        )
-        return {}
-    probe = keras.Variable(np.full(2, 3.0, np.float32), name="probe")
-    twin.build([probe])
     fill: dict[str, float | str] = {}
     for name, (slot,) in slots(twin).items():
         value = float(slot.numpy()[0]) if slot is not None else 0.0
         fill[name] = COPY if value == 3.0 else value
     return fill | {name: float(variable.numpy()) for name, variable in scalars(twin).items()}
+
+
+def fresh_others(
+    optimizer: keras.optimizers.Optimizer, values: Mapping[int, np.ndarray]
+) -> list[tuple[keras.Variable, np.ndarray]]:
+    """The variables of ``optimizer`` that are neither slots of a weight's shape nor scalars (Adafactor's rows and
+    columns, slots in a dictionary), each with its value in ``values`` or else in a freshly built optimizer."""
+    known = {id(optimizer._iterations), id(optimizer._learning_rate)}
+    known |= {id(slot) for of in slots(optimizer).values() for slot in of}
+    known |= {id(variable) for variable in scalars(optimizer).values()}
+    others = [(place, v) for place, v in enumerate(optimizer._variables) if id(v) not in known]
+    given = [(v, values[id(v)]) for _, v in others if id(v) in values]
+    if len(given) == len(others):
+        return given
+    probes = []
+    for weight in optimizer._trainable_variables:
+        probe = keras.Variable(np.array(weight.numpy()), name=weight.name.split(":")[0])
+        # Some optimizers choose by path (Muon).
+        probe._path = getattr(weight, "path", weight.name)
+        probes.append(probe)
+    twin = _twin(optimizer, probes)
+    made = [] if twin is None else twin._variables
+    same = len(made) == len(optimizer._variables)
+    fresh = {id(v): np.array(made[place].numpy()) if same else np.zeros(tuple(v.shape)) for place, v in others}
+    return [(v, values.get(id(v), fresh[id(v)])) for _, v in others]
+
+
+def _twin(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]) -> keras.optimizers.Optimizer | None:
+    """A new optimizer of the same config, built on ``weights``; None, with a warning, where that cannot be."""
+    try:
+        config = optimizer.get_config()
+        twin = type(optimizer).from_config(config | ({"learning_rate": 1e-3} if "learning_rate" in config else {}))
+        twin.build(weights)
+    except Exception as error:
+        warnings.warn(
+            f"optimizer {optimizer.name!r} cannot be made from its config ({error}); its fresh slots are taken to be 0",
+            stacklevel=2,
+        )
+        return None
+    return twin
 
 
 def reset_pruned(optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable]) -> None:
@@ -128,11 +146,11 @@ def reset_pruned(optimizer: keras.optimizers.Optimizer, variables: Iterable[kera
             continue
         found = slots(leaf)
         fill = fresh_fill(leaf) if found else {}
-        for name, held in found.items():
+        for name, of in found.items():
             value = fill.get(name, 0.0)
             # A slot that starts as the weight starts at 0 where the weight is pruned.
             constant = 0.0 if isinstance(value, str) else value
-            for slot, weight in zip(held, leaf._trainable_variables, strict=True):
+            for slot, weight in zip(of, leaf._trainable_variables, strict=True):
                 mask = mask_of(weight)
                 if slot is not None and mask is not None and id(weight) in chosen:
                     tensor = tf.convert_to_tensor(slot._value)

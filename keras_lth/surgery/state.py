@@ -1,7 +1,10 @@
-"""Snapshots of a live model and its optimizer, and rewinding to them (Frankle's thesis, 4.2.2)."""
+"""Snapshots of a live model and its optimizers, and rewinding to them (Frankle's thesis, 4.2.2)."""
 
 from __future__ import annotations
 
+import gc
+import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,39 +15,68 @@ import tensorflow as tf
 from keras_lth.masks import Masks, align
 from keras_lth.surgery.correction import offset_of, restart
 from keras_lth.surgery.entry import check_built, check_model
-from keras_lth.surgery.hooks import retrace
+from keras_lth.surgery.held import Held, held, live_optimizers
+from keras_lth.surgery.holders import trace_again
 from keras_lth.surgery.masking import mask, masks_of, resolve
-from keras_lth.surgery.optimizers import COPY, EMA, fresh_fill, leaves, optimizers_of, reset_pruned, scalars, slots
+from keras_lth.surgery.optimizers import (
+    COPY,
+    EMA,
+    fresh_fill,
+    fresh_others,
+    leaves,
+    reset_pruned,
+    scalars,
+    slots,
+)
 from keras_lth.surgery.paths import entries, variables
 from keras_lth.tickets import Snapshot
 
-__all__ = ["rewind", "snapshot"]
+__all__ = ["noise_variables", "rewind", "snapshot", "start_fresh", "step_of"]
 
 _START = "correction_start"
+_OF = "of/"
+# An optimizer that is not the model's own has the place where it was found before its keys; then, inside a wrapper,
+# its number.
+_KEY = re.compile(r"((?:(?:@[^/]+|optimizer_\d+)/)?(?:inner_\d+/)?)(.+)")
 
 
-def snapshot(model: keras.Model) -> Snapshot:
-    """All values of ``model`` as NumPy copies: weights, statistics, optimizer variables, step and seeds.
+def snapshot(model: keras.Model, *, optimizer: bool = True) -> Snapshot:
+    """Take all values of ``model`` as NumPy copies: weights, statistics, optimizer variables, step, seeds, state.
 
-    ``weights`` and ``seeds`` are keyed by structural path, ``optimizer`` by position and name (``"000/iteration"``,
-    ``"002/momentums/dense/kernel"``). The optimizer part is empty for a model that is not compiled, and holds only
-    the count and the rate while the optimizer is not built. ``step`` counts batches, also under gradient
-    accumulation.
+    ``weights``, ``seeds`` and ``state`` are keyed by structural path, ``optimizer`` by position and name
+    (``"000/iteration"``, ``"002/momentums/dense/kernel"``; of further optimizers with the place where they are held
+    in front: ``"@opt_b/000/iteration"``). The optimizer part is empty for a model that is not compiled, and holds only
+    the count and the rate while the optimizer is not built. ``step`` counts batches, also under gradient accumulation.
+
+    Args:
+        model: a built model.
+        optimizer: False leaves the slots out; the count, the rate and the loss scale stay.
+
+    Raises:
+        ValueError: naming what has a state that cannot be kept: an optimizer that is not one of Keras 3, a mutable
+            lookup table, an iterator.
     """
     check_model(model)
     check_built(model)
-    found = entries(model)
-    optimizer: dict[str, np.ndarray] = {}
-    for prefix, leaf in _leaves(model):
-        optimizer.update({key: _numpy(variable) for key, variable in _named(model, prefix, leaf).items()})
-        if offset_of(leaf):
-            optimizer[f"{prefix}{_START}"] = np.asarray(offset_of(leaf), np.int64)
-    return Snapshot(
+    things, found, paths = _kept(model), entries(model), _paths(model)
+    outermost = _outermost(model, things)
+    trainable = list(map(id, model.trainable_variables))
+    values: dict[str, np.ndarray] = {}
+    for prefix, outer in outermost.items():
+        for place, leaf in _leaves(prefix, outer):
+            values.update({key: _numpy(variable) for key, variable in _named(paths, place, leaf).items()})
+            if prefix or list(map(id, leaf._trainable_variables)) != trainable:
+                values.update(_weights_of(paths, place, leaf))
+            if offset_of(leaf):
+                values[f"{place}{_START}"] = np.asarray(offset_of(leaf), np.int64)
+    taken = Snapshot(
         weights={e.path: _numpy(e.variable) for e in found if not e.seed},
-        optimizer=optimizer,
-        step=_step(model),
-        seeds={e.path: _numpy(e.variable) for e in found if e.seed},
+        optimizer=values,
+        step=_step(outermost),
+        seeds={path: _numpy(variable) for path, variable in _noise(model, things).items()},
+        state={path: _numpy(variable) for path, variable in things.state.items()},
     )
+    return taken if optimizer else taken.without_slots()
 
 
 def rewind(
@@ -63,45 +95,62 @@ def rewind(
     variable and the loss scale with it. The slots take the values of a freshly built optimizer and the bias
     correction restarts, while schedules go on from the step; with ``restore_optimizer=True`` the slots are the
     snapshot's, pruned entries reset. Averages (EMA) take the rewound weights, half-filled gradient accumulators are
-    cleared. ``seeds=True`` also rewinds seed generators, so that dropout repeats its noise.
+    cleared. This holds for every optimizer that updates a weight of the model; one that is not built yet is built on
+    the weights that it had. ``seeds=True`` also rewinds seed generators, so that dropout repeats its noise.
 
     Raises:
-        ValueError: a snapshot of another architecture or optimizer; nothing is then changed.
+        ValueError: a snapshot of another architecture or other optimizers, or a model with a state that cannot be
+            kept; nothing is then changed.
     """
     check_model(model)
     check_built(model)
-    found = entries(model)
+    things, found = _kept(model), entries(model)
     weights = _complete(snapshot.weights, [e for e in found if not e.seed], "weights")
-    noise = align(snapshot.seeds, _shapes([e for e in found if e.seed]), what="seeds") if seeds else {}
+    generators = _noise(model, things)
+    noise = align(snapshot.seeds, {p: tuple(v.shape) for p, v in generators.items()}, what="seeds") if seeds else {}
+    state = _fitting(model, things.state, snapshot.state)
     if step is not None and (int(step) != step or step < 0):
         raise ValueError(f"step must be a whole number ≥ 0, not {step!r}")
     arrays = None if masks is None else resolve(model, masks)
-    _build(model)
-    plans = [_plan(model, prefix, leaf, snapshot, restore_optimizer) for prefix, leaf in _leaves(model)]
+    groups = _groups(snapshot)
+    outermost = _outermost(model, things)
+    _build(model, outermost, groups)
+    placed = [one for prefix, outer in outermost.items() for one in _leaves(prefix, outer)]
+    if restore_optimizer:
+        _refuse_unknown(model, snapshot, [place for place, _ in placed])
+    paths = _paths(model)
+    plans = [_plan(paths, place, leaf, groups.get(place, {}), restore_optimizer) for place, leaf in placed]
 
     if arrays is not None:
         mask(model, arrays)
     current = masks_of(model)
     by_path = variables(model)
-    for path, value in {**_masked(weights, current), **noise}.items():
+    for path, value in _masked(weights, current).items():
         by_path[path].assign(value)
+    for path, value in noise.items():
+        generators[path].assign(value)
+    for path, value in state.items():
+        things.state[path].assign(value)
 
-    anew = False
-    for (prefix, leaf), values in zip(_leaves(model), plans, strict=True):
-        anew |= _set(leaf, prefix, values, snapshot, step)
-    for optimizer in optimizers_of(model):
+    new = [
+        leaf._iterations
+        for (place, leaf), values in zip(placed, plans, strict=True)
+        if _set(leaf, values, groups.get(place, {}).get(_START), snapshot.step, step)
+    ]
+    for optimizer in outermost.values():
         reset_pruned(optimizer, by_path.values())
-    if anew:
-        retrace(model)
+    if new:
+        # The correction is a new operation in every step that counts with them.
+        trace_again(new)
 
 
-def _set(
-    leaf: keras.optimizers.Optimizer, prefix: str, values: dict[int, np.ndarray], snapshot: Snapshot, step: int | None
-) -> bool:
-    """Give one optimizer its rewound values: the planned ones, fresh ones where nothing is planned."""
-    fill = fresh_fill(leaf)
-    for name, held in slots(leaf).items():
-        for slot, weight in zip(held, leaf._trainable_variables, strict=True):
+def start_fresh(optimizer: keras.optimizers.Optimizer, values: Mapping[int, np.ndarray] | None = None) -> None:
+    """Give every variable of ``optimizer``, but for count and rate, what a freshly built one has on the weights as they
+    are; ``values`` (id of a variable → value) come first."""
+    values = {} if values is None else values
+    fill = fresh_fill(optimizer)
+    for name, of in slots(optimizer).items():
+        for slot, weight in zip(of, optimizer._trainable_variables, strict=True):
             if slot is None:
                 continue
             if id(slot) in values:
@@ -110,51 +159,69 @@ def _set(
                 slot.assign(weight._value)
             else:
                 slot.assign(tf.fill(tuple(slot.shape), tf.cast(fill.get(name, 0.0), slot._value.dtype)))
-    for name, variable in scalars(leaf).items():
+    for name, variable in scalars(optimizer).items():
         if id(variable) in values:
             variable.assign(values[id(variable)])
         elif name in fill:
             variable.assign(fill[name])
+    for variable, value in fresh_others(optimizer, values):
+        variable.assign(value)
 
+
+def step_of(model: keras.Model) -> int:
+    """The training steps that ``model`` has done, by the count of its optimizer."""
+    return _step(_outermost(model, held(model)))
+
+
+def noise_variables(model: keras.Model) -> dict[str, Any]:
+    """The states of the seed generators of ``model``, by path: those of its layers, those that it holds elsewhere, and
+    of ``tf.random.Generator``."""
+    return _noise(model, held(model))
+
+
+def _set(
+    leaf: keras.optimizers.Optimizer, values: dict[int, np.ndarray], start: Any, taken_at: int, step: int | None
+) -> bool:
+    """Give one optimizer its rewound values: the planned ones, fresh ones where nothing is planned."""
+    start_fresh(leaf, values)
     rate = leaf._learning_rate
     if id(rate) in values:
         rate.assign(values[id(rate)])
 
-    restored = any(id(slot) in values for held in slots(leaf).values() for slot in held if slot is not None)
-    wraps = len(leaves(leaf)) > 1 and hasattr(leaf, "inner_optimizer")
-    count = int(values.get(id(leaf._iterations), 0 if wraps else snapshot.step))
-    start = int(snapshot.optimizer.get(f"{prefix}{_START}", 0)) if restored else count
-    if step is not None and not wraps:
-        start, count = (start + step - count if restored else step), int(step)
+    known = {id(leaf._iterations), id(rate), *_clock(leaf)}
+    restored = any(key not in known for key in values)
+    wraps = len(leaves(leaf)) > 1
+    count = int(values.get(id(leaf._iterations), 0 if wraps else taken_at))
+    begin = int(0 if start is None else start) if restored else count
+    # A wrapper that only passes gradients on does not count.
+    if step is not None and not (wraps and count == 0):
+        begin, count = (begin + step - count if restored else step), int(step)
     leaf._iterations.assign(count)
-    return restart(leaf, start)
+    return restart(leaf, begin)
 
 
 def _plan(
-    model: keras.Model, prefix: str, leaf: keras.optimizers.Optimizer, snapshot: Snapshot, restore: bool
+    paths: Mapping[int, str],
+    place: str,
+    leaf: keras.optimizers.Optimizer,
+    group: Mapping[str, np.ndarray],
+    restore: bool,
 ) -> dict[int, np.ndarray]:
     """id of an optimizer variable → the snapshot's value for it, for those that take one."""
-    named = _named(model, prefix, leaf)
-    stored = {
-        key: value
-        for key, value in snapshot.optimizer.items()
-        if key.startswith(prefix)
-        and key[len(prefix) :][:3].isdigit()
-        and key[len(prefix) : len(prefix) + 4].endswith("/")
-    }
-    always = {id(leaf._iterations), id(leaf._learning_rate)}
-    always |= {id(getattr(leaf, name, None)) for name in ("dynamic_scale", "step_counter")}
+    named = {key[len(place) :]: variable for key, variable in _named(paths, place, leaf).items()}
+    stored = {key: value for key, value in group.items() if key[:3].isdigit()}
     if restore:
         # A snapshot taken before the optimizer was built has no slots: it had those of a fresh one.
         aligned = align(
             stored, {key: tuple(v.shape) for key, v in named.items()}, what="optimizer variables", some_match=True
         )
-        slotted = {id(slot) for held in slots(leaf).values() for slot in held}
+        slotted = {id(slot) for of in slots(leaf).values() for slot in of}
         missing = [key for key, v in named.items() if key not in aligned and id(v) in slotted]
         some = [key for key in aligned if id(named[key]) in slotted]
         if missing and some:
             raise ValueError(f"the snapshot's optimizer variables do not fit the optimizer: {missing} are missing")
         return {id(named[key]): value for key, value in aligned.items()}
+    always = {id(leaf._iterations), id(leaf._learning_rate), *_clock(leaf)}
     return {
         id(variable): stored[key]
         for key, variable in named.items()
@@ -162,38 +229,159 @@ def _plan(
     }
 
 
-def _named(model: keras.Model, prefix: str, leaf: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
+def _clock(leaf: keras.optimizers.Optimizer) -> set[int]:
+    return {id(getattr(leaf, name)) for name in ("dynamic_scale", "step_counter") if hasattr(leaf, name)}
+
+
+def _named(paths: Mapping[int, str], place: str, leaf: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
     """Optimizer variables by position and name; Keras' own names carry instance counters."""
-    paths = {id(variable): path for path, variable in variables(model).items()}
     names = {id(variable): name.strip("_") for name, variable in scalars(leaf).items()}
     names |= {id(leaf._iterations): "iteration", id(leaf._learning_rate): "learning_rate"}
-    for name, held in slots(leaf).items():
-        for slot, weight in zip(held, leaf._trainable_variables, strict=True):
+    for name, of in slots(leaf).items():
+        for slot, weight in zip(of, leaf._trainable_variables, strict=True):
             names[id(slot)] = f"{name.strip('_')}/{paths.get(id(weight), weight.name)}"
-    return {f"{prefix}{i:03d}/{names.get(id(v), 'variable')}": v for i, v in enumerate(leaf._variables)}
+    return {f"{place}{i:03d}/{names.get(id(v), 'variable')}": v for i, v in enumerate(leaf._variables)}
 
 
-def _leaves(model: keras.Model) -> list[tuple[str, keras.optimizers.Optimizer]]:
-    """Every optimizer of the model with the prefix of its keys: none for a single plain optimizer."""
-    result = []
-    for number, optimizer in enumerate(optimizers_of(model)):
-        outer = f"optimizer_{number}/" if number else ""
-        for depth, leaf in enumerate(leaves(optimizer)):
-            result.append((f"{outer}inner_{depth}/" if depth else outer, leaf))
-    return result
+def _weights_of(paths: Mapping[int, str], place: str, leaf: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
+    """Which weights an optimizer updates: path → its place in their order."""
+    weights = leaf._trainable_variables if leaf.built else []
+    names = [paths.get(id(weight), f"?{weight.name}") for weight in weights]
+    return {f"{place}{_OF}{name}": np.asarray(number, np.int64) for number, name in enumerate(names)}
 
 
-def _build(model: keras.Model) -> None:
-    for optimizer in optimizers_of(model):
-        if optimizer is model.optimizer and not optimizer.built:
-            with model.distribute_strategy.scope():
-                optimizer.build(model.trainable_variables)
+def _outermost(model: keras.Model, things: Held) -> dict[str, keras.optimizers.Optimizer]:
+    """Prefix of the keys → optimizer: the model's own with none, others with the place where they are held."""
+    found = dict(things.optimizers)
+    own = found.pop("optimizer", None)
+    live = _live(model, things)
+    if own is None and len(found or live) == 1:
+        ((_, own),) = (found or live).items()
+        found, live = ({}, live) if found else (found, {})
+    result = {} if own is None else {"": own}
+    return result | {f"@{path.replace('/', '.')}/": one for path, one in {**found, **live}.items()}
 
 
-def _step(model: keras.Model) -> int:
-    optimizer = getattr(model, "optimizer", None)
-    candidates = [optimizer] if isinstance(optimizer, keras.optimizers.Optimizer) else optimizers_of(model)[:1]
-    return max((int(leaf._iterations.numpy()) for outer in candidates for leaf in leaves(outer)), default=0)
+def _live(model: keras.Model, things: Held) -> dict[str, keras.optimizers.Optimizer]:
+    """Optimizers that update weights of ``model`` and are held by none of its parts."""
+    known = {id(leaf) for outer in things.optimizers.values() for leaf in leaves(outer)}
+
+    def others() -> list[keras.optimizers.Optimizer]:
+        return [one for one in live_optimizers(model) if id(one) not in known]
+
+    if not others():
+        return {}
+    gc.collect()  # what an earlier compile() has left is in cycles
+    found: dict[str, keras.optimizers.Optimizer] = {}
+    for optimizer in others():
+        name = f"held_elsewhere.{type(optimizer).__name__}"
+        number = sum(1 for other in found if other.split("-")[0] == name)
+        found[f"{name}-{number}" if number else name] = optimizer
+    return found
+
+
+def _leaves(prefix: str, outer: keras.optimizers.Optimizer) -> list[tuple[str, keras.optimizers.Optimizer]]:
+    """An optimizer and those inside it, each with the prefix of its keys."""
+    return [(f"{prefix}inner_{depth}/" if depth else prefix, leaf) for depth, leaf in enumerate(leaves(outer))]
+
+
+def _groups(snapshot: Snapshot) -> dict[str, dict[str, np.ndarray]]:
+    """The optimizer part of a snapshot: prefix → key → value."""
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in snapshot.optimizer.items():
+        match = _KEY.fullmatch(name)
+        if match is not None:
+            groups.setdefault(match[1], {})[match[2]] = value
+    return groups
+
+
+def _build(
+    model: keras.Model,
+    outermost: Mapping[str, keras.optimizers.Optimizer],
+    groups: Mapping[str, Mapping[str, np.ndarray]],
+) -> None:
+    """Build what is not built and was when the snapshot was taken, each on the weights that it had."""
+    by_path = variables(model)
+
+    def build(place: str, leaf: keras.optimizers.Optimizer, else_on: list[keras.Variable]) -> None:
+        group = groups.get(place, {})
+        order = {key[len(_OF) :]: int(number) for key, number in group.items() if key.startswith(_OF)}
+        unknown = [path for path in order if path not in by_path]
+        more = sum(key[:3].isdigit() for key in group) > len(leaf._variables)
+        if leaf.built or not (order or (more and else_on)):
+            return
+        if unknown:
+            raise ValueError(
+                f"optimizer {leaf.name!r} updated weights that model {model.name!r} does not have ({unknown[:3]}): "
+                f"build it first, optimizer.build(variables)"
+            )
+        weights = [by_path[path] for path in sorted(order, key=order.__getitem__)] or else_on
+        with model.distribute_strategy.scope():
+            leaf.build(weights)
+
+    for prefix, outer in outermost.items():
+        build(prefix, outer, model.trainable_variables if outer is getattr(model, "optimizer", None) else [])
+        for place, leaf in _leaves(prefix, outer)[1:]:
+            build(place, leaf, [])
+
+
+def _refuse_unknown(model: keras.Model, snapshot: Snapshot, places: list[str]) -> None:
+    """Raise for slots of an optimizer that the model does not have."""
+    for place in {match[1]: None for key in snapshot.slots if (match := _KEY.fullmatch(key))}:
+        if place not in places:
+            where, there = (one.rstrip("/") or "optimizer" for one in (place, ", ".join(places)))
+            raise ValueError(
+                f"the snapshot holds the slots of an optimizer at {where!r}, and model {model.name!r} has none there "
+                f"(it has: {there}): set it as an attribute of the model before, or leave the slots out with "
+                f"restore_optimizer=False"
+            )
+
+
+def _kept(model: keras.Model) -> Held:
+    """What ``model`` holds beside its weights."""
+    things = held(model)
+    if things.refused:
+        listed = "; ".join(f"{path} is {what}" for path, what in things.refused.items())
+        raise ValueError(
+            f"model {model.name!r} has a state that cannot be kept and set back: {listed}. Use an optimizer of "
+            f"keras.optimizers; keep counts in a keras.Variable; hold tables and iterators outside of the model"
+        )
+    return things
+
+
+def _noise(model: keras.Model, things: Held) -> dict[str, Any]:
+    return {e.path: e.variable for e in entries(model) if e.seed} | things.noise
+
+
+def _fitting(model: keras.Model, current: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The stored state, by path; the model has it all."""
+    unknown = [path for path in stored if path not in current]
+    if unknown:
+        raise ValueError(
+            f"the snapshot holds a state that model {model.name!r} does not have: {unknown}. Make these variables "
+            f"where the model is made or built, not in its first step"
+        )
+    for path, value in stored.items():
+        if not tf.TensorShape(current[path].shape).is_compatible_with(value.shape):
+            raise ValueError(f"state {path!r} has shape {value.shape} in the snapshot, {current[path].shape} here")
+    missing = [path for path in current if path not in stored]
+    if missing:
+        warnings.warn(f"the snapshot holds no value of {missing}: they stay as they are", stacklevel=3)
+    return dict(stored)
+
+
+def _step(outermost: Mapping[str, keras.optimizers.Optimizer]) -> int:
+    # The model's own is the first. compile() gives it one, though a train_step may use others.
+    for optimizer in outermost.values():
+        count = max(int(leaf._iterations.numpy()) for leaf in leaves(optimizer))
+        if count:
+            return count
+    return 0
+
+
+def _paths(model: keras.Model) -> dict[int, str]:
+    """id of a variable, and of the TensorFlow variable in it → its path."""
+    return {id(one): path for path, variable in variables(model).items() for one in (variable, variable._value)}
 
 
 def _complete(values: Mapping[str, np.ndarray], wanted: list[Any], what: str) -> dict[str, np.ndarray]:
@@ -213,5 +401,5 @@ def _shapes(found: list[Any]) -> dict[str, tuple[int, ...]]:
     return {entry.path: tuple(entry.variable.shape) for entry in found}
 
 
-def _numpy(variable: keras.Variable) -> np.ndarray:
+def _numpy(variable: Any) -> np.ndarray:
     return np.array(variable.numpy())

@@ -17,10 +17,13 @@ __all__ = ["Evaluation", "evaluate", "numbers_of"]
 
 
 def evaluate(
-    model: keras.Model, data: Any, *, batch_size: int = 1000, jit_compile: bool | None = None
+    model: keras.Model, data: Any, *, batch_size: int | None = None, jit_compile: bool | None = None
 ) -> dict[str, float]:
-    """Loss and metrics over all of ``data``: `ordered` data, or arrays (x, y) or (x, y, sample_weight)."""
-    return Evaluation(model, data, batch_size, jit_compile).run()
+    """Return loss and metrics over all of ``data``: `ordered` data, or arrays (x, y) or (x, y, sample_weight).
+
+    ``batch_size`` is of arrays: by default the one that the model's inputs are made for, else 1000.
+    """
+    return Evaluation(model, data, batch_size or _fixed_batch(model) or 1000, jit_compile).run()
 
 
 class Evaluation:
@@ -48,6 +51,12 @@ class Evaluation:
             callbacks.on_test_batch_end(count - 1, logs)
             callbacks.on_test_end(logs)
         return logs
+
+
+def _fixed_batch(model: keras.Model) -> int | None:
+    """The batch size that the model's inputs fix, if they do."""
+    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    return next((int(one.shape[0]) for one in inputs if one.shape and one.shape[0] is not None), None)
 
 
 def numbers_of(logs: Mapping[str, Any]) -> dict[str, float]:

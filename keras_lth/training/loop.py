@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_lth import surgery
 from keras_lth.datasets.files import Streamed
@@ -19,6 +18,7 @@ from keras_lth.datasets.order import Ordered
 from keras_lth.surgery.hooks import own_loop
 from keras_lth.tickets import Snapshot
 from keras_lth.training.agreement import agree
+from keras_lth.training.building import build
 from keras_lth.training.evaluation import Evaluation, numbers_of
 from keras_lth.training.resume import Inside, Resuming
 from keras_lth.training.steps import TrainSteps, uses_jit
@@ -51,8 +51,7 @@ class Loop:
         self._traced: Any = None
         self._steps: TrainSteps | None = None
         # Slots and metrics are made here: in a compiled loop no variable can be, and a resumed run gives them values.
-        with model.distribute_strategy.scope():
-            model._symbolic_build(data_batch=tf.nest.map_structure(_one, data.element_spec))
+        build(model, data)
 
     def run(self, step: int, count: int, seed: int) -> None:
         """``count`` steps from ``step`` on, all of one epoch, in the order of ``seed``."""
@@ -203,10 +202,9 @@ def train(
     if masks is not None:
         surgery.mask(model, masks)
     if snapshot is not None:
-        slots = any("/" in name and not name.endswith(("iteration", "learning_rate")) for name in snapshot.optimizer)
-        surgery.rewind(model, snapshot, masks, restore_optimizer=slots)
+        surgery.rewind(model, snapshot, masks, restore_optimizer=snapshot.has_slots)
     loop = Loop(model, data, jit_compile=jit_compile)
-    step = surgery.snapshot(model).step
+    step = surgery.step_of(model)
     if step > to:
         raise ValueError(f"the state is at step {step}, beyond to={to}")
     chosen = data.seed if seed is None else seed
@@ -224,7 +222,3 @@ def _wanted(callbacks: Iterable[keras.callbacks.Callback]) -> list[int]:
     """The steps after which callbacks want to see the model."""
     asked = (getattr(one, "steps_until_stop", None) for one in callbacks)
     return [steps for one in asked if one is not None and (steps := one()) is not None]
-
-
-def _one(spec: Any) -> Any:
-    return tf.zeros([1, *spec.shape[1:]], spec.dtype)

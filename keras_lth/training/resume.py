@@ -148,11 +148,7 @@ class Resuming:
         if self._hosts.chief:
             self._lock.check()
         snapshot = surgery.snapshot(self._model)
-        arrays = {
-            f"{part}/{path}": value
-            for part in ("weights", "optimizer", "seeds")
-            for path, value in getattr(snapshot, part).items()
-        }
+        arrays = dict(snapshot.named())
         arrays |= {f"masks/{path}": mask for path, mask in surgery.masks_of(self._model).items()}
         arrays |= {f"metrics/{i:03d}": parts for i, parts in enumerate(self._metrics())}
         states = []
@@ -194,7 +190,7 @@ class Resuming:
             return {key[len(name) + 1 :]: value for key, value in arrays.items() if key.startswith(f"{name}/")}
 
         masks = Masks(part("masks"))
-        snapshot = Snapshot(part("weights"), part("optimizer"), state["step"], part("seeds"))
+        snapshot = Snapshot.from_named(arrays, state["step"])
         surgery.rewind(model, snapshot, masks or None, restore_optimizer=True)
         for parts, variable in zip(part("metrics").values(), model.metrics_variables, strict=True):
             copies = _copies(variable)
