@@ -131,7 +131,7 @@ class Snapshot(_Value):
     def _repr_html_(self) -> str:
         rows = [
             (part, f"{len(held):,}", f"{sum(array.size for array in held.values()):,}")
-            for part, held in ((part, getattr(self, part)) for part in _ARRAYS)
+            for part, held in ((part, getattr(self, part)) for part in PARTS)
         ]
         return html_table([("part", "variables", "values"), *rows], note=f"Snapshot of step {self.step}")
 
