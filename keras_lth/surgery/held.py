@@ -120,7 +120,8 @@ class _Walk:
     def attributes(self, owner: Any, path: str, depth: int) -> None:
         """Visit what ``owner`` holds, public attributes first."""
         own = dict(vars(owner)) if hasattr(owner, "__dict__") else {}
-        own |= {name: getattr(owner, name) for name in _slot_names(type(owner)) if hasattr(owner, name)}
+        kind: Any = type(owner)
+        own |= {name: getattr(owner, name) for name in _slot_names(kind) if hasattr(owner, name)}
         names = [name for name, value in own.items() if type(value) not in _PLAIN_TYPES and name not in _BOOKS]
         for name in sorted(names, key=lambda name: (name.startswith("_"), name)):
             if not name.startswith("_self_"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,7 +15,7 @@ import tensorflow as tf
 
 import keras_lth as lth
 from keras_lth import surgery
-from tests.surgery.rewinding import network
+from tests.surgery.rewinding import network, some_masks
 
 X = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
 Y = np.random.default_rng(1).normal(size=(32, 2)).astype(np.float32)
@@ -209,6 +212,63 @@ def test_taken_from_outside_by_the_step_or_by_a_loop_of_ones_own() -> None:
     assert max(moments(surgery.snapshot(model)).values()) == 0
     surgery.rewind(model, both, restore_optimizer=True)
     assert surgery.snapshot(model).differences(both) == []
+
+
+def test_a_step_of_ones_own_that_was_traced_before_is_corrected_too() -> None:
+    """At k = 3 with new slots the first update of Adam is the rate, as at step 0; uncorrected it is twice as large."""
+    model, optimizer = network(None), keras.optimizers.Adam(0.01)
+    kernel = model.trainable_variables[0]
+
+    @tf.function
+    def step(x: Any) -> None:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(model(x) ** 2)
+        variables = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+    for _ in range(3):
+        step(X[:, :5])
+    surgery.rewind(model, surgery.snapshot(model))
+    before = kernel.numpy()
+    step(X[:, :5])
+    np.testing.assert_allclose(np.abs(kernel.numpy() - before).max(), 0.01, rtol=1e-3)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_masked_and_rewound_model_trains(duplicate: Any) -> None:
+    model = network(keras.optimizers.Adam(0.01))
+    for _ in range(2):
+        model.train_on_batch(X[:, :5], np.arange(32) % 3)
+    surgery.rewind(model, surgery.snapshot(model), some_masks(model))
+    model.train_on_batch(X[:, :5], np.arange(32) % 3)
+    at = surgery.snapshot(model)
+    other = duplicate(model)
+    taken = surgery.snapshot(other)
+    assert taken.step == 3
+    assert [path for path, value in at.weights.items() if not np.array_equal(value, taken.weights[path])] == []
+    masks = surgery.masks_of(model)
+    surgery.rewind(other, at, masks, restore_optimizer=True)
+    assert surgery.snapshot(other).differences(at) == []
+    for one in (model, other):
+        one.train_on_batch(X[:, :5], np.arange(32) % 3)
+    assert surgery.snapshot(other).differences(surgery.snapshot(model)) == []
+    assert not any(np.any(surgery.variables(other)[path].numpy()[~mask]) for path, mask in masks.items())
+
+
+def test_a_ticket_is_as_large_as_its_weights(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((200,)), keras.layers.Dense(300), keras.layers.Dense(10)])
+    model.compile("adam", "mse")
+    model.train_on_batch(np.ones((2, 200)), np.ones((2, 10)))
+    masks = surgery.mask(model, some_masks(model))
+    lth.Ticket(masks, surgery.snapshot(model)).save(tmp_path / "ticket")
+    surgery.snapshot(model, optimizer=False).save(tmp_path / "snapshot")
+    weights = 4 * model.count_params()
+    assert surgery.snapshot(model).has_slots
+    assert (tmp_path / "ticket").stat().st_size < 1.1 * weights
+    assert (tmp_path / "snapshot").stat().st_size < 1.1 * weights
+    loaded = lth.Ticket.load(tmp_path / "ticket").snapshot
+    assert not loaded.has_slots and loaded.optimizer["000/iteration"] == 1
 
 
 def test_what_cannot_be_found_or_kept_is_refused_by_name() -> None:
