@@ -19,6 +19,8 @@ from keras_lth.names import WeightPath
 
 __all__ = ["Entry", "entries", "layers", "variables"]
 
+_UNNAMED = re.compile(r"^variable(_\d+)?$")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -60,7 +62,7 @@ def entries(model: keras.Model) -> list[Entry]:
     for layer_path, layer in walk:
         names = _variable_names(layer)
         for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
-            add(layer_path, layer, variable, False, names.get(id(variable), variable.name))
+            add(layer_path, layer, variable, False, names.get(id(variable), _UNNAMED.sub("variable", variable.name)))
         for generator in layer._seed_generators:
             add(layer_path, layer, generator.state, True, "seed_generator_state")
     return found
@@ -68,11 +70,10 @@ def entries(model: keras.Model) -> list[Entry]:
 
 def _variable_names(layer: keras.layers.Layer) -> dict[int, str]:
     """Of variables without a name of their own the attribute: Keras numbers them by the process (``variable_7``)."""
-    unnamed = re.compile(r"variable(_\d+)?")
     return {
         id(value): name.lstrip("_")
         for name, value in vars(layer).items()
-        if isinstance(value, keras.Variable) and unnamed.fullmatch(value.name)
+        if isinstance(value, keras.Variable) and _UNNAMED.fullmatch(value.name)
     }
 
 
