@@ -12,7 +12,7 @@ import dis
 import functools
 import gc
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,13 +103,13 @@ def _instances() -> Iterator[keras.optimizers.Optimizer]:
 class _Walk:
     """Visits each object once."""
 
-    def __init__(self, tracked: list[tuple[str, keras.layers.Layer]] | None = None) -> None:
+    def __init__(self, tracked: Sequence[tuple[str, keras.layers.Layer]] = ()) -> None:
         self.found = Held()
         self.seen: set[int] = set()
         self.kept: list[Any] = []  # objects made on the way, such as items of a proxy: no address is used twice
         self.known: set[int] = set()
-        self.layers = {id(layer) for _, layer in tracked or ()}
-        for _, layer in tracked or ():
+        self.layers = {id(layer) for _, layer in tracked}
+        for _, layer in tracked:
             self.know([*layer._trainable_variables, *layer._non_trainable_variables])
             self.know(generator.state for generator in layer._seed_generators)
 
