@@ -167,7 +167,7 @@ def random_like(masks: Masks, seed: int, scope: str = "layer") -> Masks:
 def uniform(seed: int, path: str, shape: Shape) -> np.ndarray:
     """Samples of U(0, 1), float64, a function of (seed, path, flat index) alone.
 
-    The raw words of Philox keyed with SHA-256 of seed and path: NumPy promises these, and not its samplers, for ever.
+    The raw words of Philox keyed with SHA-256 of seed and path: NumPy promises these forever, and not its samplers.
     """
     key = hashlib.sha256(f"{whole(seed, 'seed')}/{path}".encode()).digest()[:16]
     words = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(math.prod(shape))

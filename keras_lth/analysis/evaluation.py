@@ -118,7 +118,7 @@ class Evaluator:
                 )
 
     def rehearse(self) -> None:
-        """Evaluate one batch, so that what cannot be evaluated is told now. The model stays as it is.
+        """Evaluate one batch, so that data that cannot be evaluated is an error now. The model stays as it is.
 
         Raises ``ValueError`` for an unknown metric, one of unknown direction, or examples that the model does not take.
         """

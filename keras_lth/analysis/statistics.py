@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a network, estimated anew from data."""
+"""Batch-norm statistics of a network, estimated again from data."""
 
 from __future__ import annotations
 

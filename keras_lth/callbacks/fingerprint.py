@@ -54,7 +54,7 @@ class Fingerprint:
         model.make_train_function(force=True)
 
     def reset(self) -> None:
-        """Begin anew, between two steps."""
+        """Start over, between two steps."""
         self._state.assign(np.zeros(2, np.int64))
 
     def value(self) -> tuple[int, int]:
@@ -121,7 +121,7 @@ class Orders:
                     f"Trainings {other} and {training} saw the same {same.pop()[0]} batches in the same order in the "
                     f"epoch up to step {step}: without a difference in noise they would be found stable. Train on "
                     f"keras_lth.datasets.ordered(x, y, batch_size=…, seed=…), which gets another order in each "
-                    f"training, or on data that is shuffled anew in each epoch."
+                    f"training, or on data that is shuffled again in each epoch."
                 )
         self._seen.setdefault(training, {}).setdefault(step, set()).update(seen)
 

@@ -49,7 +49,7 @@ class InFolder(Tickets):
         if seed is not None and self._order is not None and self._order_seed in [noise_seed(seed, r) for r in rounds]:
             self._order_seed = seed  # a round of this run left the data set at its own seed
         if self._origin is None or list(self._origin.masks) != list(worn):
-            return worn  # its settings differ: that is told when it is opened
+            return worn  # its settings differ, which is an error when it is opened
         first = self._origin.masks
         if worn.remaining < worn.size and worn not in [first, *self._journal.masks()]:
             raise ValueError(

@@ -68,7 +68,7 @@ class RoundsCallback(Driver):
         raise TypeError(f"{type(self).__name__} has no plan.")
 
     def _look(self) -> None:
-        """At the begin of ``fit``, after planning: refuse what can only fail later. Nothing is changed or written."""
+        """At the start of ``fit``, after planning: refuse what can only fail later. Nothing is changed or written."""
 
     def _begin(self) -> None:
         """After that: masks, resuming."""
@@ -83,7 +83,7 @@ class RoundsCallback(Driver):
         """Training ``round`` is over; the model still holds its weights."""
 
     def _go_back(self, round: int) -> None:
-        """Put the model at the begin of training ``round``."""
+        """Put the model at the start of training ``round``."""
 
     # The walk.
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -121,7 +121,7 @@ class RoundsCallback(Driver):
         if self._first_epoch is not None:
             if epoch != self._first_epoch:
                 raise ValueError(
-                    f"{self.name} counts its epochs from the begin of fit: fit began at epoch {epoch}, not "
+                    f"{self.name} counts its epochs from the start of fit: fit began at epoch {epoch}, not "
                     f"{self._first_epoch}. Leave initial_epoch out, and set model._initial_epoch = 0 if an earlier "
                     f"BackupAndRestore left it behind."
                 )

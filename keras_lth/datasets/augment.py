@@ -194,7 +194,7 @@ def augmented(images: Any, augment: Sequence[Augmentation], *, seed: Any, epoch:
         images: of shape (n, h, w, c).
         augment: what `sequence` returns.
         seed: int64 scalar in [0, 2**63).
-        epoch: int64 scalar in [0, 2**63), counted from the begin of the training.
+        epoch: int64 scalar in [0, 2**63), counted from the start of the training.
         index: int64 of shape (n,), the identities of the examples.
 
     Each stage draws numbers of its own, independent of the other stages'.

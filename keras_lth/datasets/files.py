@@ -172,7 +172,7 @@ class Streamed:
         with tf.init_scope(), tf.device("CPU:0"):
             records = self._records(epoch, seed, host, hosts, first * share).take((steps - first) * share)
             batches = self._batches(records, seed, epoch, share, not self._keeps_rest(hosts))
-            # A source that ends too early is an error, not a shorter epoch: the other hosts would wait for ever.
+            # A source that ends too early is an error, not a shorter epoch: the other hosts would wait forever.
             batches = batches.apply(tf.data.experimental.assert_cardinality(steps - first))
             options = tf.data.Options()
             options.deterministic = True

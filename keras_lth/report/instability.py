@@ -27,7 +27,7 @@ def networks(paths: Iterable[ErrorPath]) -> dict[str, list[ErrorPath]]:
 
 
 def network_name(row: ErrorPath) -> str:
-    """What a reader is told a row's network."""
+    """Display name of a row's network."""
     return "dense network" if row.network == "dense" else f"{row.network}, {percent(row.density)} of the weights"
 
 

@@ -71,7 +71,7 @@ class Summary:
 
 
 def arm_name(arm: str) -> str:
-    """How a reader is told an arm."""
+    """Display name of an arm."""
     return ARMS.get(arm, arm)
 
 

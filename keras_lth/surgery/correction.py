@@ -85,7 +85,7 @@ def offset_of(optimizer: keras.optimizers.Optimizer) -> int:
 
 
 def restart(optimizer: keras.optimizers.Optimizer, offset: int) -> bool:
-    """Let the slots of ``optimizer`` begin at iteration ``offset``; returns whether a step must be traced anew."""
+    """Let the slots of ``optimizer`` begin at iteration ``offset``; returns whether a step must be traced again."""
     held = vars(optimizer).get(_ATTRIBUTE)
     if held is None and (offset == 0 or not depends_on_iterations(optimizer)):
         return False

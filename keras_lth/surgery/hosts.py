@@ -128,7 +128,7 @@ class Hosts:
 
 @cache
 def _gathering(strategy: tf.distribute.Strategy) -> Callable[[Any], Any]:
-    """Compiled once; `Strategy.gather` traces anew at every call."""
+    """Compiled once; `Strategy.gather` traces again at every call."""
 
     def of_replica(row: Any) -> Any:
         # Placed on the device of the replica, which a tensor from outside is not.

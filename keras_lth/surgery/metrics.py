@@ -75,7 +75,7 @@ def build_metrics(model: keras.Model, spec: Any) -> bool:
 def rehearse(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None, batch_size: Any = None) -> list[str]:
     """Evaluate one batch and return the names of the logs; the model's state stays as it is.
 
-    What cannot be evaluated is told before hours of training, by the error that Keras raises.
+    What cannot be evaluated is an error before hours of training, by the error that Keras raises.
     """
     with undisturbed(model):
         logs = model.evaluate(

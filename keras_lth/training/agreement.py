@@ -1,4 +1,4 @@
-"""Whether the workers that begin a training have been given the same: else they would wait for each other for ever."""
+"""Check that all workers got the same model, data and arguments; otherwise they deadlock."""
 
 from __future__ import annotations
 

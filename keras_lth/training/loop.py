@@ -59,7 +59,7 @@ class Loop:
         self._current().run(epoch, seed, first, count)
 
     def _current(self) -> TrainSteps:
-        """The compiled steps; anew when masks or hooks have made ``fit``'s own function anew."""
+        """The compiled steps; compiled again when ``fit``'s own function was."""
         # Runs what a masked model does before training, and gives the function whose identity tells of a new trace.
         with own_loop(self.model):
             self.model.make_train_function()
@@ -185,7 +185,7 @@ def train(
     Args:
       model: built and compiled; it is left holding the result.
       data: made by `datasets.ordered` or `from_files`.
-      to: the step to end at; steps are counted from the begin of the training, over all epochs.
+      to: the step to end at; steps are counted from the start of the training, over all epochs.
       snapshot: the state to begin at; None is the model's own. Its optimizer part is restored where it has one, else
         the slots are fresh.
       masks: put on first; None keeps the model's.

@@ -1,4 +1,4 @@
-"""Processes of one run meet before TensorFlow starts, which would wait for a missing one for ever, and say nothing.
+"""Processes of one run meet before TensorFlow starts, which would wait for a missing one forever, and say nothing.
 
 The first worker listens at its own address, the others come there and say who they are; when all have come, all go on.
 """
@@ -91,7 +91,7 @@ def _listening(address: str, port: int) -> socket.socket:
 
 
 def _asked(caller: socket.socket, workers: Sequence[str]) -> int | None:
-    """Which worker calls; None if it is none of this run, which it is told."""
+    """Which worker calls; None for a stranger, which gets a refusal."""
     caller.settimeout(_PATIENCE)
     said = _hear(caller)
     index = said.get("index")

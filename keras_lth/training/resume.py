@@ -207,7 +207,7 @@ class Resuming:
         self._data.seek(step, seed)
 
     def _run(self) -> dict[str, Any]:
-        """What must agree for a run to be gone on with."""
+        """Settings that must match to resume a run."""
         optimizer = getattr(self._model, "optimizer", None)
         return {
             "weights": {path: list(v.shape) for path, v in surgery.variables(self._model).items()},

@@ -28,7 +28,7 @@ def distance(a: keras.Model, b: keras.Model) -> float:
 
 
 def resumed(strategy: Any) -> list[str]:
-    """Struck inside an epoch of data from files, twice, and gone on with."""
+    """Struck inside an epoch of data from files, twice, and resumed."""
     whole = surgery.snapshot(trained(strategy, files(), steps_per_call=2))
     with tempfile.TemporaryDirectory() as folder:
         for at in (2, 3):

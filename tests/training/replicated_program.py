@@ -136,7 +136,7 @@ def cell_row(strategy: Any, cell: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def resumed(strategy: Any, jit: bool) -> dict[str, Any]:
-    """Struck inside an accumulation, twice, and gone on with."""
+    """Struck inside an accumulation, twice, and resumed."""
 
     def trained(folder: str | None, strike: int | None, steps_per_call: int = 2) -> Any:
         model = network(strategy, "adam", "plain", 3)
