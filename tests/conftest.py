@@ -20,9 +20,9 @@ settings.load_profile("keras_lth")
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Show the models of others that were walked; `make proof` keeps the table."""
-    reports = [report for kept in terminalreporter.stats.values() for report in kept]
-    rows = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "zoo"]
+    reports = [r for kept in terminalreporter.stats.values() for r in kept if getattr(r, "when", None) == "call"]
+    rows = [value for report in reports for name, value in report.user_properties if name == "zoo"]
     if rows and config.option.markexpr == "proof":
-        from tests.zoo.table import write
+        from tests.zoo.table import keep
 
-        terminalreporter.write_line(f"Models of others: {write(sorted(rows))}")
+        terminalreporter.write_line(f"Models of others: {keep(rows)}")

@@ -1,20 +1,21 @@
-"""The walked models as a table: printed after the tests, and written by `make proof`."""
+"""The walked models as a table, which `make proof` keeps: a part of them run again replaces its own rows."""
 
 from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.zoo.walk import NAMES
+from tests.zoo.walk import NAMES, OK
 
-PATH = Path(__file__).parents[2] / "docs" / "results" / "proof" / "zoo.md"
-GROUPS = {"applications": "keras.applications", "hub": "keras-hub", "examples": "in the manner of keras.io's examples"}
+FOLDER = Path(__file__).parents[2] / "docs" / "results" / "proof"
+GROUPS = {"applications": "keras.applications", "hub": "keras-hub", "examples": "as keras.io's examples"}
 PACKAGES = ("keras", "keras-hub", "tensorflow", "numpy")
 HEAD = """# Models of others
 
-Written by `make proof` on {date} with {versions}. {right} of {count} models are right in every step.
+Written by `make proof` with {versions}. {right} of {count} models are right in every step.
 Shapes are small, no weights are downloaded, and the last batch of each epoch holds one example. The steps are those of
 `tests/zoo/walk.py`:
 
@@ -29,23 +30,26 @@ Shapes are small, no weights are downloaded, and the last batch of each epoch ho
 
 """
 
-Row = tuple[str, str, dict[str, str]]
 
+def keep(walked: Iterable[tuple[str, str, dict[str, str]]]) -> Path:
+    """Write the outcomes of the models walked now, beside those of the others kept before."""
+    kept = FOLDER / "zoo.json"
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    date = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC"
+    rows = json.loads(kept.read_text())["models"] if kept.exists() else []
+    now = [{"group": group, "model": model, "date": date, "steps": steps} for group, model, steps in walked]
+    names = {(row["group"], row["model"]) for row in now}
+    rows = [row for row in rows if (row["group"], row["model"]) not in names] + now
+    rows.sort(key=lambda row: (list(GROUPS).index(row["group"]), row["model"]))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps({"versions": versions, "models": rows}, indent=1) + "\n")
 
-def table(rows: Iterable[Row]) -> str:
-    """Markdown: a row a model, a column a step."""
-    lines = ["| | model | " + " | ".join(NAMES) + " |", "|---" * (len(NAMES) + 2) + "|"]
-    for group, name, outcomes in rows:
-        cells = [outcomes[step].replace("|", "\\|").replace("\n", " ")[:120] for step in NAMES]
-        lines.append(f"| {GROUPS[group]} | {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def write(rows: list[Row]) -> Path:
-    """Write the table with its date and versions."""
-    right = sum(set(outcomes.values()) <= {"ok"} for _, _, outcomes in rows)
-    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
-    date = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}"
-    PATH.parent.mkdir(parents=True, exist_ok=True)
-    PATH.write_text(HEAD.format(date=date, versions=versions, right=right, count=len(rows)) + table(rows) + "\n")
-    return PATH
+    right = sum(set(row["steps"].values()) == {OK} for row in rows)
+    named = ", ".join(f"{package} {version}" for package, version in versions.items())
+    lines = [f"| | model | {' | '.join(NAMES)} | run |", "|---" * (len(NAMES) + 3) + "|"]
+    for row in rows:
+        cells = [row["steps"][step].replace("|", "\\|").replace("\n", " ")[:120] for step in NAMES]
+        lines.append(f"| {GROUPS[row['group']]} | {row['model']} | {' | '.join(cells)} | {row['date']} |")
+    page = FOLDER / "zoo.md"
+    page.write_text(HEAD.format(versions=named, right=right, count=len(rows)) + "\n".join(lines) + "\n")
+    return page
