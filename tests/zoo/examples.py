@@ -471,7 +471,7 @@ CATEGORICAL = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 KINDS = {
     "U-Net": Kind(unet, PICTURES, classes(3, 16, 16), classifier()),
     "transformer block": Kind(transformer, TOKENS, classes(2), classifier()),
-    "mixer": Kind(mixer, PICTURES, classes(4), classifier(), unknown=("position_embedding/position_embeddings",)),
+    "mixer": Kind(mixer, PICTURES, classes(4), classifier()),
     "seq2seq": Kind(
         seq2seq,
         [values(6, 5), values(4, 4)],

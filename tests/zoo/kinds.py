@@ -26,7 +26,6 @@ class Kind:
         compile: keyword arguments of ``compile``, made for each model, since optimisers are not shared.
         refused: step → a pattern of the error that is right for it.
         saved: the models of it that Keras can write and read: itself, or its parts where it has no configuration.
-        unknown: paths of weights of rank 2 or more whose kind only the model's author knows.
     """
 
     build: Callable[[], keras.Model]
@@ -35,7 +34,6 @@ class Kind:
     compile: Callable[[], dict[str, Any]] = lambda: {"optimizer": keras.optimizers.Adam(0.01), "loss": "mse"}
     refused: Mapping[str, str] = field(default_factory=dict)
     saved: Callable[[Any], Sequence[keras.Model]] = lambda model: [model]
-    unknown: tuple[str, ...] = ()
 
     def compiled(self, seed: int) -> keras.Model:
         """A new instance, compiled."""

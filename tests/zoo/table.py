@@ -19,7 +19,7 @@ Written by `make proof` with {versions}. {right} of {count} models are right in 
 Shapes are small, no weights are downloaded, and the last batch of each epoch holds one example. The steps are those of
 `tests/zoo/walk.py`:
 
-- **prunable**: every weight of rank 2 or more is of a known kind, but for those that only the model's author knows.
+- **prunable**: every weight of rank 2 or more is of a known kind.
 - **mask**: half of each prunable weight, by magnitude; pruned ones are 0.
 - **fit**: an epoch; pruned weights stay 0, others move, all are finite.
 - **rewind**: a snapshot, an epoch, back to it with the optimiser's slots, bit by bit.

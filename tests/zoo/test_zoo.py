@@ -15,7 +15,7 @@ from tests.zoo.walk import NAMES, OK, REFUSED, walk
 SHORT = {
     "applications": ("VGG", "MobileNet"),
     "hub": ("BERT classifier", "Gemma"),
-    "examples": ("transformer block", "VAE"),
+    "examples": ("transformer block", "GAN"),
 }
 
 
