@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 # Two test processes share two cores; set before TensorFlow is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,11 +17,12 @@ settings.register_profile("keras_lth", deadline=None, max_examples=60, derandomi
 settings.load_profile("keras_lth")
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Show the models of others that were walked; `make proof` keeps the table."""
-    reports = [r for kept in terminalreporter.stats.values() for r in kept if getattr(r, "when", None) == "call"]
-    rows = [value for report in reports for name, value in report.user_properties if name == "zoo"]
-    if rows and config.option.markexpr == "proof":
-        from tests.zoo.table import keep
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep what `make proof` found of a model, as soon as it is found; workers leave it to the process above them."""
+    if report.when != "call" or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    for name, value in report.user_properties:
+        if name == "zoo":
+            from tests.zoo.table import keep
 
-        terminalreporter.write_line(f"Models of others: {keep(rows)}")
+            keep(*value)

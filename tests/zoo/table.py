@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from tests.zoo.walk import NAMES, OK
@@ -31,15 +30,14 @@ Shapes are small, no weights are downloaded, and the last batch of each epoch ho
 """
 
 
-def keep(walked: Iterable[tuple[str, str, dict[str, str]]]) -> Path:
-    """Write the outcomes of the models walked now, beside those of the others kept before."""
+def keep(group: str, model: str, steps: dict[str, str]) -> None:
+    """Write the outcomes of a model beside those of the others."""
     kept = FOLDER / "zoo.json"
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     date = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC"
     rows = json.loads(kept.read_text())["models"] if kept.exists() else []
-    now = [{"group": group, "model": model, "date": date, "steps": steps} for group, model, steps in walked]
-    names = {(row["group"], row["model"]) for row in now}
-    rows = [row for row in rows if (row["group"], row["model"]) not in names] + now
+    rows = [row for row in rows if (row["group"], row["model"]) != (group, model)]
+    rows.append({"group": group, "model": model, "date": date, "steps": steps})
     rows.sort(key=lambda row: (list(GROUPS).index(row["group"]), row["model"]))
     FOLDER.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps({"versions": versions, "models": rows}, indent=1) + "\n")
@@ -50,6 +48,4 @@ def keep(walked: Iterable[tuple[str, str, dict[str, str]]]) -> Path:
     for row in rows:
         cells = [row["steps"][step].replace("|", "\\|").replace("\n", " ")[:120] for step in NAMES]
         lines.append(f"| {GROUPS[row['group']]} | {row['model']} | {' | '.join(cells)} | {row['date']} |")
-    page = FOLDER / "zoo.md"
-    page.write_text(HEAD.format(versions=named, right=right, count=len(rows)) + "\n".join(lines) + "\n")
-    return page
+    (FOLDER / "zoo.md").write_text(HEAD.format(versions=named, right=right, count=len(rows)) + "\n".join(lines) + "\n")
