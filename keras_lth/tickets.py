@@ -24,11 +24,9 @@ from keras_lth.tables import html_table
 
 FORMAT = "keras_lth ticket 1"
 PARTS = ("weights", "optimizer", "seeds", "state")
-# Of the optimizer part what is a clock and not a slot: keys end with these, or say which weights an optimizer updates.
-_CLOCK = re.compile(
-    r"(?:@[^/]+/|optimizer_\d+/)?(?:inner_\d+/)?(?:of/.*|(?:\d+/)?(?:iteration|learning_rate|dynamic_scale|step_counter))"
-)
-_START = "correction_start"  # when the slots began: nothing without them
+# Keys of the optimizer part that are no slots: clocks, and which weights an optimizer updates.
+_NAMES = "iteration|learning_rate|dynamic_scale|step_counter"
+_CLOCK = re.compile(rf"(@[^/]+/|optimizer_\d+/)?(inner_\d+/)?(of/.*|correction_start|(\d+/)?({_NAMES}))")
 _PACKAGES = ("keras", "tensorflow", "numpy")
 
 
@@ -76,7 +74,7 @@ class Snapshot(_Value):
     @property
     def slots(self) -> list[str]:
         """The keys of the optimizer part that are slots (moments, averages), not counts, rates and loss scales."""
-        return [key for key in self.optimizer if not _CLOCK.fullmatch(key) and not key.endswith(_START)]
+        return [key for key in self.optimizer if not _CLOCK.fullmatch(key)]
 
     @property
     def has_slots(self) -> bool:
@@ -90,17 +88,13 @@ class Snapshot(_Value):
 
     def named(self) -> Iterator[tuple[str, np.ndarray]]:
         """All arrays under one name each: ``weights/dense/kernel``."""
-        for part in PARTS:
-            for path, array in getattr(self, part).items():
-                yield f"{part}/{path}", array
+        return ((f"{part}/{path}", array) for part in PARTS for path, array in getattr(self, part).items())
 
     @classmethod
     def from_named(cls, arrays: Mapping[str, np.ndarray], step: int) -> Snapshot:
         """The snapshot of which `named` gave ``arrays``; names of no part are passed over."""
         parts = _parts(arrays)
-        return cls(
-            **{part: parts[part] for part in PARTS if part in parts} | {"weights": parts.get("weights", {})}, step=step
-        )
+        return cls(step=step, **{"weights": {}} | {part: held for part, held in parts.items() if part in PARTS})
 
     def differences(self, other: Snapshot) -> list[str]:
         """What differs, bit by bit, a line a variable: NaN equals the same NaN, -0 differs from 0. [] if nothing."""
@@ -228,9 +222,9 @@ class Ticket(_Value):
         """
         arrays, meta = files.read_arrays(path, kind="ticket")
         masks = _parts(arrays).get("masks", {})
-        rest = {name: array for name, array in arrays.items() if not name.startswith("masks/")}
         with _reason(path, "ticket"):
-            return cls(Masks(masks), _snapshot(rest, meta), meta.get("provenance", {}), keep_slots=True)
+            snapshot = _snapshot({name: arrays[name] for name in arrays if not name.startswith("masks/")}, meta)
+            return cls(Masks(masks), snapshot, meta.get("provenance", {}), keep_slots=True)
 
     def apply_to(self, model: Any) -> None:
         """Set a built model to this ticket: the rewound weights, pruned ones 0, the masks on.
@@ -300,11 +294,7 @@ def _reason(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
 
 
 def _versions() -> dict[str, str]:
-    return {"keras_lth": __version__, **{package: _version(package) for package in _PACKAGES}}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    found = {
+        of: next((d.version for d in importlib.metadata.distributions(name=of)), "not installed") for of in _PACKAGES
+    }
+    return {"keras_lth": __version__, **found}

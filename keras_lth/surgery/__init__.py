@@ -8,11 +8,11 @@ from keras_lth.surgery.hosts import Hosts, check_replicas, hosts_of
 from keras_lth.surgery.kinds import register_prunable
 from keras_lth.surgery.masking import heal_model as heal
 from keras_lth.surgery.masking import mask, masks_of, unmask
-from keras_lth.surgery.optimizers import leaves, optimizers_of
+from keras_lth.surgery.optimizers import leaves, optimizers_of, start_fresh
 from keras_lth.surgery.paths import variables
 from keras_lth.surgery.report import Report, Sparsity, sparsity
 from keras_lth.surgery.roles import Prunable, prunable, unknown_layers
-from keras_lth.surgery.state import noise_variables, rewind, snapshot, start_fresh, step_of
+from keras_lth.surgery.state import noise_variables, rewind, snapshot, step_of
 from keras_lth.surgery.zeros import masks_from_zeros
 
 __all__ = [

@@ -23,6 +23,7 @@ __all__ = [
     "reset_pruned",
     "scalars",
     "slots",
+    "start_fresh",
 ]
 
 COPY = "copy of the weight"
@@ -136,6 +137,30 @@ def _twin(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]) 
         )
         return None
     return twin
+
+
+def start_fresh(optimizer: keras.optimizers.Optimizer, values: Mapping[int, np.ndarray] | None = None) -> None:
+    """Give every variable of ``optimizer``, but for count and rate, what a freshly built one has on the weights as they
+    are; ``values`` (id of a variable → value) come first."""
+    values = {} if values is None else values
+    fill = fresh_fill(optimizer)
+    for name, of in slots(optimizer).items():
+        for slot, weight in zip(of, optimizer._trainable_variables, strict=True):
+            if slot is None:
+                continue
+            if id(slot) in values:
+                slot.assign(values[id(slot)])
+            elif name == EMA or fill.get(name) == COPY:
+                slot.assign(weight._value)
+            else:
+                slot.assign(tf.fill(tuple(slot.shape), tf.cast(fill.get(name, 0.0), slot._value.dtype)))
+    for name, variable in scalars(optimizer).items():
+        if id(variable) in values:
+            variable.assign(values[id(variable)])
+        elif name in fill:
+            variable.assign(fill[name])
+    for variable, value in fresh_others(optimizer, values):
+        variable.assign(value)
 
 
 def reset_pruned(optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -13,31 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lth.masks import Masks, align
+from keras_lth.surgery import places
 from keras_lth.surgery.correction import offset_of, restart
 from keras_lth.surgery.entry import check_built, check_model
-from keras_lth.surgery.held import Held, held, live_optimizers
+from keras_lth.surgery.held import Held, held
 from keras_lth.surgery.holders import trace_again
 from keras_lth.surgery.masking import mask, masks_of, resolve
-from keras_lth.surgery.optimizers import (
-    COPY,
-    EMA,
-    fresh_fill,
-    fresh_others,
-    leaves,
-    reset_pruned,
-    scalars,
-    slots,
-)
+from keras_lth.surgery.optimizers import leaves, reset_pruned, slots, start_fresh
 from keras_lth.surgery.paths import entries, variables
 from keras_lth.tickets import Snapshot
 
-__all__ = ["noise_variables", "rewind", "snapshot", "start_fresh", "step_of"]
-
-_START = "correction_start"
-_OF = "of/"
-# An optimizer that is not the model's own has the place where it was found before its keys; then, inside a wrapper,
-# its number.
-_KEY = re.compile(r"((?:(?:@[^/]+|optimizer_\d+)/)?(?:inner_\d+/)?)(.+)")
+__all__ = ["noise_variables", "rewind", "snapshot", "step_of"]
 
 
 def snapshot(model: keras.Model, *, optimizer: bool = True) -> Snapshot:
@@ -58,21 +42,21 @@ def snapshot(model: keras.Model, *, optimizer: bool = True) -> Snapshot:
     """
     check_model(model)
     check_built(model)
-    things, found, paths = _kept(model), entries(model), _paths(model)
-    outermost = _outermost(model, things)
+    things, found, paths = _kept(model), entries(model), places.paths_by_id(model)
+    outer_ones = places.outermost(model, things)
     trainable = list(map(id, model.trainable_variables))
     values: dict[str, np.ndarray] = {}
-    for prefix, outer in outermost.items():
-        for place, leaf in _leaves(prefix, outer):
-            values.update({key: _numpy(variable) for key, variable in _named(paths, place, leaf).items()})
+    for prefix, outer in outer_ones.items():
+        for place, leaf in places.with_inner(prefix, outer):
+            values.update({key: _numpy(variable) for key, variable in places.named(paths, place, leaf).items()})
             if prefix or list(map(id, leaf._trainable_variables)) != trainable:
-                values.update(_weights_of(paths, place, leaf))
+                values.update(places.weights_of(paths, place, leaf))
             if offset_of(leaf):
-                values[f"{place}{_START}"] = np.asarray(offset_of(leaf), np.int64)
+                values[f"{place}{places.START}"] = np.asarray(offset_of(leaf), np.int64)
     taken = Snapshot(
         weights={e.path: _numpy(e.variable) for e in found if not e.seed},
         optimizer=values,
-        step=_step(outermost),
+        step=places.steps_done(outer_ones),
         seeds={path: _numpy(variable) for path, variable in _noise(model, things).items()},
         state={path: _numpy(variable) for path, variable in things.state.items()},
     )
@@ -112,14 +96,14 @@ def rewind(
     if step is not None and (int(step) != step or step < 0):
         raise ValueError(f"step must be a whole number ≥ 0, not {step!r}")
     arrays = None if masks is None else resolve(model, masks)
-    groups = _groups(snapshot)
-    outermost = _outermost(model, things)
-    _build(model, outermost, groups)
-    placed = [one for prefix, outer in outermost.items() for one in _leaves(prefix, outer)]
+    stored = places.groups(snapshot)
+    outer_ones = places.outermost(model, things)
+    places.build(model, outer_ones, stored)
+    placed = [one for prefix, outer in outer_ones.items() for one in places.with_inner(prefix, outer)]
     if restore_optimizer:
-        _refuse_unknown(model, snapshot, [place for place, _ in placed])
-    paths = _paths(model)
-    plans = [_plan(paths, place, leaf, groups.get(place, {}), restore_optimizer) for place, leaf in placed]
+        places.refuse_unknown(model, snapshot, [place for place, _ in placed])
+    paths = places.paths_by_id(model)
+    plans = [_plan(paths, place, leaf, stored.get(place, {}), restore_optimizer) for place, leaf in placed]
 
     if arrays is not None:
         mask(model, arrays)
@@ -135,42 +119,18 @@ def rewind(
     new = [
         leaf._iterations
         for (place, leaf), values in zip(placed, plans, strict=True)
-        if _set(leaf, values, groups.get(place, {}).get(_START), snapshot.step, step)
+        if _set(leaf, values, stored.get(place, {}).get(places.START), snapshot.step, step)
     ]
-    for optimizer in outermost.values():
+    for optimizer in outer_ones.values():
         reset_pruned(optimizer, by_path.values())
     if new:
         # The correction is a new operation in every step that counts with them.
         trace_again(new)
 
 
-def start_fresh(optimizer: keras.optimizers.Optimizer, values: Mapping[int, np.ndarray] | None = None) -> None:
-    """Give every variable of ``optimizer``, but for count and rate, what a freshly built one has on the weights as they
-    are; ``values`` (id of a variable → value) come first."""
-    values = {} if values is None else values
-    fill = fresh_fill(optimizer)
-    for name, of in slots(optimizer).items():
-        for slot, weight in zip(of, optimizer._trainable_variables, strict=True):
-            if slot is None:
-                continue
-            if id(slot) in values:
-                slot.assign(values[id(slot)])
-            elif name == EMA or fill.get(name) == COPY:
-                slot.assign(weight._value)
-            else:
-                slot.assign(tf.fill(tuple(slot.shape), tf.cast(fill.get(name, 0.0), slot._value.dtype)))
-    for name, variable in scalars(optimizer).items():
-        if id(variable) in values:
-            variable.assign(values[id(variable)])
-        elif name in fill:
-            variable.assign(fill[name])
-    for variable, value in fresh_others(optimizer, values):
-        variable.assign(value)
-
-
 def step_of(model: keras.Model) -> int:
     """The training steps that ``model`` has done, by the count of its optimizer."""
-    return _step(_outermost(model, held(model)))
+    return places.steps_done(places.outermost(model, held(model)))
 
 
 def noise_variables(model: keras.Model) -> dict[str, Any]:
@@ -208,7 +168,7 @@ def _plan(
     restore: bool,
 ) -> dict[int, np.ndarray]:
     """id of an optimizer variable → the snapshot's value for it, for those that take one."""
-    named = {key[len(place) :]: variable for key, variable in _named(paths, place, leaf).items()}
+    named = {key[len(place) :]: variable for key, variable in places.named(paths, place, leaf).items()}
     stored = {key: value for key, value in group.items() if key[:3].isdigit()}
     if restore:
         # A snapshot taken before the optimizer was built has no slots: it had those of a fresh one.
@@ -231,110 +191,6 @@ def _plan(
 
 def _clock(leaf: keras.optimizers.Optimizer) -> set[int]:
     return {id(getattr(leaf, name)) for name in ("dynamic_scale", "step_counter") if hasattr(leaf, name)}
-
-
-def _named(paths: Mapping[int, str], place: str, leaf: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
-    """Optimizer variables by position and name; Keras' own names carry instance counters."""
-    names = {id(variable): name.strip("_") for name, variable in scalars(leaf).items()}
-    names |= {id(leaf._iterations): "iteration", id(leaf._learning_rate): "learning_rate"}
-    for name, of in slots(leaf).items():
-        for slot, weight in zip(of, leaf._trainable_variables, strict=True):
-            names[id(slot)] = f"{name.strip('_')}/{paths.get(id(weight), weight.name)}"
-    return {f"{place}{i:03d}/{names.get(id(v), 'variable')}": v for i, v in enumerate(leaf._variables)}
-
-
-def _weights_of(paths: Mapping[int, str], place: str, leaf: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
-    """Which weights an optimizer updates: path → its place in their order."""
-    weights = leaf._trainable_variables if leaf.built else []
-    names = [paths.get(id(weight), f"?{weight.name}") for weight in weights]
-    return {f"{place}{_OF}{name}": np.asarray(number, np.int64) for number, name in enumerate(names)}
-
-
-def _outermost(model: keras.Model, things: Held) -> dict[str, keras.optimizers.Optimizer]:
-    """Prefix of the keys → optimizer: the model's own with none, others with the place where they are held."""
-    found = dict(things.optimizers)
-    own = found.pop("optimizer", None)
-    live = _live(model, things)
-    if own is None and len(found or live) == 1:
-        ((_, own),) = (found or live).items()
-        found, live = ({}, live) if found else (found, {})
-    result = {} if own is None else {"": own}
-    return result | {f"@{path.replace('/', '.')}/": one for path, one in {**found, **live}.items()}
-
-
-def _live(model: keras.Model, things: Held) -> dict[str, keras.optimizers.Optimizer]:
-    """Optimizers that update weights of ``model`` and are held by none of its parts."""
-    known = {id(leaf) for outer in things.optimizers.values() for leaf in leaves(outer)}
-
-    def others() -> list[keras.optimizers.Optimizer]:
-        return [one for one in live_optimizers(model) if id(one) not in known]
-
-    if not others():
-        return {}
-    gc.collect()  # what an earlier compile() has left is in cycles
-    found: dict[str, keras.optimizers.Optimizer] = {}
-    for optimizer in others():
-        name = f"held_elsewhere.{type(optimizer).__name__}"
-        number = sum(1 for other in found if other.split("-")[0] == name)
-        found[f"{name}-{number}" if number else name] = optimizer
-    return found
-
-
-def _leaves(prefix: str, outer: keras.optimizers.Optimizer) -> list[tuple[str, keras.optimizers.Optimizer]]:
-    """An optimizer and those inside it, each with the prefix of its keys."""
-    return [(f"{prefix}inner_{depth}/" if depth else prefix, leaf) for depth, leaf in enumerate(leaves(outer))]
-
-
-def _groups(snapshot: Snapshot) -> dict[str, dict[str, np.ndarray]]:
-    """The optimizer part of a snapshot: prefix → key → value."""
-    groups: dict[str, dict[str, np.ndarray]] = {}
-    for name, value in snapshot.optimizer.items():
-        match = _KEY.fullmatch(name)
-        if match is not None:
-            groups.setdefault(match[1], {})[match[2]] = value
-    return groups
-
-
-def _build(
-    model: keras.Model,
-    outermost: Mapping[str, keras.optimizers.Optimizer],
-    groups: Mapping[str, Mapping[str, np.ndarray]],
-) -> None:
-    """Build what is not built and was when the snapshot was taken, each on the weights that it had."""
-    by_path = variables(model)
-
-    def build(place: str, leaf: keras.optimizers.Optimizer, else_on: list[keras.Variable]) -> None:
-        group = groups.get(place, {})
-        order = {key[len(_OF) :]: int(number) for key, number in group.items() if key.startswith(_OF)}
-        unknown = [path for path in order if path not in by_path]
-        more = sum(key[:3].isdigit() for key in group) > len(leaf._variables)
-        if leaf.built or not (order or (more and else_on)):
-            return
-        if unknown:
-            raise ValueError(
-                f"optimizer {leaf.name!r} updated weights that model {model.name!r} does not have ({unknown[:3]}): "
-                f"build it first, optimizer.build(variables)"
-            )
-        weights = [by_path[path] for path in sorted(order, key=order.__getitem__)] or else_on
-        with model.distribute_strategy.scope():
-            leaf.build(weights)
-
-    for prefix, outer in outermost.items():
-        build(prefix, outer, model.trainable_variables if outer is getattr(model, "optimizer", None) else [])
-        for place, leaf in _leaves(prefix, outer)[1:]:
-            build(place, leaf, [])
-
-
-def _refuse_unknown(model: keras.Model, snapshot: Snapshot, places: list[str]) -> None:
-    """Raise for slots of an optimizer that the model does not have."""
-    for place in {match[1]: None for key in snapshot.slots if (match := _KEY.fullmatch(key))}:
-        if place not in places:
-            where, there = (one.rstrip("/") or "optimizer" for one in (place, ", ".join(places)))
-            raise ValueError(
-                f"the snapshot holds the slots of an optimizer at {where!r}, and model {model.name!r} has none there "
-                f"(it has: {there}): set it as an attribute of the model before, or leave the slots out with "
-                f"restore_optimizer=False"
-            )
 
 
 def _kept(model: keras.Model) -> Held:
@@ -368,20 +224,6 @@ def _fitting(model: keras.Model, current: Mapping[str, Any], stored: Mapping[str
     if missing:
         warnings.warn(f"the snapshot holds no value of {missing}: they stay as they are", stacklevel=3)
     return dict(stored)
-
-
-def _step(outermost: Mapping[str, keras.optimizers.Optimizer]) -> int:
-    # The model's own is the first. compile() gives it one, though a train_step may use others.
-    for optimizer in outermost.values():
-        count = max(int(leaf._iterations.numpy()) for leaf in leaves(optimizer))
-        if count:
-            return count
-    return 0
-
-
-def _paths(model: keras.Model) -> dict[int, str]:
-    """id of a variable, and of the TensorFlow variable in it → its path."""
-    return {id(one): path for path, variable in variables(model).items() for one in (variable, variable._value)}
 
 
 def _complete(values: Mapping[str, np.ndarray], wanted: list[Any], what: str) -> dict[str, np.ndarray]:
