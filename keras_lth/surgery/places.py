@@ -39,11 +39,14 @@ def paths_by_id(model: keras.Model) -> dict[int, str]:
     return {id(one): path for path, variable in variables(model).items() for one in (variable, variable._value)}
 
 
-def outermost(model: keras.Model, things: Held) -> dict[str, keras.optimizers.Optimizer]:
-    """Prefix of the keys → optimizer: the model's own with none, others with the place where they are held."""
+def outermost(model: keras.Model, things: Held, *, elsewhere: bool = True) -> dict[str, keras.optimizers.Optimizer]:
+    """Prefix of the keys → optimizer: the model's own with none, others with the place where they are held.
+
+    ``elsewhere=False`` leaves out those that no part of the model holds, for which the whole process is searched.
+    """
     found = dict(things.optimizers)
     own = found.pop("optimizer", None)
-    live = _live(model, things)
+    live = _live(model, things) if elsewhere else {}
     if own is None and len(found or live) == 1:
         ((_, own),) = (found or live).items()
         found, live = ({}, live) if found else (found, {})

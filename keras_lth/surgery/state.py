@@ -130,7 +130,9 @@ def rewind(
 
 def step_of(model: keras.Model) -> int:
     """The training steps that ``model`` has done, by the count of its optimizer."""
-    return places.steps_done(places.outermost(model, held(model)))
+    things = held(model)
+    near = places.steps_done(places.outermost(model, things, elsewhere=False))
+    return near or places.steps_done(places.outermost(model, things))
 
 
 def noise_variables(model: keras.Model) -> dict[str, Any]:
