@@ -9,10 +9,11 @@ differ in what happens between two trainings. A driver — a callback inside ``f
 from __future__ import annotations
 
 import enum
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from keras_lth.seeds import seed_of
 
 Span = Literal["remaining", "restart"]
 # Steps of an epoch whose number of batches is not known yet; the driver learns it at the end of the first.
@@ -137,8 +138,7 @@ def noise_seed(seed: int, round: int) -> int:
     """The seed of training ``round``: ``seed`` itself for the first, a stable hash of both for the others."""
     if round == 0:
         return seed
-    digest = hashlib.sha256(f"{seed}/{round}".encode()).digest()
-    return int.from_bytes(digest[:4], "little") & 0x7FFFFFFF
+    return seed_of(seed, round)
 
 
 def nearest_visible(step: int, steps_per_epoch: int, steps_per_execution: int) -> tuple[int, int]:

@@ -93,7 +93,7 @@ def levels(
         now = out[-1]
         if target is not None and sum(now.values()) <= target:
             break
-        after = _uncut(now, fraction, target)
+        after = cut_to(now, fraction, target)
         if after == now:
             raise ValueError(
                 f"A fraction of {fraction} no longer removes a weight of the {sum(now.values())} that remain after "
@@ -109,8 +109,8 @@ def levels(
     return out
 
 
-def _uncut(now: Mapping[str, int], fraction: float | Mapping[str, float], target: int | None) -> dict[str, int]:
-    """One cut, shortened in proportion when it would fall below ``target`` weights in all."""
+def cut_to(now: Mapping[str, int], fraction: float | Mapping[str, float], target: int | None) -> dict[str, int]:
+    """What remains of each group after one `cut`, shortened in proportion when it would leave fewer than ``target``."""
     if target is None:
         return cut(now, fraction)
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(now, fraction)

@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -42,6 +42,23 @@ def write_arrays(path: AnyPath, arrays: Mapping[str, np.ndarray], *, kind: str, 
     store.write(name, encode(arrays, kind=kind, meta=meta, name=name))
 
 
+class FormatVersionError(ValueError):
+    """A file of another version of the format, which may be whole."""
+
+
+def read_meta(path: AnyPath, *, kind: str) -> dict[str, Any]:
+    """Read the `meta` of what `write_arrays` wrote, without its arrays; only the header is checked.
+
+    Raises as `read_arrays`.
+    """
+    store, name = place(path)
+    try:
+        with reading(name), store.open(name) as file:
+            return _header(file, kind=kind).meta
+    except (ValueError, RecursionError) as error:
+        raise _about(error, name, kind) from error
+
+
 def read_arrays(path: AnyPath, *, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read what `write_arrays` wrote: (arrays, read-only and in the order they were given; meta).
 
@@ -56,7 +73,7 @@ def read_arrays(path: AnyPath, *, kind: str) -> tuple[dict[str, np.ndarray], dic
         with reading(name), store.open(name) as file:
             return decode(file, kind=kind)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is not a keras_lth {kind}: {error}") from error
+        raise _about(error, name, kind) from error
 
 
 def encode(arrays: Mapping[str, np.ndarray], *, kind: str, meta: Mapping[str, Any], name: str) -> list[Chunk]:
@@ -90,6 +107,32 @@ def encode(arrays: Mapping[str, np.ndarray], *, kind: str, meta: Mapping[str, An
 
 def decode(file: BinaryIO, *, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What `encode` made, from a seekable file; ValueError with the reason that it is not that."""
+    entries, manifest, meta, left = _header(file, kind=kind)
+    arrays, end = {}, 0
+    for name, entry in entries.items():
+        dtype, shape, end = _layout(name, entry, end)
+        size = math.prod(shape) * dtype.itemsize
+        if end > left:
+            raise ValueError(f"it is truncated: array {name!r} ends at byte {end} of {left}")
+        data = file.read(size)
+        bits = manifest[name].pop("bits", None) if isinstance(manifest[name], dict) else None
+        if manifest[name] != {"bytes": size, "sha256": hashlib.sha256(data).hexdigest()}:
+            raise ValueError(f"array {name!r} was edited or damaged")
+        array = np.frombuffer(data, dtype=dtype).reshape(shape)
+        arrays[name] = array if bits is None else _unpacked(name, array, bits)
+    if end != left:
+        raise ValueError(f"{left - end} bytes follow its last array")
+    return {name: arrays[name] for name in manifest}, meta
+
+
+class _Header(NamedTuple):
+    entries: dict[str, Any]
+    manifest: dict[str, Any]
+    meta: dict[str, Any]
+    left: int  # bytes after it
+
+
+def _header(file: BinaryIO, *, kind: str) -> _Header:
     left = file.seek(0, os.SEEK_END) - 8
     file.seek(0)
     length, first = int.from_bytes(file.read(8), "little"), file.read(1)
@@ -106,7 +149,7 @@ def decode(file: BinaryIO, *, kind: str) -> tuple[dict[str, np.ndarray], dict[st
     if not isinstance(metadata, dict) or metadata.get("format") != "keras_lth":
         raise ValueError("it was not written by keras_lth")
     if metadata.get("version") != str(VERSION):
-        raise ValueError(f"it has format version {metadata.get('version')!r}, this keras_lth reads {VERSION}")
+        raise FormatVersionError(f"it has format version {metadata.get('version')!r}, this keras_lth reads {VERSION}")
     if metadata.get("kind") != kind:
         raise ValueError(f"it holds another kind of value: {metadata.get('kind')!r}")
     whole = {"__metadata__": {key: value for key, value in metadata.items() if key != "digest"}, **header}
@@ -116,22 +159,13 @@ def decode(file: BinaryIO, *, kind: str) -> tuple[dict[str, np.ndarray], dict[st
     manifest, meta = json.loads(str(metadata.get("manifest"))), json.loads(str(metadata.get("meta")))
     if not isinstance(manifest, dict) or not isinstance(meta, dict) or set(manifest) != set(header):
         raise ValueError("its manifest does not fit its arrays")
-    left -= length
-    arrays, end = {}, 0
-    for name, entry in header.items():
-        dtype, shape, end = _layout(name, entry, end)
-        size = math.prod(shape) * dtype.itemsize
-        if end > left:
-            raise ValueError(f"it is truncated: array {name!r} ends at byte {end} of {left}")
-        data = file.read(size)
-        bits = manifest[name].pop("bits", None) if isinstance(manifest[name], dict) else None
-        if manifest[name] != {"bytes": size, "sha256": hashlib.sha256(data).hexdigest()}:
-            raise ValueError(f"array {name!r} was edited or damaged")
-        array = np.frombuffer(data, dtype=dtype).reshape(shape)
-        arrays[name] = array if bits is None else _unpacked(name, array, bits)
-    if end != left:
-        raise ValueError(f"{left - end} bytes follow its last array")
-    return {name: arrays[name] for name in manifest}, meta
+    return _Header(header, manifest, meta, left - length)
+
+
+def _about(error: Exception, name: str, kind: str) -> ValueError:
+    """The error about a file, with its name; still of its class where a caller tells versions from damage."""
+    made = FormatVersionError if isinstance(error, FormatVersionError) else ValueError
+    return made(f"{name} is not a keras_lth {kind}: {error}")
 
 
 def _layout(name: str, entry: Any, start: int) -> tuple[np.dtype, list[int], int]:

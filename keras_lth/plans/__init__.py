@@ -1,0 +1,29 @@
+"""The engine of experiments: steps with names, trainings as trajectories, and a run that makes what is missing.
+
+A plan is a function that names steps; it knows nothing of files, processes or resuming. No Keras and no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from keras_lth.plans.estimate import Estimate, estimate
+from keras_lth.plans.notebook import Notebook, Row, Waiting, tidy
+from keras_lth.plans.run import StepsFailedError, run
+from keras_lth.plans.step import Kind, Step, step, versioned
+from keras_lth.plans.trajectory import Trajectory, trajectory
+
+__all__ = [
+    "Estimate",
+    "Kind",
+    "Notebook",
+    "Row",
+    "Step",
+    "StepsFailedError",
+    "Trajectory",
+    "Waiting",
+    "estimate",
+    "run",
+    "step",
+    "tidy",
+    "trajectory",
+    "versioned",
+]

@@ -1,0 +1,113 @@
+"""The agenda of plans: the steps they need, what of it is missing, and what can be made now. Names only, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from keras_lth.plans.notebook import Notebook, Waiting
+from keras_lth.plans.step import Step, digest
+from keras_lth.store.values import Value
+
+Plan = Callable[[Notebook], Any]
+Steps = dict[str, Step]
+
+
+@dataclass
+class Task:
+    """Steps that are made together: one, or those of one training. ``key``: what it is claimed by; None: not at all."""
+
+    key: str | None
+    steps: list[Step]
+
+
+class Agenda:
+    """What plans want.
+
+    Args:
+        plans: functions of a `Notebook`, by name.
+        value: the value of a kept step, None where it is not there: what plans look at.
+
+    Attributes:
+        notebooks: of the plans that were read, by name.
+    """
+
+    def __init__(self, plans: Mapping[str, Plan], value: Callable[[Step], Value | None]) -> None:
+        self._plans, self._value = plans, value
+        self.notebooks: dict[str, Notebook] = {}
+
+    def read(self, there: Collection[str]) -> list[str]:
+        """Run the plans that were not run yet, or that wait for a value that is there now; returns their names."""
+        read = []
+        for name, plan in self._plans.items():
+            before = self.notebooks.get(name)
+            if before is not None and not any(step.name in there for step in before.awaited):
+                continue
+            notebook = self.notebooks[name] = Notebook(self._value)
+            with suppress(Waiting):
+                plan(notebook)
+            read.append(name)
+        return read
+
+    def known(self, name: str) -> dict[str, Any]:
+        """What a store keeps of a plan: the names of its steps, the steps each is made of, its rows."""
+        notebook = self.notebooks[name]
+        steps = closure(notebook.steps)
+        return {
+            "names": list(steps),
+            "sources": {step.name: [each.name for each in step.sources] for step in steps.values()},
+            "rows": [[row.labels, [step.name for step in row.steps]] for row in notebook.rows],
+        }
+
+    @property
+    def steps(self) -> Steps:
+        """All kept steps that the plans need, inputs first."""
+        return closure(step for notebook in self.notebooks.values() for step in notebook.steps)
+
+    def missing(self, there: Collection[str], only: str | None = None) -> Steps:
+        """The steps that must be made for what the plans want, or for the step named ``only``; inputs first.
+
+        Raises ``ValueError`` where no plan has that step.
+        """
+        steps = self.steps
+        if only is None:
+            return closure((step for book in self.notebooks.values() for step in book.steps), there)
+        if only not in steps:
+            raise ValueError(f"no plan has a step {only}, of {len(steps)} steps.")
+        return closure([steps[only]], there)
+
+
+def ready(missing: Mapping[str, Step], there: Collection[str], failed: Collection[str]) -> list[Task]:
+    """What can be made now, in the order of ``missing``; the points of one trajectory are one task."""
+    tasks: dict[Any, Task] = {}
+    for step in missing.values():
+        if step.name in failed or any(each.name not in there for each in step.sources):
+            continue
+        together = step.name if step.point is None else (key_of(step), digest(step.point.trajectory.rates))
+        tasks.setdefault(together, Task(key_of(step), [])).steps.append(step)
+    return list(tasks.values())
+
+
+def key_of(step: Step) -> str | None:
+    """What a step is claimed by while it is made: its trajectory, or its own name where it takes long."""
+    if step.point is not None:
+        return step.point.trajectory.id
+    return step.name if step.kind.long else None
+
+
+def closure(wanted: Iterable[Step], there: Collection[str] = ()) -> Steps:
+    """The kept steps that are needed for these, inputs first; those that are there, and what they need, left out."""
+    found: Steps = {}
+    stack = [(step, False) for step in reversed(list(wanted))]
+    while stack:
+        step, entered = stack.pop()
+        if step.name in found or step.name in there:
+            continue
+        if entered:
+            found[step.name] = step
+        else:
+            stack.append((step, True))
+            stack += [(each, False) for each in reversed(step.sources)]
+    return found

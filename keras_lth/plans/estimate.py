@@ -1,0 +1,147 @@
+"""What a run would do: what is there, what is missing, and the time and the bytes that it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from keras_lth.files.stores import AnyPath
+from keras_lth.plans.agenda import Agenda, Plan
+from keras_lth.plans.step import Step
+from keras_lth.store.values import DamagedError, MissingError, Store, Value
+
+_RECORDS = 50  # that are read of a kind
+
+
+class Line(NamedTuple):
+    """A kind of steps. ``seconds`` and ``bytes`` are of the missing ones; None where the store has none to tell by."""
+
+    kind: str
+    there: int
+    missing: int
+    seconds: float | None
+    bytes: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A line a kind, and the number of places where plans wait for a value before they can name more."""
+
+    lines: tuple[Line, ...]
+    looks: int
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all, in one process; None where one is unknown."""
+        return _sum(line.seconds for line in self.lines if line.missing)
+
+    @property
+    def bytes(self) -> float | None:
+        """Of all."""
+        return _sum(line.bytes for line in self.lines if line.missing)
+
+    def __str__(self) -> str:
+        rows = [("", "there", "missing", "time", "bytes")]
+        rows += [
+            (line.kind, str(line.there), str(line.missing), _time(line.seconds), _size(line.bytes))
+            for line in self.lines
+        ]
+        there, missing = sum(line.there for line in self.lines), sum(line.missing for line in self.lines)
+        rows.append(("all", str(there), str(missing), _time(self.seconds), _size(self.bytes)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        text = [
+            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+            for row in rows
+        ]
+        if self.looks:
+            text.append(f"Plans wait for {self.looks} values before they name more steps.")
+        return "\n".join(text)
+
+
+def estimate(plans: Plan | Mapping[str, Plan], folder: AnyPath) -> Estimate:
+    """Estimate the run of plans on the store in ``folder``, which may not exist yet; nothing is made or written."""
+    try:
+        store = Store(folder, create=False)
+    except FileNotFoundError:
+        store = None
+    there = set() if store is None else store.names()
+
+    def seen(step: Step) -> Value | None:
+        if store is None or step.name not in there:
+            return None
+        try:
+            return store.get(step.name)
+        except (MissingError, DamagedError):
+            return None
+
+    agenda = Agenda(plans if isinstance(plans, Mapping) else {"plan": plans}, seen)
+    agenda.read(there)
+    steps, missing = agenda.steps, agenda.missing(there)
+    lines = []
+    for kind in dict.fromkeys(step.kind.name for step in steps.values()):
+        left = [step for step in missing.values() if step.kind.name == kind]
+        records = [] if store is None or not left else list(_records(store, kind, there))
+        size = _mean(record.get("bytes") for record in records)
+        lines.append(
+            Line(
+                kind,
+                sum(step.kind.name == kind and step.name in there for step in steps.values()),
+                len(left),
+                _seconds(left, missing, records),
+                None if size is None else size * len(left),
+            )
+        )
+    return Estimate(tuple(lines), sum(len(book.awaited) for book in agenda.notebooks.values()))
+
+
+def _records(store: Store, kind: str, there: Iterable[str]) -> Iterable[dict[str, Any]]:
+    names = sorted(name for name in there if name.startswith(f"{kind}-"))
+    for name in names[:: max(1, len(names) // _RECORDS)]:
+        with suppress(MissingError, DamagedError):
+            yield store.record(name)
+
+
+def _seconds(left: list[Step], missing: Mapping[str, Step], records: list[dict[str, Any]]) -> float | None:
+    """Of trainings by the step: the points of one trajectory are made in one, and the last one counts."""
+    if not left:
+        return 0.0
+    if left[0].point is None:
+        each = _mean(record.get("seconds") for record in records)
+        return None if each is None else each * len(left)
+    steps = sum(record.get("steps", 0) for record in records)
+    if not steps:
+        return None
+    ends: dict[str, tuple[int, str]] = {}
+    for step in missing.values():
+        if step.point is not None:
+            line = step.point.trajectory
+            ends[line.id] = max(ends.get(line.id, (line.begin, "")), (step.point.step, step.kind.name))
+    begins = {step.point.trajectory.id: step.point.trajectory.begin for step in left if step.point is not None}
+    # The time of a training is told once, in the line of the kind of its last point.
+    mine = [ends[each][0] - begin for each, begin in begins.items() if ends[each][1] == left[0].kind.name]
+    return sum(record.get("seconds", 0.0) for record in records) / steps * sum(mine)
+
+
+def _mean(numbers: Iterable[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _sum(numbers: Iterable[float | None]) -> float | None:
+    listed = list(numbers)
+    return None if None in listed else sum(number for number in listed if number is not None)
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes = seconds / 60
+    return f"{seconds:.1f} s" if minutes < 1 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _size(size: float | None) -> str:
+    if size is None:
+        return "?"
+    return f"{size / 1e3:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

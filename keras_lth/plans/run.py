@@ -1,0 +1,268 @@
+"""The run of plans: it finds what is missing in a store and makes it, alone or beside other processes.
+
+Every process runs the same plans on the same store and takes what is ready and not claimed; there is no process that
+hands out work. So a run that goes on, one with several workers and one on several machines are the same thing.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from keras_lth import files
+from keras_lth.files.stores import AnyPath
+from keras_lth.plans.agenda import Agenda, Plan, Steps, Task, key_of, ready
+from keras_lth.plans.notebook import Tidy, tidy
+from keras_lth.plans.step import Step, StepError, blaming, filled, resolve
+from keras_lth.plans.trajectory import train
+from keras_lth.plans.workers import TERMINATED, in_processes, until_terminated
+from keras_lth.store.claims import Claim, claimed
+from keras_lth.store.values import DamagedError, MissingError, Store, Value
+
+Say = Callable[[str], None]
+_CACHED = 8  # values in memory
+_DAMAGES = 3  # of one value, before the disk is to blame
+
+
+class StepsFailedError(RuntimeError):
+    """Steps raised; all that does not depend on them was made. ``errors``: what each said, by name."""
+
+    def __init__(self, errors: Mapping[str, str]) -> None:
+        super().__init__("\n".join(dict.fromkeys(errors.values())))
+        self.errors = dict(errors)
+
+
+class Values:
+    """The values of steps: read from the store, or made in memory where a kind is not kept."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._cache: OrderedDict[str, Value] = OrderedDict()
+
+    def value(self, step: Step) -> Value:
+        """Raises `MissingError` or `DamagedError` of a kept one, `StepError` of one that is made."""
+        found = self._cache.pop(step.name, None)
+        if found is None:
+            found = self.store.get(step.name) if step.kind.keep else self.make(step)
+        self._cache[step.name] = found
+        while len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+        return found
+
+    def make(self, step: Step) -> Value:
+        """Make a step that is not part of a training."""
+        inputs = [self.value(each) for each in step.inputs]
+        with blaming(step):
+            return resolve(step.kind.make)(*inputs, **filled(step.params, step.kind.defaults))
+
+    def has(self, step: Step) -> bool:
+        """Whether a kept step is there."""
+        return self.store.has(step.name)
+
+    def names(self) -> set[str]:
+        """The names of all that is kept."""
+        return self.store.names()
+
+    def put(self, step: Step, value: Value, **record: Any) -> None:
+        """Keep the value of a step, with what is known of its making."""
+        self.store.put(step.name, value, {**step.record, **record, "host": platform.node()})
+        self.store.put_error(step.name, None)
+
+    def drop(self, name: str) -> None:
+        """Remove a value that is damaged."""
+        self._cache.pop(name, None)
+        self.store.drop(name)
+
+
+@dataclass
+class Session:
+    """One process at work on plans. `work` makes all that is missing and that no other process makes."""
+
+    plans: Mapping[str, Plan]
+    store: Store
+    only: str | None = None
+    command: str = ""
+    commit_every: float = 60.0
+    say: Say = print
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def __post_init__(self) -> None:
+        self.values = Values(self.store)
+        self.agenda = Agenda(self.plans, self._seen)
+        self.failed: dict[str, str] = {}
+        self.damaged: dict[str, int] = {}
+        self._there: set[str] = set()
+        self._ending = threading.Event()
+
+    def missing(self) -> Steps:
+        """What must be made, as the store is now; plans that waited for what is there now are read again."""
+        self._there = self.store.names()
+        for name in self.agenda.read(self._there):
+            self.store.put_plan(name, self.agenda.known(name))
+        return self.agenda.missing(self._there, self.only)
+
+    def work(self, poll: float | None = None) -> None:
+        """Make all that is missing. What other processes have claimed is waited for, and made here where they die."""
+        poll = poll or (0.1 if files.is_local(self.store.folder) else 5.0)
+        with until_terminated(self._ending):
+            while True:
+                missing = self.missing()
+                self.failed |= self.failed_elsewhere()
+                tasks = ready(missing, self._there, self.failed)
+                if not tasks:
+                    self._tidy_up(missing)
+                    return
+                if not any(self._attempt(task) for task in tasks):
+                    time.sleep(poll)
+                if self._ending.is_set():
+                    raise SystemExit(TERMINATED)
+
+    def rows(self) -> Tidy:
+        """The rows of all plans, of what is there."""
+        self.missing()
+        listed = [row for notebook in self.agenda.notebooks.values() for row in notebook.rows]
+        steps = {step.name: step for row in listed for step in row.steps}
+        return tidy([(row.labels, [s.name for s in row.steps]) for row in listed], lambda name: self._seen(steps[name]))
+
+    def failed_elsewhere(self) -> dict[str, str]:
+        """What failed in the other processes of this run: it is not tried again."""
+        return {name: note["said"] for name, note in self.store.errors().items() if note.get("run") == self.run}
+
+    def _attempt(self, task: Task) -> bool:
+        """Whether anything has changed: made, failed, found damaged."""
+        try:
+            if task.key is None:
+                self._make(task.steps)
+                return True
+            with claimed(self.store, task.key) as claim:
+                if claim is None:
+                    return False
+                left = [step for step in task.steps if not self.values.has(step)]
+                if left:
+                    self._make(left, claim)
+                claim.clear()
+        except DamagedError as error:
+            self._found_damaged(error)
+        except MissingError:
+            pass  # another process has found an input damaged: the next look at the store says what to make
+        except StepError as error:
+            self._fail(task, error)
+        return True
+
+    def _tidy_up(self, missing: Steps) -> None:
+        """Clear what a crash left of trainings whose values are all there."""
+        under_way = self.store.under_way()
+        if not under_way:
+            return
+        done = {key_of(step) for step in self.agenda.steps.values()} - {key_of(step) for step in missing.values()}
+        for key in done & under_way:
+            with claimed(self.store, key) as claim:
+                if claim is not None:
+                    claim.clear()
+
+    def _make(self, steps: list[Step], claim: Claim | None = None) -> None:
+        began = time.monotonic()
+        if claim is not None and steps[0].point is not None:
+            train(steps, self.values, claim, commit_every=self.commit_every, ending=self._ending.is_set)
+        else:
+            for step in steps:
+                self.values.put(step, self.values.make(step), seconds=round(time.monotonic() - began, 3))
+        self.say(f"{time.monotonic() - began:7.1f} s  {', '.join(step.short for step in steps)}")
+
+    def _fail(self, task: Task, error: StepError) -> None:
+        step, cause = error.step, error.__cause__
+        again = f"{self.command} --only={step.name}" if self.command else f"run(…, only={step.name!r})"
+        text = (
+            f"The step {step.name} failed: {type(cause).__name__}: {cause}\n  parameters: {dict(step.params)}\n"
+            f"  inputs: {', '.join(each.name for each in step.inputs) or 'none'}\n  repeat it alone: {again}"
+        )
+        trace = "".join(traceback.format_exception(cause)) if cause is not None else ""
+        for each in task.steps:
+            if not self.values.has(each):
+                self.failed[each.name] = text
+                self.store.put_error(each.name, {"run": self.run, "said": text, "traceback": trace})
+        self.say(text)
+
+    def _found_damaged(self, error: DamagedError) -> None:
+        count = self.damaged[error.name] = self.damaged.get(error.name, 0) + 1
+        if count > _DAMAGES:
+            raise OSError(f"{error}, for the {count}th time: check the disk that holds {self.store.folder}.")
+        self.say(f"{error}. It is removed, and made again where it is needed.")
+        self.values.drop(error.name)
+
+    def _seen(self, step: Step) -> Value | None:
+        """What a plan or a row looks at."""
+        if step.name not in self._there:
+            return None
+        try:
+            return self.values.value(step)
+        except MissingError:
+            return None
+        except DamagedError as error:
+            self._found_damaged(error)
+            self._there.discard(step.name)
+            return None
+
+
+def run(
+    plans: Plan | Mapping[str, Plan],
+    store: Store | AnyPath,
+    *,
+    workers: int = 1,
+    only: str | None = None,
+    command: str = "",
+    commit_every: float = 60.0,
+    say: Say = print,
+) -> list[dict[str, Any]]:
+    """Make what plans want and the store does not have; returns their rows.
+
+    Args:
+        plans: a function of a `Notebook`, or several by name; with several workers, functions that can be pickled.
+        store: a `Store`, or its folder.
+        workers: processes that divide the work. Processes that were started apart do so too.
+        only: the name of a step: that one, and what it needs.
+        command: how a user starts this run, for messages.
+        commit_every: seconds between the commits of a training.
+        say: hears a line for each value that is made, in this process.
+
+    Raises:
+        StepsFailedError: steps raised; each is named, with the command that repeats it alone. The others were made.
+        RuntimeError: worker processes died; the same call goes on.
+        OSError: the store cannot be read or written.
+        SystemExit: SIGTERM came; what was under way is committed.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    named = plans if isinstance(plans, Mapping) else {getattr(plans, "__name__", "plan"): plans}
+    session = Session(named, store, only, command, commit_every, say)
+    while True:
+        died = ""
+        if workers == 1:
+            session.work()
+        elif session.missing():
+            arguments = (named, store.folder, only, command, commit_every, session.run)
+            died = in_processes(workers, _worker, arguments)
+        before = dict(session.damaged)
+        found = session.rows()
+        left, failed = session.missing(), {**session.failed, **session.failed_elsewhere()}
+        if failed:
+            raise StepsFailedError(failed)
+        if not left:
+            return found.rows
+        if session.damaged == before:
+            raise RuntimeError(f"{died or 'no worker finished'}: {len(left)} steps are left. Start the same run again.")
+
+
+def _worker(
+    plans: Mapping[str, Plan], folder: str, only: str | None, command: str, commit_every: float, run: str
+) -> None:
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    Session(plans, Store(folder), only, command, commit_every, say, run).work()

@@ -1,0 +1,270 @@
+"""A step: a value that can be made, named by what defines it. Nothing runs when a step is named."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from keras_lth.plans.trajectory import Point
+
+_EXACT = 2**53  # every whole number below it is a float too
+
+
+def canonical(value: Any, where: str = "parameters") -> Any:
+    """The JSON value by which ``value`` is named: 1.0 is 1, a tuple is a list, a NumPy scalar a number.
+
+    Raises ``TypeError`` or ``ValueError`` that names the place of what has no such form.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}, which JSON cannot hold: use a finite number.")
+        return int(value) if value.is_integer() and abs(value) < _EXACT else value
+    if isinstance(value, Versioned):
+        return value.recipe
+    if isinstance(value, Mapping):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"{where} has the key {wrong[0]!r}: keys of parameters are strings.")
+        return {key: canonical(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [canonical(item, f"{where}[{place}]") for place, item in enumerate(value)]
+    raise TypeError(
+        f"{where} is a {type(value).__name__}, by which nothing can be named: use numbers, strings, lists, dicts, or a "
+        "function with @versioned(version=1)."
+    )
+
+
+def digest(*what: Any) -> str:
+    """SHA-256, in hex, of canonical JSON."""
+    text = json.dumps(canonical(what), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of step, and how a worker makes it.
+
+    Args:
+        name: letters, digits, ``_`` and ``.``.
+        make: "module:function" of ``function(*values of the inputs, **parameters) → Value``; the worker imports it.
+        version: raised when the same parameters come to mean another value.
+        defaults: parameters that are left out of the name where they have this value, also below a key. A default
+            never changes: what was named under the old one would come to mean something else.
+        keep: False for what costs less to make again than to read: it is not kept in the store.
+        long: whether a step is claimed while it is made, so that no two processes make it.
+        thin: whether a value may be dropped to make room.
+    """
+
+    name: str
+    make: str
+    version: int = 1
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    keep: bool = True
+    long: bool = False
+    thin: bool = False
+
+    def __call__(self, *inputs: Step, **parameters: Any) -> Step:
+        """Name the step with these inputs and parameters."""
+        return Step(self, canonical(_without(parameters, self.defaults), self.name), inputs)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.version))
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A value that can be made. Steps of one name are equal.
+
+    Attributes:
+        kind: its kind.
+        params: canonical, without those that have their default.
+        inputs: the steps whose values it is made of.
+        point: of a training: where it stands on which trajectory.
+        name: ``kind-digest``; of a point also the trajectory and the step.
+    """
+
+    kind: Kind
+    params: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[Step, ...] = ()
+    point: Point | None = None
+    name: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        # Named at once, while its inputs are: a plan may be thousands of steps deep.
+        what = digest(self.kind.name, self.kind.version, self.params, [i.name for i in self.inputs])
+        place = "" if self.point is None else f"{self.point.trajectory.id}-{self.point.step}-"
+        object.__setattr__(self, "name", f"{self.kind.name}-{place}{what}")
+
+    @functools.cached_property
+    def sources(self) -> tuple[Step, ...]:
+        """The kept steps that it is made of, through those that are not kept."""
+        found: dict[str, Step] = {}
+        for each in self.inputs:
+            found |= {s.name: s for s in ((each,) if each.kind.keep else each.sources)}
+        return tuple(found.values())
+
+    @property
+    def short(self) -> str:
+        """Its kind and enough of its name, for people."""
+        place = "" if self.point is None else f" at step {self.point.step}"
+        return f"{self.kind.name}{place} ({self.name.rpartition('-')[2][:8]})"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is written beside its value."""
+        return {
+            "kind": self.kind.name,
+            "version": self.kind.version,
+            "params": self.params,
+            "inputs": [each.name for each in self.inputs],
+            "thin": self.kind.thin,
+        }
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Step) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"Step({self.short})"
+
+
+class StepError(Exception):
+    """What the implementation of a step raised, which is its ``__cause__``."""
+
+    def __init__(self, step: Step, error: BaseException) -> None:
+        super().__init__(f"{step.name}: {type(error).__name__}: {error}")
+        self.step = step
+
+
+@contextmanager
+def blaming(step: Step) -> Iterator[None]:
+    """Tell what a step's own code raises from what the store does: `StepError`."""
+    try:
+        yield
+    except Exception as error:
+        raise StepError(step, error) from error
+
+
+def resolve(make: str) -> Any:
+    """The function that "module:function" names; import errors say what is to be done."""
+    module, _, path = make.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"{make} cannot be imported here ({error}): install its module, or run where it lies."
+        ) from error
+    return found
+
+
+def address(function: Any) -> str:
+    """ "module:function", by which a worker finds a function of a user's own.
+
+    Raises ``ValueError`` for one that a worker could not import.
+    """
+    module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module is None or not re.fullmatch(r"[\w.]+", path):
+        raise ValueError(f"{path or function!r} is not a function at the top of a module: move it there.")
+    if module in ("__main__", "__mp_main__"):
+        spec, file = getattr(sys.modules[module], "__spec__", None), getattr(sys.modules[module], "__file__", None)
+        module = spec.name if spec is not None else Path(file).stem if file else module
+        if file is None or importlib.util.find_spec(module) is None:
+            raise ValueError(f"{path} was defined where no worker can import it: put it into a module.")
+    return f"{module}:{path}"
+
+
+class Versioned:
+    """A function of a user's own with a version: called as it is, and named by module, name and version."""
+
+    def __init__(self, function: Callable[..., Any], version: int) -> None:
+        functools.update_wrapper(self, function)
+        self.function, self.version = function, version
+        self.address = address(function)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Call the function."""
+        return self.function(*arguments, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return resolve, (self.address,)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How it stands in parameters."""
+        return {"function": self.address, "version": self.version}
+
+
+class UserStep(Versioned):
+    """A kind of step of a user's own; ``.step(*inputs, **parameters)`` names one."""
+
+    def __init__(self, function: Callable[..., Any], version: int, **options: bool) -> None:
+        super().__init__(function, version)
+        defaults = dict(getattr(function, "__kwdefaults__", None) or {})
+        self.step = Kind(self.address.replace(":", "."), self.address, version, defaults, **options)
+
+
+def versioned(version: int) -> Callable[[Callable[..., Any]], Versioned]:
+    """Mark a function of a user's own, such as a criterion or a builder, so that steps can be named by it.
+
+    Raise ``version`` when the function comes to mean something else: what was made by the old one is made again.
+    """
+    return lambda function: Versioned(function, version)
+
+
+def step(
+    version: int, *, keep: bool = True, long: bool = False, thin: bool = False
+) -> Callable[[Callable[..., Any]], UserStep]:
+    """Make a function ``(*values, **parameters) → Value`` a step of a user's own; see `UserStep` and `Kind`."""
+    return lambda function: UserStep(function, version, keep=keep, long=long, thin=thin)
+
+
+def called(recipe: Any) -> Any:
+    """The function of a user's own that a parameter names; any other parameter as it is."""
+    return resolve(recipe["function"]) if isinstance(recipe, Mapping) and "function" in recipe else recipe
+
+
+def _without(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults, below a key too."""
+    found = {}
+    for key, value in given.items():
+        if key in defaults:
+            default = defaults[key]
+            if isinstance(value, Mapping) and isinstance(default, Mapping):
+                value = _without(value, default)
+                if not value:
+                    continue
+            elif digest(value) == digest(default):
+                continue
+        found[key] = value
+    return found
+
+
+def filled(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with their defaults, below a key too: what `make` is called with."""
+    found = dict(defaults)
+    for key, value in params.items():
+        default = defaults.get(key)
+        nested = isinstance(value, Mapping) and isinstance(default, Mapping)
+        found[key] = filled(value, default or {}) if nested else value
+    return found

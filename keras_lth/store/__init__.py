@@ -1,0 +1,20 @@
+"""Values under their names: kept whole or not at all, checked when read, claimed while they are made."""
+
+from __future__ import annotations
+
+from keras_lth.store.claims import Claim
+from keras_lth.store.upkeep import check, copy, listed, sweepable, thinnable
+from keras_lth.store.values import DamagedError, MissingError, Store, Value
+
+__all__ = [
+    "Claim",
+    "DamagedError",
+    "MissingError",
+    "Store",
+    "Value",
+    "check",
+    "copy",
+    "listed",
+    "sweepable",
+    "thinnable",
+]

@@ -1,0 +1,54 @@
+"""Claims: a training under way belongs to one process, and commits into a scratch folder that another can take over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from keras_lth import files
+from keras_lth.files.checkpoints import Checkpoints
+from keras_lth.store.values import Store
+
+
+class Claim:
+    """What the holder of a claim has: the checkpoints of the work, by this process or by one that died."""
+
+    def __init__(self, folder: str, lock: files.DirectoryLock) -> None:
+        self._folder, self._lock = folder, lock
+        self.checkpoints = Checkpoints(folder)
+
+    def check(self) -> None:
+        """Raise ``RuntimeError`` where the claim was lost to another process; call it before a commit."""
+        self._lock.check()
+
+    def clear(self) -> None:
+        """Remove what was committed: the work is done, and its values are kept."""
+        # The lock goes last: whoever waits for it finds the values.
+        names = [name for name in files.list_names(self._folder) if name != ".lock"]
+        for name in sorted(names, key=lambda name: not name.endswith(".manifest.json")):
+            files.remove(files.join(self._folder, name))
+        if files.is_local(self._folder):
+            files.remove(files.join(self._folder, ".lock"))
+            with contextlib.suppress(OSError):  # another process has just looked into it
+                os.rmdir(self._folder)
+
+
+@contextmanager
+def claimed(store: Store, key: str) -> Iterator[Claim | None]:
+    """Claim the work called ``key`` while the block runs; None where another process has it.
+
+    A process that dies loses its claims: at once on a local disk, after its heartbeat in an object store.
+    """
+    folder = store.scratch(key)
+    lock = files.DirectoryLock(folder)
+    try:
+        lock.acquire()
+    except (RuntimeError, FileNotFoundError):  # taken; or its holder has just finished, and removed the folder
+        yield None
+        return
+    try:
+        yield Claim(folder, lock)
+    finally:
+        lock.release()

@@ -1,0 +1,246 @@
+"""A store: a folder, local or ``gs://…``, that keeps each value under its name.
+
+``values/NAME.value`` is one file with the value and its record (how it was made, where, how long that took); it is
+whole or absent, and every byte of it is checked when it is read. ``plans/`` says which names each plan knows, and which
+rows it makes of them; ``scratch/`` has the trainings under way; ``errors/`` what the steps that failed said.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from keras_lth import files
+from keras_lth.files import stores
+from keras_lth.files.arrays import FormatVersionError, read_meta
+from keras_lth.files.folders import seal, unseal
+from keras_lth.files.plain import plain
+from keras_lth.files.stores import AnyPath
+
+VERSION = 1
+FORMAT = "keras_lth store"
+_ABOUT = "store.json"
+_KIND, _SUFFIX = "value", ".value"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+# What a run left that was made before there were stores.
+_OLD = re.compile(r"config\.json|replicate_\d+|results\.csv|levels\.json|instability(\.json)?|tickets|checkpoints")
+
+
+class MissingError(LookupError):
+    """There is no value of this name."""
+
+
+class DamagedError(ValueError):
+    """The file of a value is not what was written."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"the value {name} is damaged: {reason}")
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, str(self).partition(" is damaged: ")[2])
+
+
+@dataclass(frozen=True)
+class Value:
+    """Named arrays, and what JSON can hold; numbers for people are ``meta["rows"]``, a list of ``{name: number}``."""
+
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Its numbers."""
+        return [dict(row) for row in self.meta.get("rows", ())]
+
+    @property
+    def bytes(self) -> int:
+        """What its arrays take in a file; booleans are packed, 8 to a byte."""
+        return sum((a.size + 7) // 8 if a.dtype == np.bool_ else a.nbytes for a in self.arrays.values())
+
+
+class Store:
+    """The values in ``folder``.
+
+    Args:
+        folder: a local path, or one of an object store.
+        create: make it where there is none; else `FileNotFoundError`.
+
+    Raises:
+        ValueError: the folder holds something else, a run of the layout before stores, or a store of another version.
+            Nothing in it is changed.
+        OSError: naming what cannot be read or written.
+    """
+
+    def __init__(self, folder: AnyPath, *, create: bool = True) -> None:
+        self.folder = os.fspath(folder)
+        path = files.join(self.folder, _ABOUT)
+        try:
+            about = json.loads(files.read_bytes(path))
+            known = isinstance(about, dict) and about.get("format") == FORMAT
+        except FileNotFoundError:
+            self._check_free(create)
+            text = json.dumps({"format": FORMAT, "version": VERSION}) + "\n"
+            files.write_atomic(path, text.encode())
+            return
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError(f"{path} is not of a keras_lth store: choose another folder.")
+        if about.get("version") != VERSION:
+            raise ValueError(
+                f"{self.folder} is a store of version {about.get('version')!r}, this keras_lth reads and writes "
+                f"version {VERSION}: use the keras_lth that wrote it, or choose another folder. Nothing was changed."
+            )
+
+    def names(self) -> set[str]:
+        """The names of all values."""
+        found = files.list_names(self._in("values"))
+        return {name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX) and not name.startswith(".")}
+
+    def has(self, name: str) -> bool:
+        """Whether there is a value of this name."""
+        return files.RunPath(self._path(name)).exists()
+
+    def get(self, name: str) -> Value:
+        """Read a value.
+
+        Raises:
+            MissingError: there is none of this name.
+            DamagedError: it is not what was written.
+            ValueError: it was written by another version.
+        """
+        arrays, meta = self._read(name, lambda path: files.read_arrays(path, kind=_KIND))
+        return Value(arrays, meta["value"])
+
+    def record(self, name: str) -> dict[str, Any]:
+        """Read what `put` recorded beside a value, without its arrays. Raises as `get`."""
+        return dict(self._read(name, lambda path: read_meta(path, kind=_KIND))["record"])
+
+    def put(self, name: str, value: Value, record: Mapping[str, Any]) -> None:
+        """Keep a value; where there is one already, that one stays.
+
+        Raises:
+            TypeError: naming what JSON cannot hold.
+            OSError: naming the file; the value is then absent.
+        """
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"the name of a value has letters, digits and any of -_.+, unlike {name!r}")
+        if self.has(name):
+            return
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        meta = {
+            "name": name,
+            "record": {"made": now, "bytes": value.bytes, **plain(record, "record")},
+            "value": plain(value.meta, f"the value {name}"),
+        }
+        files.write_arrays(self._path(name), value.arrays, kind=_KIND, meta=meta)
+
+    def drop(self, name: str) -> None:
+        """Remove a value, if there is one; it stays removed once `settle` returns."""
+        files.remove(self._path(name))
+
+    def settle(self) -> None:
+        """Keep what was removed removed."""
+        place, folder = stores.place(self._in("values"))
+        place.settle(folder)
+
+    # Plans.
+    def plans(self) -> dict[str, dict[str, Any]]:
+        """What each plan knows: ``{"names": […], "rows": [[labels, [name, …]], …]}`` by the name of the plan.
+
+        Raises ``ValueError`` that names the file of one that was damaged: run that plan again.
+        """
+        found = {}
+        for name in files.list_names(self._in("plans")):
+            if name.startswith(".") or not name.endswith(".json"):
+                continue
+            path = self._in("plans", name)
+            try:
+                found[name.removesuffix(".json")] = unseal(files.read_bytes(path))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}. Remove it and run its plan again.") from None
+        return found
+
+    def put_plan(self, name: str, known: Mapping[str, Any]) -> None:
+        """Say what a plan knows; nothing is written where the store knows it."""
+        path, text = self._in("plans", f"{name}.json"), seal(plain(known, f"the plan {name}"))
+        try:
+            same = files.read_bytes(path) == text
+        except FileNotFoundError:
+            same = False
+        if not same:
+            files.write_atomic(path, text)
+
+    # Steps that failed.
+    def errors(self) -> dict[str, dict[str, Any]]:
+        """What `put_error` said, by name."""
+        found = {}
+        for name in files.list_names(self._in("errors")):
+            if name.endswith(".json") and not name.startswith("."):
+                try:
+                    found[name.removesuffix(".json")] = dict(json.loads(files.read_bytes(self._in("errors", name))))
+                except (FileNotFoundError, ValueError):  # removed meanwhile, or damaged: it is a note for people
+                    continue
+        return found
+
+    def put_error(self, name: str, said: Mapping[str, Any] | None) -> None:
+        """Note what a step that failed said; None where it did not fail this time."""
+        path = self._in("errors", f"{name}.json")
+        if said is not None:
+            files.write_atomic(path, (json.dumps(dict(said), indent=1) + "\n").encode())
+        elif f"{name}.json" in files.list_names(self._in("errors")):
+            files.remove(path)
+
+    # Trainings under way.
+    def scratch(self, key: str) -> str:
+        """The folder of a training under way."""
+        return self._in("scratch", key)
+
+    def under_way(self) -> set[str]:
+        """The keys of trainings under way, or that their process left."""
+        return {key for key in files.list_names(self._in("scratch")) if not key.startswith(".")}
+
+    def _in(self, *names: str) -> str:
+        return files.join(self.folder, *names)
+
+    def _path(self, name: str) -> str:
+        return self._in("values", name + _SUFFIX)
+
+    def _read(self, name: str, read: Any) -> Any:
+        try:
+            found = read(self._path(name))
+        except FileNotFoundError:
+            raise MissingError(f"{self.folder} has no value {name}") from None
+        except FormatVersionError:
+            raise
+        except ValueError as error:
+            raise DamagedError(name, str(error)) from None
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise DamagedError(name, str(error)) from None
+        meta = found[1] if isinstance(found, tuple) else found
+        if meta.get("name") != name or not {"record", "value"} <= set(meta):
+            raise DamagedError(name, f"{self._path(name)} holds the value {meta.get('name')}")
+        return found
+
+    def _check_free(self, create: bool) -> None:
+        there = [name for name in files.list_names(self.folder) if not name.startswith(".")]
+        if there and any(_OLD.fullmatch(name) for name in there):
+            raise ValueError(
+                f"{self.folder} holds a run of an earlier keras_lth ({', '.join(there[:4])}), which this one does not "
+                "read: choose another folder. Nothing was changed."
+            )
+        if there:
+            raise ValueError(f"{self.folder} holds {there[0]!r} and is not a store: choose a new or an empty folder.")
+        if not create:
+            raise FileNotFoundError(errno.ENOENT, "there is no store", self.folder)
