@@ -178,7 +178,9 @@ class Session:
 
     def _fail(self, task: Task, error: StepError) -> None:
         step, cause = error.step, error.__cause__
-        again = f"{self.command} --only={step.name}" if self.command else f"run(…, only={step.name!r})"
+        # A step that is not kept is made with the kept one that needs it.
+        alone = step.name if step.kind.keep else task.steps[-1].name
+        again = f"{self.command} --only={alone}" if self.command else f"run(…, only={alone!r})"
         text = (
             f"The step {step.name} failed: {type(cause).__name__}: {cause}\n  parameters: {dict(step.params)}\n"
             f"  inputs: {', '.join(each.name for each in step.inputs) or 'none'}\n  repeat it alone: {again}"

@@ -143,13 +143,14 @@ def test_a_switch_of_rate_shares_what_came_before(store: Store, log: Path) -> No
 
 
 def test_observed_rows_are_beside_the_trajectory(store: Store, log: Path) -> None:
-    whole = line()
+    whole, bits = line(), uncut(45)
+    log.unlink(missing_ok=True)
     short, long = (whole.observed("test", every=10, to=to) for to in (45, 72))
     run(wanting(short, whole.at(45), whole.slots(45)), store, say=lambda text: None)
     rows = store.get(short.name).rows
     assert [row["step"] for row in rows] == [10, 20, 30, 40, 45]
     # Observing changes nothing.
-    assert made(store, points(whole, 45)) == uncut(45)
+    assert made(store, points(whole, 45)) == bits
     run(wanting(long), store, say=lambda text: None)
     steps = sum(to - since for _, what, *rest in toy.counted(log) if what == "train" for _, since, to in [rest])
     assert steps == 72
