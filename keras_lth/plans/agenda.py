@@ -54,9 +54,10 @@ class Agenda:
     def known(self, name: str) -> dict[str, Any]:
         """What a store keeps of a plan: the names of its steps, the steps each is made of, its rows."""
         notebook = self.notebooks[name]
-        steps = closure(notebook.steps)
+        steps = _all([notebook])
         return {
             "names": list(steps),
+            "wanted": [step.name for step in notebook.steps],
             "sources": {step.name: [each.name for each in step.sources] for step in steps.values()},
             "rows": [[row.labels, [step.name for step in row.steps]] for row in notebook.rows],
         }
@@ -64,7 +65,7 @@ class Agenda:
     @property
     def steps(self) -> Steps:
         """All kept steps that the plans need, inputs first."""
-        return closure(step for notebook in self.notebooks.values() for step in notebook.steps)
+        return _all(self.notebooks.values())
 
     def missing(self, there: Collection[str], only: str | None = None) -> Steps:
         """The steps that must be made for what the plans want, or for the step named ``only``; inputs first.
@@ -73,10 +74,19 @@ class Agenda:
         """
         steps = self.steps
         if only is None:
-            return closure((step for book in self.notebooks.values() for step in book.steps), there)
+            missing = closure((step for book in self.notebooks.values() for step in book.steps), there)
+            for book in self.notebooks.values():
+                for step, other in book.besides:
+                    if step.name in missing:
+                        missing |= closure([other], {*there, *missing})
+            return missing
         if only not in steps:
             raise ValueError(f"no plan has a step {only}, of {len(steps)} steps.")
         return closure([steps[only]], there)
+
+
+def _all(notebooks: Iterable[Notebook]) -> Steps:
+    return closure(step for book in notebooks for step in (*book.steps, *(other for _, other in book.besides)))
 
 
 def ready(missing: Mapping[str, Step], there: Collection[str], failed: Collection[str]) -> list[Task]:

@@ -35,6 +35,7 @@ class Notebook:
     Attributes:
         rows: in the order in which the plan named them.
         wanted: steps that the plan needs without a row.
+        besides: pairs of steps: where the first is made, the second is made with it.
         awaited: those of them that it cannot go on without.
     """
 
@@ -43,6 +44,7 @@ class Notebook:
         self.rows: list[Row] = []
         self.wanted: list[Step] = []
         self.awaited: list[Step] = []
+        self.besides: list[tuple[Step, Step]] = []
 
     def row(self, *steps: Step, **labels: Any) -> None:
         """Name a row: labels, and the steps whose numbers stand in it."""
@@ -55,6 +57,11 @@ class Notebook:
         for step in steps:
             _check_kept(step)
         self.wanted += steps
+
+    def beside(self, step: Step, other: Step) -> None:
+        """Have ``other`` made where ``step`` is, at no cost: the slots of a state that may be forked later."""
+        _check_kept(other)
+        self.besides.append((step, other))
 
     @property
     def steps(self) -> list[Step]:

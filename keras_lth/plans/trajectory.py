@@ -222,7 +222,8 @@ def train(
             if not any(row["step"] == at for row in rows[key]):
                 with blaming(blamed):
                     rows[key].append({"step": at, **trainer.observe(what)})
-        due = [step for step, point in points if point.step == at]
+        # Slots first: where a state is, what is to be kept beside it is too, wherever the process dies.
+        due = sorted((step for step, point in points if point.step == at), key=lambda step: step.kind.name != "slots")
         if due:
             claim.check()
             spent = {"seconds": round(time.monotonic() - began, 3), "steps": at - source.origin}

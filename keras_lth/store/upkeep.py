@@ -55,14 +55,16 @@ def sweepable(store: Store) -> list[Entry]:
 
 
 def thinnable(store: Store) -> list[Entry]:
-    """Values that no row shows and no missing step needs, of kinds that say that they may be made again: states."""
+    """Values that no plan wants and no missing step needs, of kinds that say that they may be made again: states."""
     there = store.names()
     needed: set[str] = set()
     for plan in store.plans().values():
-        needed |= {name for _, names in plan["rows"] for name in names}
-        for name, sources in plan["sources"].items():
-            if name not in there:
-                needed |= set(sources)
+        stack = list(plan["wanted"])
+        while stack:
+            name = stack.pop()
+            if name not in needed:
+                needed.add(name)
+                stack += [] if name in there else plan["sources"][name]
     return [entry for entry in listed(store) if entry.thin and entry.name not in needed]
 
 

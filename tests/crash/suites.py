@@ -29,11 +29,11 @@ def library() -> Path:
     return build(Path(_folder().name))
 
 
-def cases(suite: str, mutant: str = "") -> list[dict[str, Any]]:
-    """The cases of a suite, as `cases.Case`."""
+def cases(suite: str, mutant: str = "", program: str = "cases") -> list[dict[str, Any]]:
+    """The cases of a suite of a program in this folder, as `cases.Case`."""
     folder = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
     root = tempfile.mkdtemp(prefix="crash_", dir=folder)
-    command = [sys.executable, "-m", "tests.crash.cases", suite, root, mutant]
+    command = [sys.executable, "-m", f"tests.crash.{program}", suite, root, mutant]
     done = subprocess.run(
         command,
         cwd=ROOT,

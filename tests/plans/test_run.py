@@ -225,7 +225,7 @@ def test_another_process_takes_over(number: signal.Signals, store: Store, log: P
     processes[0].send_signal(number)
     processes[0].communicate(timeout=60)
     assert processes[0].returncode == (-9 if number == signal.SIGKILL else 143)
-    out, err = processes[1].communicate(timeout=120)
+    _out, err = processes[1].communicate(timeout=120)
     assert processes[1].returncode == 0, err
     # At most the one call that no commit came after was run again.
     again = [key for key, count in trained(log).items() if count > 1]
@@ -248,7 +248,7 @@ def test_all_workers_are_killed(store: Store, log: Path) -> None:
 
 def test_rows_are_made_of_what_is_there(store: Store) -> None:
     session = Session({"imp": toy.imp}, store, **quiet)
-    cut = [step for step in session.missing().values() if step.kind is toy.CUT][0]
+    cut = next(step for step in session.missing().values() if step.kind is toy.CUT)
     run(toy.imp, store, only=cut.name, **quiet)
     run(toy.imp, store, only=next(n for n in session.agenda.steps if n.startswith("evaluate")), **quiet)
     found = session.rows()

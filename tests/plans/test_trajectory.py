@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterable
 from functools import lru_cache
@@ -73,11 +74,8 @@ def test_one_state_one_name(cuts: list[int], calls: int, kills: list[int]) -> No
                     advance(self, to)
 
                 patch.setattr(toy.Trainer, "advance", dying)
-                with pytest.MonkeyPatch.context():
-                    try:
-                        run(wanting(*points(whole, at)), store, commit_every=0, say=lambda text: None)
-                    except Stop:
-                        pass
+                with pytest.MonkeyPatch.context(), contextlib.suppress(Stop):
+                    run(wanting(*points(whole, at)), store, commit_every=0, say=lambda text: None)
             patch.setattr(toy.Trainer, "advance", advance)
             run(wanting(*points(whole, at)), store, say=lambda text: None)
         assert made(store, points(whole, 100)) == uncut(100)
@@ -184,10 +182,8 @@ def test_rows_do_not_depend_on_where_it_was_killed(every: int, to: int, kill: in
             advance(self, to)
 
         patch.setattr(toy.Trainer, "advance", dying)
-        try:
+        with contextlib.suppress(Stop):
             session.work()
-        except Stop:
-            pass
         patch.setattr(toy.Trainer, "advance", advance)
         run(wanting(wanted), stores[1], say=lambda text: None)
         assert stores[0].get(wanted.name).rows == stores[1].get(wanted.name).rows

@@ -131,7 +131,7 @@ class Lab:
         inputs = [end if values == "trained" else wk]
         if wk.point is not None:
             kept = wk.point.trajectory.slots(wk.point.step)
-            self.book.want(kept)
+            self.book.beside(wk, kept)
             inputs += [kept] if slots == "k" else []
         return START(*inputs, values=values, step=step, slots=slots)
 
