@@ -1,0 +1,161 @@
+"""The laboratory: what plans are written with. It names steps, and neither trains nor imports anything that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from keras_lth.imp import Noise
+from keras_lth.plans import Kind, Notebook, Step, Trajectory, trajectory
+from keras_lth.store import Value
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_HERE = "keras_lth.experiments.kinds"
+_NETWORK = {"options": {}, "loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
+_OF_NETWORK: dict[str, Any] = {"network": _NETWORK}
+SILENT = Noise()
+
+INIT = Kind("init", f"{_HERE}:init", defaults=_OF_NETWORK, keep=False)
+FULL = Kind("full", f"{_HERE}:full", defaults={**_OF_NETWORK, "include": None, "exclude": None})
+STATE = Kind(
+    "state",
+    f"{_HERE}:Trainer",
+    defaults={**_OF_NETWORK, "noise": SILENT._asdict(), "optimizer": {}, "augment": None, "jit_compile": None},
+    long=True,
+    thin=True,
+)
+START = Kind("start", f"{_HERE}:start", defaults={**_OF_NETWORK, "values": "k", "slots": "fresh"}, keep=False)
+SCORE = Kind("score", f"{_HERE}:score", defaults={**_OF_NETWORK, "examples": 0, "options": {}}, keep=False)
+CUT = Kind("cut", f"{_HERE}:cut", defaults={"target_density": None, "scope": "global", "structure": None})
+SELECT = Kind("select", f"{_HERE}:selected", defaults={"scope": "global", "structure": None, "density": None})
+COMBINE = Kind("combine", f"{_HERE}:combine")
+SHUFFLE = Kind("shuffle", f"{_HERE}:shuffle", defaults={"scope": "layer"})
+LAYERS = Kind("layers", f"{_HERE}:layers")
+EVALUATE = Kind("evaluate", f"{_HERE}:evaluate", defaults={**_OF_NETWORK, "what": "test"}, long=True)
+COMPARE = Kind(
+    "compare",
+    f"{_HERE}:compare",
+    defaults={**_OF_NETWORK, "what": "test", "points": 30, "statistics": "interpolate"},
+    long=True,
+)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A laboratory in a setting.
+
+    Args:
+        book: where rows are named and looks are taken.
+        network: ``{"data": …, "model": …, "options": {…}}``: names of `keras_lth.datasets` and `keras_lth.models`, or
+            functions with ``@versioned``.
+        optimizer: ``{"name": …, options}``, without its rate.
+        rates: the learning rate, or ``((from step, rate), …)``.
+        batch_size: examples a step.
+        augment: as `datasets.ordered` takes it.
+        jit_compile: as `training.fit` takes it.
+    """
+
+    book: Notebook
+    network: Mapping[str, Any]
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    rates: Any = 0.1
+    batch_size: int = 32
+    augment: Any = None
+    jit_compile: bool | None = None
+
+    def on(self, **setting: Any) -> Lab:
+        """Name the same laboratory in another setting; states pass between them."""
+        return replace(self, **setting)
+
+    # States and trainings.
+    def init(self, seed: int) -> Step:
+        """The state before the first step: newly sampled values."""
+        return INIT(seed=seed, network=self.network)
+
+    def train(self, start: Step, masks: Step | None = None, noise: Noise = SILENT) -> Trajectory:
+        """A training, without an end: ``.at(step)``, ``.observed("test", every=…, to=…)``."""
+        return trajectory(
+            STATE,
+            start,
+            masks,
+            self.rates,
+            noise=noise._asdict(),
+            network=self.network,
+            optimizer=self.optimizer,
+            batch_size=self.batch_size,
+            augment=self.augment,
+            jit_compile=self.jit_compile,
+        )
+
+    def start(self, wk: Step, end: Step, *, values: str = "k", step: int, slots: str = "fresh", seed: int = 0) -> Step:
+        """What a round starts from: the state of step k or of the end, or new values, at another step."""
+        kept = () if wk.point is None else (wk.point.trajectory.slots(wk.point.step),)
+        for each in kept:  # W_k is what is forked
+            self.book.beside(wk, each)
+        if values == "trained":
+            return START(wk, end, values=values, step=step)
+        if values in ("fresh", "signs"):
+            return START(wk, self.init(seed), values=values, step=step)
+        return START(wk, *(kept if slots == "k" else ()), step=step, slots=slots)
+
+    # Scores and masks.
+    def full(self, include: Any = None, exclude: Any = None) -> Step:
+        """Masks that keep every prunable weight."""
+        return FULL(network=self.network, include=include, exclude=exclude)
+
+    def score(
+        self, criterion: Any, state: Step, masks: Step | None = None, *, examples: int = 0, **options: Any
+    ) -> Step:
+        """Scores of a state: ``criterion`` is "magnitude", "random", or a function of (model, x, y) with a version."""
+        inputs = [state] if masks is None else [state, masks]
+        return SCORE(*inputs, criterion=criterion, network=self.network, examples=examples, options=options)
+
+    def cut(self, scores: Step, masks: Step, **cut: Any) -> Step:
+        """Masks after one cut of ``masks``, by ``**imp.cut()``."""
+        return CUT(scores, masks, **cut)
+
+    def select(self, scores: Step, **how: Any) -> Step:
+        """Masks of the highest scores: density, scope and structure as `selection.select` takes them."""
+        return SELECT(scores, **how)
+
+    def combine(self, how: str, *masks: Step) -> Step:
+        """Masks' algebra: "and", "or" of several, "not" of one."""
+        return COMBINE(*masks, how=how)
+
+    def shuffle(self, masks: Step, seed: int, scope: str = "layer") -> Step:
+        """As many weights at random places, in each layer or over the network."""
+        return SHUFFLE(masks, seed=seed, scope=scope)
+
+    def reinit(self, seed: int) -> Step:
+        """Newly sampled values: `init` under the name of the papers."""
+        return self.init(seed)
+
+    # Numbers.
+    def evaluate(self, state: Step, masks: Step | None = None, what: str = "test") -> Step:
+        """Loss and metrics of a state on "test" or "train"."""
+        inputs = [state] if masks is None else [state, masks]
+        return EVALUATE(*inputs, network=self.network, what=what)
+
+    def layers(self, masks: Step) -> Step:
+        """A row a layer: path, size, remaining, density."""
+        return LAYERS(masks)
+
+    def compare(self, a: Step, b: Step, **how: Any) -> Step:
+        """The error along the line between two states, their distance and their angle."""
+        return COMPARE(a, b, network=self.network, **how)
+
+    # The notebook.
+    def row(self, *steps: Step, **labels: Any) -> None:
+        """Name a row: see `Notebook.row`."""
+        self.book.row(*steps, **labels)
+
+    def look(self, step: Step) -> Value:
+        """Wait for a value: see `Notebook.look`."""
+        return self.book.look(step)
+
+    def each(self, items: Iterable[T], branch: Callable[[T], U]) -> list[U]:
+        """Let no branch wait for another: see `Notebook.each`."""
+        return self.book.each(items, branch)

@@ -1,0 +1,180 @@
+"""The experiments as plans, on a small network: their trainings are those of `fit`, and none is made twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lth import datasets, surgery, training
+from keras_lth.callbacks.imp import IMPCallback
+from keras_lth.experiments.instability_plan import instability
+from keras_lth.experiments.kinds import snapshot_of, value_of
+from keras_lth.experiments.lottery_plan import levels, lottery
+from keras_lth.imp import IMP, Start
+from keras_lth.masks import Masks
+from keras_lth.plans import Notebook, run
+from keras_lth.store import Store
+from keras_lth.tickets import Snapshot
+from tests.plans import nets
+
+quiet: Any = {"say": lambda text: None}
+
+
+def by_plan(store: Store, imp: IMP, options: Any, **setting: Any) -> tuple[list[Masks], Snapshot, Snapshot]:
+    """Masks of each level, W_k, and the end of the last."""
+    found: list[Any] = []
+
+    def plan(book: Notebook) -> None:
+        lab = nets.lab(book, options, **setting)
+        found[:] = [levels(lab, imp, lab.init(3))]
+        book.want(*(level.masks for level in found[0]), found[0][-1].run.at(imp.end(imp.rounds or 0)))
+
+    run(plan, store, **quiet)
+    last = found[0][-1]
+    wk = found[0][0].run.at(imp.k)
+    start = snapshot_of(store.get(wk.name)) if wk.kind.keep else Snapshot({})
+    masks = [Masks(store.get(level.masks.name).arrays) for level in found[0]]
+    return masks, start, snapshot_of(store.get(last.run.at(last.end).name))
+
+
+def by_fit(imp: IMP, options: Any, optimizer: Any) -> tuple[list[Masks], Snapshot, Snapshot]:
+    """The same through `training.fit` with the callback."""
+    (x, y), _, classes = nets.blobs()
+    model = nets.net(x.shape[1:], classes, 3, **(options or {}))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss=loss, metrics=["accuracy"], jit_compile=False)
+    epochs = imp.T // nets.PER_EPOCH
+    callback = IMPCallback(
+        imp.rounds, epochs, fraction=imp.fraction, rewind_to=f"{imp.k} steps", scope=imp.scope,
+        span="restart" if imp.rewind.clock == "zero" else "remaining",
+        keep="trained" if imp.rewind.values == "trained" else "rewind", restore_optimizer=imp.rewind.slots == "k",
+        verbose=0,
+    )  # fmt: skip
+    data = datasets.ordered(x, y, batch_size=nets.BATCH, seed=imp.seed)
+    training.fit(model, data, epochs=epochs * 3, callbacks=[callback], jit_compile=False)
+    assert callback.captured is not None
+    return [callback.ticket(n).masks for n in range(3)], callback.captured, surgery.snapshot(model)
+
+
+CASES = {
+    "k=0": ({}, {}),
+    "k inside an epoch": ({"k": 4}, {}),
+    "k at the end of an epoch": ({"k": 6}, {"norm": True}),
+    "slots of step k": ({"k": 4, "rewind": Start(slots="k")}, {}),
+    "trained, schedule from k": ({"k": 4, "rewind": Start("trained")}, {}),
+    "schedule from 0": ({"k": 4, "rewind": Start(clock="zero")}, {}),
+    "layer by layer, dropout": ({"k": 4, "scope": "layer"}, {"dropout": 0.3}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_fit_is_plan(case: str, tmp_path: Path) -> None:
+    """The same masks, W_k and trained weights, bit by bit."""
+    changes, options = CASES[case]
+    imp = replace(nets.HOW, seed=11, **changes)
+    mine = by_plan(Store(tmp_path / "s"), imp, options)
+    yours = by_fit(imp, options, keras.optimizers.Adam(0.02, epsilon=1e-8))
+    assert mine[0] == yours[0]
+    if imp.k:
+        assert same(mine[1].weights, yours[1].weights) and mine[1].step == yours[1].step == imp.k
+    assert same(mine[2].weights, yours[2].weights) and mine[2].step == yours[2].step
+
+
+def same(a: Any, b: Any) -> bool:
+    return a.keys() == b.keys() and all(a[path].tobytes() == b[path].tobytes() for path in a)
+
+
+def test_rates_that_change_are_those_of_a_schedule(tmp_path: Path) -> None:
+    """From step 5 on another rate: Keras' boundary is the last step of the one before."""
+    imp = replace(nets.HOW, k=3, seed=2)
+    mine = by_plan(Store(tmp_path / "s"), imp, {}, rates=((0, 0.05), (5, 0.01)), optimizer=nets.MOMENTUM)
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([4], [0.05, 0.01])
+    yours = by_fit(imp, {}, keras.optimizers.SGD(schedule, momentum=0.9))
+    assert mine[0] == yours[0] and same(mine[2].weights, yours[2].weights)
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The step at which each training begins."""
+    from keras_lth.experiments.kinds import Trainer
+
+    found: list[int] = []
+    load = Trainer.load
+
+    def counted(self: Trainer, state: Any, *rest: Any, **more: Any) -> None:
+        found.append(state.meta["step"])
+        load(self, state, *rest, **more)
+
+    monkeypatch.setattr(Trainer, "load", counted)
+    return found
+
+
+def test_the_lottery_and_its_instability(tmp_path: Path, loads: list[int]) -> None:
+    imp = replace(nets.HOW, k=4)
+
+    def experiment(book: Notebook) -> None:
+        lottery(nets.lab(book), imp, replicates=2, arms=("imp", "reinit", "random_layerwise"), every=6, seed=5)
+
+    def forks(book: Notebook) -> None:
+        instability(nets.lab(book), imp, forks=(0, 4), runs=2, replicates=2, seed=5)
+
+    rows = run(experiment, tmp_path / "s", **quiet)
+    results = [row for row in rows if row["table"] == "results"]
+    assert len(results) == 2 * (3 + 2 * 2) and len(loads) == 14
+    first = results[0]
+    assert {"accuracy", "loss", "train_accuracy", "train_loss", "density", "remaining", "arm"} <= set(first)
+    # 8 · 5 + 3 · 8 = 64 weights: 64, 51, 41.
+    assert [row["remaining"] for row in results if row["arm"] == "imp"] == [64, 51, 41] * 2
+    curves = [row for row in rows if row["table"] == "curves" and row["replicate"] == 0 and row["arm"] == "imp"]
+    assert [(row["level"], row["step"]) for row in curves] == [(level, s) for level in range(3) for s in (6, 12)]
+    # The last row of a curve is the result.
+    ends = [row["accuracy"] for row in curves if row["step"] == 12]
+    assert ends == [row["accuracy"] for row in results if row["arm"] == "imp" and row["replicate"] == 0]
+    layers = [row for row in rows if row["table"] == "layers" and row["level"] == 2 and row["replicate"] == 1]
+    assert [row["path"] for row in layers] == ["hidden/kernel", "output/kernel"]
+    assert sum(row["remaining"] for row in layers) == 41
+    loads.clear()
+    assert run(experiment, tmp_path / "s", **quiet) == rows and loads == []
+    # The instability adds its forks: two networks of two replicates at two steps, twice; the ticket's fork at 0 is
+    # that at its start, k. Nothing of IMP is trained again.
+    more = run({"lottery": experiment, "instability": forks}, tmp_path / "s", **quiet)
+    assert len([row for row in more if row["table"] == "instability"]) == 2 * 2 * 2
+    levels_of = {row["level"] for row in more if row["table"] == "instability" and row["network"] == "ticket"}
+    assert len(loads) == 2 * (4 + 2) if 0 not in levels_of else len(loads) <= 12
+    assert all(np.isfinite(row["barrier"]) for row in more if row["table"] == "instability")
+
+
+def test_a_state_is_a_snapshot() -> None:
+    weights = {"a": np.ones(2, np.float32)}
+    snapshot = Snapshot(weights, {"000/iteration": np.int64(3)}, 3, {"s": np.array([1, 2], np.uint32)})
+    assert snapshot_of(value_of(snapshot)).same_bits(snapshot)
+
+
+def test_criteria_and_masks(tmp_path: Path) -> None:
+    found: dict[str, Any] = {}
+
+    def plan(book: Notebook) -> None:
+        lab = nets.lab(book)
+        state, full = lab.init(1), lab.full()
+        a = lab.select(lab.score("random", state, seed=3), density=0.5)
+        b = lab.select(lab.score("magnitude", state), density=0.25, scope="layer")
+        found.update(
+            full=full, a=a, b=b, both=lab.combine("and", a, b), any=lab.combine("or", a, b), no=lab.combine("not", a),
+            shuffled=lab.shuffle(b, 7), within=lab.full(exclude="output"),
+        )  # fmt: skip
+        book.want(*found.values())
+
+    store = Store(tmp_path / "s")
+    run(plan, store, **quiet)
+    masks = {name: Masks(store.get(step.name).arrays) for name, step in found.items()}
+    assert masks["a"].remaining == 32 and [row.remaining for row in masks["b"].table()] == [10, 6]
+    assert masks["both"] == masks["a"] & masks["b"] and masks["any"] == masks["a"] | masks["b"]
+    assert masks["no"] == ~masks["a"] and [row.remaining for row in masks["shuffled"].table()] == [10, 6]
+    assert list(masks["within"]) == ["hidden/kernel"]
+    assert store.get(found["b"].name).rows == [{"density": 0.25, "remaining": 16, "size": 64}]
