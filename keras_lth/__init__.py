@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 # Public name → module that defines it.
 _NAMES = {
+    "IMP": "keras_lth.imp",
     "Masks": "keras_lth.masks",
     "select": "keras_lth.selection",
     "prune": "keras_lth.selection",
@@ -31,6 +32,8 @@ _NAMES = {
     "unknown_layers": "keras_lth.surgery",
     "IMPCallback": "keras_lth.callbacks.imp",
     "InstabilityCallback": "keras_lth.callbacks.instability",
+    "step": "keras_lth.plans",
+    "versioned": "keras_lth.plans",
 }
 _MODULES = (
     "analysis",
@@ -39,12 +42,15 @@ _MODULES = (
     "datasets",
     "experiments",
     "files",
+    "imp",
     "layers",
     "models",
     "ops",
+    "plans",
     "report",
     "rounds",
     "schedules",
+    "store",
     "surgery",
     "training",
 )

@@ -14,9 +14,9 @@ import keras_lth
 PACKAGE = Path(keras_lth.__file__).parent
 # Imports go up this list: a room may use those before it.
 ROOMS = (
-    "names", "arguments", "tables", "ops", "files", "masks", "structures", "keeping", "selection", "schedules",
-    "rounds", "tickets", "surgery", "criteria",
-    "layers", "callbacks", "analysis", "models", "datasets", "training", "experiments", "report", "bin",
+    "names", "arguments", "tables", "seeds", "ops", "files", "store", "plans", "masks", "structures", "keeping",
+    "selection", "schedules", "rounds", "imp", "tickets", "surgery", "criteria", "layers", "callbacks", "analysis",
+    "models", "datasets", "training", "experiments", "report", "bin",
 )  # fmt: skip
 # Tickets are applied to models, callbacks end with an analysis, and that measures on several replicas as the training
 # loop does: imported when asked for, inside a function.
@@ -57,14 +57,15 @@ def test_public_names() -> None:
     assert named <= set(dir(keras_lth))
     for name in keras_lth.__all__:
         assert getattr(keras_lth, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'imp'"):
-        _ = keras_lth.imp
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = keras_lth.nothing
 
 
 def test_the_values_need_no_tensorflow() -> None:
     code = (
         "import sys, keras_lth as lth;"
         "lth.Masks; lth.select; lth.Ticket; lth.schedules; lth.rounds; lth.ops; lth.files; lth.report;"
+        "lth.IMP; lth.plans; lth.store; import keras_lth.experiments.lottery_plan;"
         "bad = {'tensorflow', 'keras'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

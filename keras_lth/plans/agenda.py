@@ -67,6 +67,14 @@ class Agenda:
         """All kept steps that the plans need, inputs first."""
         return _all(self.notebooks.values())
 
+    def labels(self) -> dict[str, str]:
+        """What each step is made for: the labels of the first row that needs it."""
+        found: dict[str, str] = {}
+        for row in (row for notebook in self.notebooks.values() for row in notebook.rows):
+            text = " ".join(f"{key}={value}" for key, value in row.labels.items())
+            found |= dict.fromkeys(closure(row.steps, found), text)
+        return found
+
     def missing(self, there: Collection[str], only: str | None = None) -> Steps:
         """The steps that must be made for what the plans want, or for the step named ``only``; inputs first.
 

@@ -45,11 +45,11 @@ class Estimate:
     def __str__(self) -> str:
         rows = [("", "there", "missing", "time", "bytes")]
         rows += [
-            (line.kind, str(line.there), str(line.missing), _time(line.seconds), _size(line.bytes))
+            (line.kind, str(line.there), str(line.missing), duration(line.seconds), size_text(line.bytes))
             for line in self.lines
         ]
         there, missing = sum(line.there for line in self.lines), sum(line.missing for line in self.lines)
-        rows.append(("all", str(there), str(missing), _time(self.seconds), _size(self.bytes)))
+        rows.append(("all", str(there), str(missing), duration(self.seconds), size_text(self.bytes)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         text = [
             "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
@@ -134,14 +134,16 @@ def _sum(numbers: Iterable[float | None]) -> float | None:
     return None if None in listed else sum(number for number in listed if number is not None)
 
 
-def _time(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """Write a time for people."""
     if seconds is None:
         return "?"
     minutes = seconds / 60
     return f"{seconds:.1f} s" if minutes < 1 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def _size(size: float | None) -> str:
+def size_text(size: float | None) -> str:
+    """Write a number of bytes for people."""
     if size is None:
         return "?"
     return f"{size / 1e3:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

@@ -19,6 +19,7 @@ from typing import Any
 from keras_lth import files
 from keras_lth.files.stores import AnyPath
 from keras_lth.plans.agenda import Agenda, Plan, Steps, Task, key_of, ready
+from keras_lth.plans.estimate import duration
 from keras_lth.plans.notebook import Tidy, tidy
 from keras_lth.plans.step import Step, StepError, blaming, filled, resolve
 from keras_lth.plans.trajectory import train
@@ -99,14 +100,23 @@ class Session:
         self.failed: dict[str, str] = {}
         self.damaged: dict[str, int] = {}
         self._there: set[str] = set()
+        self._labels: dict[str, str] = {}
+        self._left = 0
+        self._began: tuple[float, int] | None = None
         self._ending = threading.Event()
 
     def missing(self) -> Steps:
         """What must be made, as the store is now; plans that waited for what is there now are read again."""
         self._there = self.store.names()
-        for name in self.agenda.read(self._there):
+        read = self.agenda.read(self._there)
+        for name in read:
             self.store.put_plan(name, self.agenda.known(name))
-        return self.agenda.missing(self._there, self.only)
+        if read:  # the plans name more steps: estimate the time left again
+            self._labels, self._began = self.agenda.labels(), None
+        missing = self.agenda.missing(self._there, self.only)
+        self._left = len(missing)
+        self._began = self._began or (time.monotonic(), self._left)
+        return missing
 
     def work(self, poll: float | None = None) -> None:
         """Make all that is missing. What other processes have claimed is waited for, and made here where they die."""
@@ -161,11 +171,12 @@ class Session:
         under_way = self.store.under_way()
         if not under_way:
             return
-        done = {key_of(step) for step in self.agenda.steps.values()} - {key_of(step) for step in missing.values()}
-        for key in done & under_way:
-            with claimed(self.store, key) as claim:
-                if claim is not None:
-                    claim.clear()
+        unfinished = {key_of(step) for step in missing.values()}
+        for key in {key_of(step) for step in self.agenda.steps.values()} - unfinished:
+            if key is not None and key in under_way:
+                with claimed(self.store, key) as claim:
+                    if claim is not None:
+                        claim.clear()
 
     def _make(self, steps: list[Step], claim: Claim | None = None) -> None:
         began = time.monotonic()
@@ -174,7 +185,16 @@ class Session:
         else:
             for step in steps:
                 self.values.put(step, self.values.make(step), seconds=round(time.monotonic() - began, 3))
-        self.say(f"{time.monotonic() - began:7.1f} s  {', '.join(step.short for step in steps)}")
+        self._made(steps, time.monotonic() - began)
+
+    def _made(self, steps: list[Step], seconds: float) -> None:
+        """Say what was made, and how long the rest takes at the pace of all processes so far."""
+        since, first = self._began or (time.monotonic(), self._left)
+        self._left -= len(steps)
+        rest = duration((time.monotonic() - since) / max(1, first - self._left) * self._left)
+        what = ", ".join(step.short for step in steps)
+        label = self._labels.get(steps[0].name, "")
+        self.say(f"{seconds:7.1f} s  {label or 'for all'}: {what}; {self._left} left, about {rest}")
 
     def _fail(self, task: Task, error: StepError) -> None:
         step, cause = error.step, error.__cause__
