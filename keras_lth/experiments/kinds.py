@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_lth import criteria, datasets, models, surgery
 from keras_lth.analysis.instability import compare as compared
@@ -221,16 +222,19 @@ def compare(a: Value, b: Value, *, network: Json, what: str, points: int, statis
 class _Live:
     """A compiled model, the compiled evaluations of it, and the compiled steps of one that is trained."""
 
-    def __init__(self, network: Json, optimizer: Any, jit_compile: bool | None) -> None:
+    def __init__(self, network: Json, optimizer: Callable[[], Any], jit_compile: bool | None) -> None:
         self.network, self.jit_compile = network, jit_compile
-        self.model = _built(network, 0)
         loss = network["loss"]
-        self.model.compile(
-            optimizer,
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True) if loss.startswith("sparse") else loss,
-            metrics=list(network["metrics"]),
-            jit_compile="auto" if jit_compile is None else jit_compile,
-        )
+        with tf.distribute.get_strategy().scope():
+            self.model = _built(network, 0)
+            self.model.compile(
+                optimizer(),
+                loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+                if loss.startswith("sparse")
+                else loss,
+                metrics=list(network["metrics"]),
+                jit_compile="auto" if jit_compile is None else jit_compile,
+            )
         self._evaluations: dict[str, Evaluation] = {}
 
     def rewind(self, state: Snapshot, masks: Value | None, *, slots: bool = False) -> None:
@@ -271,21 +275,25 @@ def _built(network: Json, seed: int) -> keras.Model:
 @functools.lru_cache(maxsize=2)
 def _measured(network: str) -> _Live:
     """A model that is never trained: for scores, evaluations, comparisons."""
-    return _Live(json.loads(network), keras.optimizers.SGD(), None)
+    return _Live(json.loads(network), keras.optimizers.SGD, None)
 
 
 @functools.lru_cache(maxsize=3)
 def _trained(setting: str) -> tuple[_Live, Loop]:
     """A model and its compiled steps, for all trainings of one setting."""
     given = json.loads(setting)
-    rate: Any = given["rates"][0]
-    if given["since"]:
-        # Keras goes on to the next rate after the boundary, so that a rate from step s on has the boundary s − 1.
-        boundaries = [step - 1 for step in given["since"]]
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, given["rates"])
-    options = dict(given["optimizer"])
-    kind = type(keras.optimizers.get(options.pop("name", "sgd")))
-    live = _Live(given["network"], kind(learning_rate=rate, **options), given["jit_compile"])
+
+    def optimizer() -> Any:
+        rate: Any = given["rates"][0]
+        if given["since"]:
+            # Keras goes on to the next rate after the boundary, so that a rate from step s on has the boundary s − 1.
+            boundaries = [step - 1 for step in given["since"]]
+            rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, given["rates"])
+        options = dict(given["optimizer"])
+        kind = type(keras.optimizers.get(options.pop("name", "sgd")))
+        return kind(learning_rate=rate, **options)
+
+    live = _Live(given["network"], optimizer, given["jit_compile"])
     x, y = _splits(_text(given["network"])).train
     data = datasets.ordered(x, y, batch_size=given["batch_size"], seed=0, augment=given["augment"])
     return live, Loop(live.model, data, jit_compile=given["jit_compile"])

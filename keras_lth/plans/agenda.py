@@ -59,6 +59,7 @@ class Agenda:
             "names": list(steps),
             "wanted": [step.name for step in notebook.steps],
             "sources": {step.name: [each.name for each in step.sources] for step in steps.values()},
+            "keys": sorted({key for step in steps.values() if (key := key_of(step))}),
             "rows": [[row.labels, [step.name for step in row.steps]] for row in notebook.rows],
         }
 

@@ -7,13 +7,12 @@ hands out work. So a run that goes on, one with several workers and one on sever
 from __future__ import annotations
 
 import platform
-import secrets
 import threading
 import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from keras_lth import files
@@ -24,7 +23,7 @@ from keras_lth.plans.notebook import Tidy, tidy
 from keras_lth.plans.step import Step, StepError, blaming, filled, resolve
 from keras_lth.plans.trajectory import train
 from keras_lth.plans.workers import TERMINATED, in_processes, until_terminated
-from keras_lth.store.claims import Claim, claimed
+from keras_lth.store.claims import Claim
 from keras_lth.store.values import DamagedError, MissingError, Store, Value
 
 Say = Callable[[str], None]
@@ -71,6 +70,10 @@ class Values:
         """The names of all that is kept."""
         return self.store.names()
 
+    def agreed(self, flag: bool) -> bool:
+        """Whether any host says so."""
+        return self.store.agreed(flag)
+
     def put(self, step: Step, value: Value, **record: Any) -> None:
         """Keep the value of a step, with what is known of its making."""
         self.store.put(step.name, value, {**step.record, **record, "host": platform.node()})
@@ -92,9 +95,10 @@ class Session:
     command: str = ""
     commit_every: float = 60.0
     say: Say = print
-    run: str = field(default_factory=lambda: secrets.token_hex(8))
+    run: str = ""
 
     def __post_init__(self) -> None:
+        self.run = self.run or self.store.token()
         self.values = Values(self.store)
         self.agenda = Agenda(self.plans, self._seen)
         self.failed: dict[str, str] = {}
@@ -131,7 +135,7 @@ class Session:
                     return
                 if not any(self._attempt(task) for task in tasks):
                     time.sleep(poll)
-                if self._ending.is_set():
+                if self.store.agreed(self._ending.is_set()):
                     raise SystemExit(TERMINATED)
 
     def rows(self) -> Tidy:
@@ -151,7 +155,7 @@ class Session:
             if task.key is None:
                 self._make(task.steps)
                 return True
-            with claimed(self.store, task.key) as claim:
+            with self.store.claim(task.key) as claim:
                 if claim is None:
                     return False
                 left = [step for step in task.steps if not self.values.has(step)]
@@ -172,9 +176,9 @@ class Session:
         if not under_way:
             return
         unfinished = {key_of(step) for step in missing.values()}
-        for key in {key_of(step) for step in self.agenda.steps.values()} - unfinished:
-            if key is not None and key in under_way:
-                with claimed(self.store, key) as claim:
+        for key in sorted(under_way & {key for step in self.agenda.steps.values() if (key := key_of(step))}):
+            if key not in unfinished:
+                with self.store.claim(key) as claim:
                     if claim is not None:
                         claim.clear()
 
@@ -194,7 +198,7 @@ class Session:
         rest = duration((time.monotonic() - since) / max(1, first - self._left) * self._left)
         what = ", ".join(step.short for step in steps)
         label = self._labels.get(steps[0].name, "")
-        self.say(f"{seconds:7.1f} s  {label or 'for all'}: {what}; {self._left} left, about {rest}")
+        self._tell(f"{seconds:7.1f} s  {label or 'for all'}: {what}; {self._left} left, about {rest}")
 
     def _fail(self, task: Task, error: StepError) -> None:
         step, cause = error.step, error.__cause__
@@ -210,14 +214,18 @@ class Session:
             if not self.values.has(each):
                 self.failed[each.name] = text
                 self.store.put_error(each.name, {"run": self.run, "said": text, "traceback": trace})
-        self.say(text)
+        self._tell(text)
 
     def _found_damaged(self, error: DamagedError) -> None:
         count = self.damaged[error.name] = self.damaged.get(error.name, 0) + 1
         if count > _DAMAGES:
             raise OSError(f"{error}, for the {count}th time: check the disk that holds {self.store.folder}.")
-        self.say(f"{error}. It is removed, and made again where it is needed.")
+        self._tell(f"{error}. It is removed, and made again where it is needed.")
         self.values.drop(error.name)
+
+    def _tell(self, text: str) -> None:
+        if self.store.chief:
+            self.say(text)
 
     def _seen(self, step: Step) -> Value | None:
         """What a plan or a row looks at."""
@@ -262,6 +270,8 @@ def run(
     """
     store = store if isinstance(store, Store) else Store(store)
     named = plans if isinstance(plans, Mapping) else {getattr(plans, "__name__", "plan"): plans}
+    if workers > 1 and type(store) is not Store:
+        raise ValueError("Use workers (several trainings, one device each) or a strategy (one training), not both.")
     session = Session(named, store, only, command, commit_every, say)
     while True:
         died = ""

@@ -165,6 +165,9 @@ class Reader(Protocol):
     def names(self) -> set[str]:
         """The names of all that is kept."""
 
+    def agreed(self, flag: bool) -> bool:
+        """Whether any of the hosts that train together says so."""
+
     def put(self, step: Step, value: Value, **record: Any) -> None:
         """Keep the value of a step."""
 
@@ -209,14 +212,14 @@ def train(
             with blaming(blamed):
                 trainer.advance(to)
             at = to
-            if at < last and (ending() or time.monotonic() - committed >= commit_every):
+            if at < last and values.agreed(ending() or time.monotonic() - committed >= commit_every):
                 claim.check()
                 whole = trainer.state()
                 held = {"meta": whole.meta, "rows": rows, "seconds": time.monotonic() - began, "origin": source.origin}
                 held["rates"] = canonical(_taken(line.rates, line.begin, at))
                 claim.checkpoints.save(at, whole.arrays, held)
                 committed = time.monotonic()
-                if ending():
+                if values.agreed(ending()):
                     raise SystemExit(143)
         for key, what in _looks(missing, line, at).items():
             if not any(row["step"] == at for row in rows[key]):

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
 
 from keras_lth import files
-from keras_lth.files.checkpoints import Checkpoints
-from keras_lth.store.values import Store
+from keras_lth.files.checkpoints import Checkpoint, Checkpoints
+
+
+class Commits(Protocol):
+    """Where a training commits."""
+
+    def latest(self) -> Checkpoint | None:
+        """The last commit that is whole."""
+
+    def save(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+        """Commit."""
 
 
 class Claim:
@@ -17,7 +29,7 @@ class Claim:
 
     def __init__(self, folder: str, lock: files.DirectoryLock) -> None:
         self._folder, self._lock = folder, lock
-        self.checkpoints = Checkpoints(folder)
+        self.checkpoints: Commits = Checkpoints(folder)
 
     def check(self) -> None:
         """Raise ``RuntimeError`` where the claim was lost to another process; call it before a commit."""
@@ -36,12 +48,11 @@ class Claim:
 
 
 @contextmanager
-def claimed(store: Store, key: str) -> Iterator[Claim | None]:
-    """Claim the work called ``key`` while the block runs; None where another process has it.
+def claimed(folder: str) -> Iterator[Claim | None]:
+    """Claim a scratch folder while the block runs; None where another process has it.
 
     A process that dies loses its claims: at once on a local disk, after its heartbeat in an object store.
     """
-    folder = store.scratch(key)
     lock = files.DirectoryLock(folder)
     try:
         lock.acquire()

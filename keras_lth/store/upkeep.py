@@ -96,6 +96,20 @@ def drop(store: Store, entries: Iterable[Entry]) -> None:
     store.settle()
 
 
+def abandoned(store: Store) -> list[str]:
+    """The keys of trainings under way that no plan names."""
+    known = {key for plan in store.plans().values() for key in plan["keys"]}
+    return sorted(store.under_way() - known)
+
+
+def clear(store: Store, key: str) -> bool:
+    """Remove what a training has committed, unless a process is at it; whether it was removed."""
+    with store.claim(key) as claim:
+        if claim is not None:
+            claim.clear()
+    return claim is not None
+
+
 def _damage(store: Store, name: str) -> str:
     try:
         store.get(name)

@@ -11,7 +11,9 @@ import errno
 import json
 import os
 import re
+import secrets
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -24,6 +26,7 @@ from keras_lth.files.arrays import FormatVersionError, read_meta
 from keras_lth.files.folders import seal, unseal
 from keras_lth.files.plain import plain
 from keras_lth.files.stores import AnyPath
+from keras_lth.store.claims import Claim, claimed
 
 VERSION = 1
 FORMAT = "keras_lth store"
@@ -68,7 +71,7 @@ class Value:
 
 
 class Store:
-    """The values in ``folder``.
+    """The values in ``folder``; ``chief`` says whether this process writes them.
 
     Args:
         folder: a local path, or one of an object store.
@@ -81,7 +84,7 @@ class Store:
     """
 
     def __init__(self, folder: AnyPath, *, create: bool = True) -> None:
-        self.folder = os.fspath(folder)
+        self.folder, self.chief = os.fspath(folder), True
         path = files.join(self.folder, _ABOUT)
         try:
             about = json.loads(files.read_bytes(path))
@@ -100,6 +103,14 @@ class Store:
                 f"{self.folder} is a store of version {about.get('version')!r}, this keras_lth reads and writes "
                 f"version {VERSION}: use the keras_lth that wrote it, or choose another folder. Nothing was changed."
             )
+
+    def agreed(self, flag: bool) -> bool:
+        """Whether any of the processes that use this store as one says so; there is but this one."""
+        return flag
+
+    def token(self) -> str:
+        """A name that nothing else has, for a run."""
+        return secrets.token_hex(8)
 
     def names(self) -> set[str]:
         """The names of all values."""
@@ -201,9 +212,9 @@ class Store:
             files.remove(path)
 
     # Trainings under way.
-    def scratch(self, key: str) -> str:
-        """The folder of a training under way."""
-        return self._in("scratch", key)
+    def claim(self, key: str) -> AbstractContextManager[Claim | None]:
+        """Claim the work called ``key`` for this process: see `claims.claimed`."""
+        return claimed(self._in("scratch", key))
 
     def under_way(self) -> set[str]:
         """The keys of trainings under way, or that their process left."""

@@ -62,6 +62,17 @@ class Hosts:
         """The chief's number, below 2**31."""
         return int(self.gather([number])[0, 0])
 
+    def tell(self, data: bytes) -> bytes:
+        """The chief's bytes, below 2**31 of them."""
+        if self.count == 1:
+            return data
+        size = self.of_chief(len(data))
+        # Few different lengths: each is compiled.
+        words = np.zeros(max(1024, 1 << max(0, -(-size // 4) - 1).bit_length()), np.int32)
+        if self.chief:
+            words.view(np.uint8)[:size] = np.frombuffer(data, np.uint8)
+        return self.gather(words)[0].tobytes()[:size]
+
     def meet(self) -> None:
         """Returns when all are here."""
         self.gather([0])

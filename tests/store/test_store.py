@@ -16,7 +16,6 @@ from keras_lth.files import local
 from keras_lth.plans import run
 from keras_lth.plans.run import Session
 from keras_lth.store import DamagedError, MissingError, Store, Value, check, copy, listed, sweepable, thinnable
-from keras_lth.store.claims import claimed
 from keras_lth.store.upkeep import bytes_of, drop
 from tests.files.memory import MemoryStore
 from tests.plans import toy
@@ -217,13 +216,13 @@ def test_a_call_of_the_object_store_fails(memory: MemoryStore) -> None:
 
 def test_a_claim_is_one_processes(folder: str) -> None:
     store = Store(folder)
-    with claimed(store, "work") as mine:
+    with store.claim("work") as mine:
         assert mine is not None
         mine.checkpoints.save(3, {"a": np.ones(2)}, {})
-        with claimed(store, "work") as yours, claimed(store, "other") as other:
+        with store.claim("work") as yours, store.claim("other") as other:
             assert yours is None and other is not None
         assert store.under_way() >= {"work"}
-    with claimed(store, "work") as again:
+    with store.claim("work") as again:
         assert again is not None
         found = again.checkpoints.latest()
         assert found is not None and found.step == 3
