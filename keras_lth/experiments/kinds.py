@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +14,6 @@ import tensorflow as tf
 
 from keras_lth import criteria, datasets, models, surgery
 from keras_lth.analysis.instability import compare as compared
-from keras_lth.criteria import Magnitude, Random
 from keras_lth.imp import IMP, Noise
 from keras_lth.masks import Masks
 from keras_lth.plans.step import called, canonical
@@ -149,14 +149,15 @@ def score(state: Value, *masks: Value, criterion: Any, network: Json, examples: 
     live = _measured(_text(network))
     live.rewind(snapshot_of(state), masks[0] if masks else None)
     x, y = _splits(_text(network)).train
-    known = {"magnitude": Magnitude, "random": Random}
-    make = known.get(criterion) if isinstance(criterion, str) else None
-    if make is not None:
-        found = make(**options)(live.model)
-    elif isinstance(criterion, str):
-        raise ValueError(f"criterion={criterion!r} is not one of {', '.join(known)} ({criteria.__name__}).")
+    given = (x[: examples or None], y[: examples or None])
+    if isinstance(criterion, str):
+        known = {name.lower(): name for name in criteria.__all__}
+        if criterion not in known:
+            raise ValueError(f"criterion={criterion!r} is not one of {', '.join(known)}.")
+        made = getattr(criteria, known[criterion])(**options)
+        found = made(live.model, *(given if len(inspect.signature(made).parameters) > 1 else ()))
     else:
-        found = called(criterion)(live.model, x[: examples or None], y[: examples or None], **options)
+        found = called(criterion)(live.model, *given, **options)
     return Value({path: np.asarray(array) for path, array in found.items()})
 
 
@@ -261,7 +262,22 @@ def _text(network: Json) -> str:
 @functools.lru_cache(maxsize=2)
 def _splits(network: str) -> datasets.Splits:
     data = json.loads(network)["data"]
-    return datasets.load(data) if isinstance(data, str) else called(data)()
+    if isinstance(data, str):
+        return datasets.load(data)
+    return _from_file(data["file"]) if "file" in data else called(data)()
+
+
+def _from_file(path: str) -> datasets.Splits:
+    with np.load(path, allow_pickle=False) as held:
+        missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in held]
+        if missing:
+            raise ValueError(f"{path} has no {', '.join(missing)}: save it with np.savez(path, x_train=…, …).")
+        x, y, x_test, y_test = (held[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    if len(x) != len(y) or len(x_test) != len(y_test) or x.shape[1:] != x_test.shape[1:]:
+        raise ValueError(f"{path}: x_train {x.shape}, y_train {y.shape}, x_test {x_test.shape}, y_test {y_test.shape}.")
+    labels = np.concatenate([y, y_test]).astype(np.int32)
+    train, test = labels[: len(y)], labels[len(y) :]
+    return datasets.Splits((x.astype(np.float32), train), (x_test.astype(np.float32), test), int(labels.max()) + 1)
 
 
 def _built(network: Json, seed: int) -> keras.Model:

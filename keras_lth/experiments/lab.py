@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from keras_lth.files.folders import fingerprint
 from keras_lth.imp import Noise
-from keras_lth.plans import Kind, Notebook, Step, Trajectory, trajectory
+from keras_lth.plans import Beside, Kind, Notebook, Step, Trajectory, trajectory
+from keras_lth.plans.step import Versioned, resolve
 from keras_lth.store import Value
 
 T = TypeVar("T")
@@ -43,14 +47,49 @@ COMPARE = Kind(
 )
 
 
+def network(data: Any, model: Any, **options: Any) -> dict[str, Any]:
+    """What a network is trained on, and how it is built.
+
+    Args:
+        data: a name of `keras_lth.datasets`; the path of an .npz file with x_train, y_train, x_test and y_test; or a
+            function with ``@versioned`` that returns `datasets.Splits`, or "module:function" of it.
+        model: a name of `keras_lth.models`, or such a function of (shape of an example, classes, seed, **options).
+        options: of the model.
+
+    Raises ``ValueError`` or ``ImportError`` for a function that a worker cannot import or that has no version.
+    """
+    return {"data": _recipe(data), "model": _recipe(model), "options": options}
+
+
+def _recipe(value: Any) -> Any:
+    if isinstance(value, str) and value.endswith(".npz"):
+        return _file(os.path.abspath(value), *_stamp(value))
+    found = resolve(value) if isinstance(value, str) and ":" in value else value
+    if not isinstance(found, (str, Versioned)):
+        raise ValueError(f"{value!r} has no version: decorate it with @keras_lth.versioned(version=1).")
+    return found
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    about = os.stat(path)
+    return about.st_size, about.st_mtime_ns
+
+
+@functools.lru_cache
+def _file(path: str, size: int, changed: int) -> Beside:
+    """A file named by its digest, which is made once for each size and time of change."""
+    with open(path, "rb") as file:
+        digest = fingerprint(file)["sha256"]
+    return Beside({"sha256": digest}, {"sha256": digest, "file": path})
+
+
 @dataclass(frozen=True)
 class Lab:
     """A laboratory in a setting.
 
     Args:
         book: where rows are named and looks are taken.
-        network: ``{"data": …, "model": …, "options": {…}}``: names of `keras_lth.datasets` and `keras_lth.models`, or
-            functions with ``@versioned``.
+        network: data, model and its options, as `network` makes it.
         optimizer: ``{"name": …, options}``, without its rate.
         rates: the learning rate, or ``((from step, rate), …)``.
         batch_size: examples a step.

@@ -8,10 +8,11 @@ from __future__ import annotations
 from keras_lth.plans.estimate import Estimate, estimate
 from keras_lth.plans.notebook import Notebook, Row, Waiting, tidy
 from keras_lth.plans.run import StepsFailedError, run
-from keras_lth.plans.step import Kind, Step, step, versioned
+from keras_lth.plans.step import Beside, Kind, Step, step, versioned
 from keras_lth.plans.trajectory import Trajectory, trajectory
 
 __all__ = [
+    "Beside",
     "Estimate",
     "Kind",
     "Notebook",

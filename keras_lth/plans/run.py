@@ -60,7 +60,7 @@ class Values:
         """Make a step that is not part of a training."""
         inputs = [self.value(each) for each in step.inputs]
         with blaming(step):
-            return resolve(step.kind.make)(*inputs, **filled(step.params, step.kind.defaults))
+            return resolve(step.kind.make)(*inputs, **filled(step.given, step.kind.defaults))
 
     def has(self, step: Step) -> bool:
         """Whether a kept step is there."""
@@ -133,6 +133,9 @@ class Session:
                 if not tasks:
                     self._tidy_up(missing)
                     return
+                # What nobody has begun comes first: to find out that a claim is held can take a heartbeat.
+                begun = self.store.under_way()
+                tasks.sort(key=lambda task: task.key in begun)
                 if not any(self._attempt(task) for task in tasks):
                     time.sleep(poll)
                 if self.store.agreed(self._ending.is_set()):
@@ -280,6 +283,8 @@ def run(
         elif session.missing():
             arguments = (named, store.folder, only, command, commit_every, session.run)
             died = in_processes(workers, _worker, arguments)
+            if died:
+                say(died)
         before = dict(session.damaged)
         found = session.rows()
         left, failed = session.missing(), {**session.failed, **session.failed_elsewhere()}

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 _EXACT = 2**53  # every whole number below it is a float too
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A parameter that is named by something else than what the worker gets: a file by its digest."""
+
+    name: Any
+    given: Any
+
+
 def canonical(value: Any, where: str = "parameters") -> Any:
     """The JSON value by which ``value`` is named: 1.0 is 1, a tuple is a list, a NumPy scalar a number.
 
@@ -39,6 +47,8 @@ def canonical(value: Any, where: str = "parameters") -> Any:
         return int(value) if value.is_integer() and abs(value) < _EXACT else value
     if isinstance(value, Versioned):
         return value.recipe
+    if isinstance(value, Beside):
+        return canonical(value.name, where)
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
             raise TypeError(f"{where} has the key {wrong[0]!r}: keys of parameters are strings.")
@@ -49,6 +59,17 @@ def canonical(value: Any, where: str = "parameters") -> Any:
         f"{where} is a {type(value).__name__}, by which nothing can be named: use numbers, strings, lists, dicts, or a "
         "function with @versioned(version=1)."
     )
+
+
+def _given(value: Any) -> Any:
+    """What a worker gets for a parameter, in the form that its name has where there is nothing `Beside`."""
+    if isinstance(value, Beside):
+        return value.given
+    if isinstance(value, Mapping):
+        return {key: _given(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_given(item) for item in value]
+    return canonical(value)
 
 
 def digest(*what: Any) -> str:
@@ -82,7 +103,8 @@ class Kind:
 
     def __call__(self, *inputs: Step, **parameters: Any) -> Step:
         """Name the step with these inputs and parameters."""
-        return Step(self, canonical(_without(parameters, self.defaults), self.name), inputs)
+        left = _without(parameters, self.defaults)
+        return Step(self, canonical(left, self.name), inputs, _given(left))
 
     def __hash__(self) -> int:
         return hash((self.name, self.version))
@@ -96,6 +118,7 @@ class Step:
         kind: its kind.
         params: canonical, without those that have their default.
         inputs: the steps whose values it is made of.
+        given: the parameters as a worker gets them; as ``params``, but for what stands `Beside` a name.
         point: of a training: where it stands on which trajectory.
         name: ``kind-digest``; of a point also the trajectory and the step.
     """
@@ -103,6 +126,7 @@ class Step:
     kind: Kind
     params: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[Step, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
     point: Point | None = None
     name: str = field(init=False, default="")
 

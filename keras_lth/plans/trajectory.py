@@ -48,6 +48,7 @@ class Trajectory:
         start: the state it starts from.
         masks: what remains; None for all.
         params: noise and setting, canonical.
+        given: as a worker gets them.
         rates: ``((from step, rate), …)``; a rate that is no number is a formula, in which steps count from 0.
     """
 
@@ -55,6 +56,7 @@ class Trajectory:
     start: Step
     masks: Step | None
     params: Mapping[str, Any]
+    given: Mapping[str, Any]
     rates: Rates
 
     @property
@@ -92,7 +94,7 @@ class Trajectory:
         if int(step) != step or step <= self.begin:
             raise ValueError(f"a point of this training has a step > {self.begin}, where it starts, not {step!r}.")
         params = {**self.params, **more, "step": int(step), "rates": _taken(self.rates, self.begin, step)}
-        return Step(kind, canonical(params, kind.name), self.inputs, Point(self, int(step)))
+        return Step(kind, canonical(params, kind.name), self.inputs, point=Point(self, int(step)))
 
 
 class Point(NamedTuple):
@@ -115,7 +117,8 @@ def trajectory(kind: Kind, start: Step, masks: Step | None, rates: Any, **params
     pieces: Rates = tuple(map(tuple, rates)) if isinstance(rates, (list, tuple)) else ((0, rates),)
     if not pieces or pieces[0][0] != 0 or [s for s, _ in pieces] != sorted({s for s, _ in pieces}):
         raise ValueError(f"rates are ((0, rate), (step, rate), …) with growing steps, not {rates!r}.")
-    made = Trajectory(kind, start, masks, kind(**params).params, pieces)
+    setting = kind(**params)
+    made = Trajectory(kind, start, masks, setting.params, setting.given, pieces)
     before = start.point
     if before is None or start.kind.name != kind.name:
         return made
@@ -202,7 +205,7 @@ def train(
     masks = None if line.masks is None else values.value(line.masks)
     with blaming(blamed):
         rates = canonical(_taken(line.rates, line.begin, last))
-        trainer = resolve(line.kind.make)(rates=rates, **filled(line.params, line.kind.defaults))
+        trainer = resolve(line.kind.make)(rates=rates, **filled(line.given, line.kind.defaults))
         trainer.load(source.value, masks, first=source.step == line.begin)
     at, rows, began = source.step, source.rows, time.monotonic() - source.seconds
     committed = time.monotonic()

@@ -51,7 +51,7 @@ def test_two_hosts(tmp_path: Path) -> None:
     # Killed in the third training, one of them; the other says so, and both start again.
     processes = start(tmp_path / "b")
     store = tmp_path / "b"
-    while len([path for path in (store / "values").glob("state-*")] if store.exists() else []) < 4:
+    while len(list((store / "values").glob("state-*"))) < 4:
         assert processes[1].poll() is None, processes[1].communicate()[1][-3000:]
     processes[1].send_signal(signal.SIGKILL)
     for process in processes:

@@ -15,10 +15,11 @@ from keras_lth import datasets, surgery, training
 from keras_lth.callbacks.imp import IMPCallback
 from keras_lth.experiments.instability_plan import instability
 from keras_lth.experiments.kinds import snapshot_of, value_of
+from keras_lth.experiments.lab import network
 from keras_lth.experiments.lottery_plan import levels, lottery
 from keras_lth.imp import IMP, Start
 from keras_lth.masks import Masks
-from keras_lth.plans import Notebook, run
+from keras_lth.plans import Notebook, StepsFailedError, run
 from keras_lth.store import Store
 from keras_lth.tickets import Snapshot
 from tests.plans import nets
@@ -178,3 +179,49 @@ def test_criteria_and_masks(tmp_path: Path) -> None:
     assert masks["no"] == ~masks["a"] and [row.remaining for row in masks["shuffled"].table()] == [10, 6]
     assert list(masks["within"]) == ["hidden/kernel"]
     assert store.get(found["b"].name).rows == [{"density": 0.25, "remaining": 16, "size": 64}]
+
+
+def test_data_is_named_by_its_content(tmp_path: Path) -> None:
+    """The same arrays in another place are the same data; other arrays are not."""
+    (x, y), (x_test, y_test), _ = nets.blobs()
+    paths = [str(tmp_path / name) for name in ("a.npz", "b.npz", "c.npz")]
+    for path, shift in zip(paths, (0, 0, 1), strict=True):
+        np.savez(path, x_train=x + shift, y_train=y, x_test=x_test, y_test=y_test)
+    store = Store(tmp_path / "s")
+    ends: list[Any] = []
+
+    def plan(book: Notebook) -> None:
+        ends.clear()
+        for path in paths:
+            lab = nets.lab(book).on(network=network(path, nets.net))
+            ends.append(lab.train(lab.init(1)).at(6))
+        lab = nets.lab(book)
+        ends.append(lab.train(lab.init(1)).at(6))
+        book.want(*ends)
+
+    run(plan, store, **quiet)
+    assert ends[0] == ends[1] and len({each.name for each in ends}) == 3
+    a, _, c, function = (store.get(each.name).arrays for each in ends)
+    assert same(a, function) and not same(a, c)
+    # A file that changes in its place is other data.
+    np.savez(paths[0], x_train=x + 2, y_train=y, x_test=x_test, y_test=y_test)
+    run(plan, store, **quiet)
+    assert len({each.name for each in ends}) == 4
+
+
+def test_what_a_network_cannot_be_made_of(tmp_path: Path) -> None:
+    assert network("tests.plans.nets:blobs", "tests.plans.nets:net") == network(nets.blobs, nets.net)
+    with pytest.raises(ValueError, match="versioned"):
+        network("tests.plans.nets:lab", nets.net)
+    with pytest.raises(ImportError, match="nothing"):
+        network("tests.plans.nothing:blobs", nets.net)
+    with pytest.raises(FileNotFoundError):
+        network(str(tmp_path / "none.npz"), nets.net)
+    np.savez(tmp_path / "a.npz", x_train=np.ones(2))
+
+    def plan(book: Notebook) -> None:
+        lab = nets.lab(book).on(network=network(str(tmp_path / "a.npz"), nets.net))
+        book.want(lab.train(lab.init(1)).at(6))
+
+    with pytest.raises(StepsFailedError, match="y_train, x_test, y_test"):
+        run(plan, tmp_path / "s", **quiet)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_lth import datasets
-from keras_lth.experiments.lab import Lab
+from keras_lth.experiments.lab import Lab, network
 from keras_lth.imp import IMP
 from keras_lth.models.lenet import layer_seed
 from keras_lth.plans import Notebook, versioned
@@ -42,8 +42,12 @@ def net(shape: Any, classes: int, seed: int, *, dropout: float = 0.0, norm: bool
 
 
 def lab(book: Notebook, options: Any = None, **setting: Any) -> Lab:
-    network = {"data": blobs, "model": net, "options": options or {}}
-    return Lab(book, network, batch_size=BATCH, **{"optimizer": ADAM, "rates": 0.02, "jit_compile": False, **setting})
+    return Lab(
+        book,
+        network(blobs, net, **(options or {})),
+        batch_size=BATCH,
+        **{"optimizer": ADAM, "rates": 0.02, "jit_compile": False, **setting},
+    )
 
 
 HOW = IMP(k=0, T=2 * PER_EPOCH, rounds=2)
