@@ -21,7 +21,7 @@ from keras_lth.selection import prune, select
 SHAPES = {"a/kernel": (10, 7), "b/kernel": (7, 5), "output/kernel": (5, 3)}
 FULL = Masks.ones(SHAPES)
 SCORES = {path: np.random.default_rng(3).random(shape) for path, shape in SHAPES.items()}
-fractions = st.floats(0.05, 0.6).map(lambda f: round(f, 3))
+fractions = st.floats(0.1, 0.6).map(lambda f: round(f, 3))
 
 
 @given(fractions, st.sampled_from(["global", "layer"]), st.integers(1, 4), st.none() | st.floats(0.2, 0.7))

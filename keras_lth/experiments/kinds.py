@@ -5,28 +5,22 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_lth import criteria, datasets, models, surgery
+from keras_lth import criteria, surgery
 from keras_lth.analysis.instability import compare as compared
+from keras_lth.experiments.live import Json, built, measured, splits_of, text_of, trained
 from keras_lth.imp import IMP, Noise
 from keras_lth.masks import Masks
 from keras_lth.plans.step import called, canonical
-from keras_lth.plans.trajectory import SLOTS
+from keras_lth.plans.training import SLOTS
 from keras_lth.selection import random_like, select
 from keras_lth.store import Value
 from keras_lth.tickets import Snapshot
-from keras_lth.training.evaluation import Evaluation
-from keras_lth.training.loop import Loop
 
-Json = Mapping[str, Any]
 _PARTS = {"weights": "weights/", "optimizer": SLOTS, "seeds": "seeds/"}
-_TEST_BATCH = 1000
 
 
 # States ---------------------------------------------------------------------------------------------------------------
@@ -60,7 +54,7 @@ def mask_value(masks: Masks) -> Value:
 
 def init(*, seed: int, network: Json) -> Value:
     """Newly sampled values."""
-    return _without_slots(value_of(surgery.snapshot(_built(network, seed))))
+    return _without_slots(value_of(surgery.snapshot(built(network, seed))))
 
 
 def start(wk: Value, *others: Value, network: Json, values: str, step: int, slots: str) -> Value:
@@ -101,7 +95,7 @@ class Trainer:
             "network": network, "optimizer": optimizer, "batch_size": batch_size, "augment": augment,
             "jit_compile": jit_compile, "since": [step for step, _ in rates[1:]], "rates": [rate for _, rate in rates],
         }  # fmt: skip
-        self._live, self._loop = _trained(json.dumps(canonical(setting), sort_keys=True))
+        self._live, self._loop = trained(json.dumps(canonical(setting), sort_keys=True))
         self._step = 0
 
     def load(self, state: Value, masks: Value | None, *, first: bool) -> None:
@@ -112,7 +106,7 @@ class Trainer:
             for seed in moved.values():
                 seed[0] = self.noise.moved(int(seed[0]))
             snapshot = Snapshot(snapshot.weights, snapshot.optimizer, snapshot.step, moved)
-        self._live.rewind(snapshot, masks, slots=bool(snapshot.optimizer))
+        self._live.rewind(snapshot, None if masks is None else masks_of(masks), slots=bool(snapshot.optimizer))
         self._step = snapshot.step
 
     def advance(self, to: int) -> None:
@@ -141,14 +135,14 @@ class Trainer:
 
 def full(*, network: Json, include: Any, exclude: Any) -> Value:
     """Masks that keep every prunable weight."""
-    return mask_value(Masks.ones(surgery.prunable(_measured(_text(network)).model, include, exclude)))
+    return mask_value(Masks.ones(surgery.prunable(measured(text_of(network)).model, include, exclude)))
 
 
 def score(state: Value, *masks: Value, criterion: Any, network: Json, examples: int, options: Json) -> Value:
     """Scores, by a criterion of this package or a user's own."""
-    live = _measured(_text(network))
-    live.rewind(snapshot_of(state), masks[0] if masks else None)
-    x, y = _splits(_text(network)).train
+    live = measured(text_of(network))
+    live.rewind(snapshot_of(state), masks_of(masks[0]) if masks else None)
+    x, y = splits_of(text_of(network)).train
     given = (x[: examples or None], y[: examples or None])
     if isinstance(criterion, str):
         known = {name.lower(): name for name in criteria.__all__}
@@ -199,120 +193,22 @@ def layers(masks: Value) -> Value:
 
 def evaluate(state: Value, *masks: Value, network: Json, what: str) -> Value:
     """Loss and metrics; those on the training set are called train_…"""
-    live = _measured(_text(network))
-    live.rewind(snapshot_of(state), masks[0] if masks else None)
+    live = measured(text_of(network))
+    live.rewind(snapshot_of(state), masks_of(masks[0]) if masks else None)
     return Value({}, {"rows": [live.numbers(what)]})
 
 
 def compare(a: Value, b: Value, *, network: Json, what: str, points: int, statistics: str) -> Value:
     """Error along the line, L2 distance, cosine."""
-    model = _measured(_text(network)).model
+    model = measured(text_of(network)).model
     surgery.unmask(model)
-    splits = _splits(_text(network))
+    splits = splits_of(text_of(network))
     (found,) = compared(
         [snapshot_of(a), snapshot_of(b)], model, {what: getattr(splits, what)}, points=points, statistics=statistics,
         train_data=splits.train,
     )  # fmt: skip
     row = {**found.as_dict(), **found.as_dict()["path"], "barrier": found.barrier, "stable": bool(found.stable())}
     return Value({}, {"rows": [{name: value for name, value in row.items() if name not in ("path", "pair")}]})
-
-
-# What a process keeps between steps -----------------------------------------------------------------------------------
-
-
-class _Live:
-    """A compiled model, the compiled evaluations of it, and the compiled steps of one that is trained."""
-
-    def __init__(self, network: Json, optimizer: Callable[[], Any], jit_compile: bool | None) -> None:
-        self.network, self.jit_compile = network, jit_compile
-        loss = network["loss"]
-        with tf.distribute.get_strategy().scope():
-            self.model = _built(network, 0)
-            self.model.compile(
-                optimizer(),
-                loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-                if loss.startswith("sparse")
-                else loss,
-                metrics=list(network["metrics"]),
-                jit_compile="auto" if jit_compile is None else jit_compile,
-            )
-        self._evaluations: dict[str, Evaluation] = {}
-
-    def rewind(self, state: Snapshot, masks: Value | None, *, slots: bool = False) -> None:
-        """Set the model to a state, under these masks and no others."""
-        if masks is None:
-            surgery.unmask(self.model)
-        surgery.rewind(self.model, state, None if masks is None else masks_of(masks), restore_optimizer=slots)
-
-    def numbers(self, what: str) -> dict[str, float]:
-        """Loss and metrics; those on the training set are called train_…"""
-        if what not in ("test", "train"):
-            raise ValueError(f'a network is measured on "test" or "train", not on {what!r}.')
-        if what not in self._evaluations:
-            data = getattr(_splits(_text(self.network)), what)
-            self._evaluations[what] = Evaluation(self.model, data, _TEST_BATCH, self.jit_compile)
-        found = self._evaluations[what].run()
-        return {name if what == "test" else f"train_{name}": value for name, value in found.items()}
-
-
-def _text(network: Json) -> str:
-    return json.dumps(canonical(network), sort_keys=True)
-
-
-@functools.lru_cache(maxsize=2)
-def _splits(network: str) -> datasets.Splits:
-    data = json.loads(network)["data"]
-    if isinstance(data, str):
-        return datasets.load(data)
-    return _from_file(data["file"]) if "file" in data else called(data)()
-
-
-def _from_file(path: str) -> datasets.Splits:
-    with np.load(path, allow_pickle=False) as held:
-        missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in held]
-        if missing:
-            raise ValueError(f"{path} has no {', '.join(missing)}: save it with np.savez(path, x_train=…, …).")
-        x, y, x_test, y_test = (held[name] for name in ("x_train", "y_train", "x_test", "y_test"))
-    if len(x) != len(y) or len(x_test) != len(y_test) or x.shape[1:] != x_test.shape[1:]:
-        raise ValueError(f"{path}: x_train {x.shape}, y_train {y.shape}, x_test {x_test.shape}, y_test {y_test.shape}.")
-    labels = np.concatenate([y, y_test]).astype(np.int32)
-    train, test = labels[: len(y)], labels[len(y) :]
-    return datasets.Splits((x.astype(np.float32), train), (x_test.astype(np.float32), test), int(labels.max()) + 1)
-
-
-def _built(network: Json, seed: int) -> keras.Model:
-    splits, model = _splits(_text(network)), network["model"]
-    build = getattr(models, model, None) if isinstance(model, str) else called(model)
-    if build is None:
-        raise ValueError(f"model={model!r} is not in keras_lth.models: {', '.join(models.__all__)}.")
-    return build(splits.train[0].shape[1:], splits.classes, seed=seed, **network["options"])
-
-
-@functools.lru_cache(maxsize=2)
-def _measured(network: str) -> _Live:
-    """A model that is never trained: for scores, evaluations, comparisons."""
-    return _Live(json.loads(network), keras.optimizers.SGD, None)
-
-
-@functools.lru_cache(maxsize=3)
-def _trained(setting: str) -> tuple[_Live, Loop]:
-    """A model and its compiled steps, for all trainings of one setting."""
-    given = json.loads(setting)
-
-    def optimizer() -> Any:
-        rate: Any = given["rates"][0]
-        if given["since"]:
-            # Keras goes on to the next rate after the boundary, so that a rate from step s on has the boundary s − 1.
-            boundaries = [step - 1 for step in given["since"]]
-            rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, given["rates"])
-        options = dict(given["optimizer"])
-        kind = type(keras.optimizers.get(options.pop("name", "sgd")))
-        return kind(learning_rate=rate, **options)
-
-    live = _Live(given["network"], optimizer, given["jit_compile"])
-    x, y = _splits(_text(given["network"])).train
-    data = datasets.ordered(x, y, batch_size=given["batch_size"], seed=0, augment=given["augment"])
-    return live, Loop(live.model, data, jit_compile=given["jit_compile"])
 
 
 def _without_slots(state: Value) -> Value:

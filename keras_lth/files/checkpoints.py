@@ -67,6 +67,10 @@ class _GoneError(Exception):
     """The checkpoint was removed while it was being read: its writer has made newer ones."""
 
 
+class UnreadError(ValueError):
+    """The folder holds checkpoints that this run does not know of."""
+
+
 class Checkpoints:
     """The checkpoints of one run in `folder`, a local path or one of an object store (``gs://…``).
 
@@ -106,7 +110,7 @@ class Checkpoints:
         content = json.dumps(plain(state, "state"), indent=1).encode() + b"\n"
         commits = self._commits()
         if unknown := [commit for commit in commits if commit not in self._known]:
-            raise ValueError(
+            raise UnreadError(
                 f"{self.folder} holds checkpoints that this run has not read, the newest of step {unknown[-1].step}: "
                 f"go on from latest(), or choose another folder"
             )

@@ -81,7 +81,6 @@ class Agenda:
 
         Raises ``ValueError`` where no plan has that step.
         """
-        steps = self.steps
         if only is None:
             missing = closure((step for book in self.notebooks.values() for step in book.steps), there)
             for book in self.notebooks.values():
@@ -89,6 +88,7 @@ class Agenda:
                     if step.name in missing:
                         missing |= closure([other], {*there, *missing})
             return missing
+        steps = self.steps
         if only not in steps:
             raise ValueError(f"no plan has a step {only}, of {len(steps)} steps.")
         return closure([steps[only]], there)

@@ -6,11 +6,9 @@ hands out work. So a run that goes on, one with several workers and one on sever
 
 from __future__ import annotations
 
-import platform
 import threading
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +18,14 @@ from keras_lth.files.stores import AnyPath
 from keras_lth.plans.agenda import Agenda, Plan, Steps, Task, key_of, ready
 from keras_lth.plans.estimate import duration
 from keras_lth.plans.notebook import Tidy, tidy
-from keras_lth.plans.step import Step, StepError, blaming, filled, resolve
-from keras_lth.plans.trajectory import train
+from keras_lth.plans.step import Step, StepError
+from keras_lth.plans.training import train
+from keras_lth.plans.values import Values
 from keras_lth.plans.workers import TERMINATED, in_processes, until_terminated
-from keras_lth.store.claims import Claim
+from keras_lth.store.claims import Claim, LostError
 from keras_lth.store.values import DamagedError, MissingError, Store, Value
 
 Say = Callable[[str], None]
-_CACHED = 8  # values in memory
 _DAMAGES = 3  # of one value, before the disk is to blame
 
 
@@ -37,52 +35,6 @@ class StepsFailedError(RuntimeError):
     def __init__(self, errors: Mapping[str, str]) -> None:
         super().__init__("\n".join(dict.fromkeys(errors.values())))
         self.errors = dict(errors)
-
-
-class Values:
-    """The values of steps: read from the store, or made in memory where a kind is not kept."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._cache: OrderedDict[str, Value] = OrderedDict()
-
-    def value(self, step: Step) -> Value:
-        """Raises `MissingError` or `DamagedError` of a kept one, `StepError` of one that is made."""
-        found = self._cache.pop(step.name, None)
-        if found is None:
-            found = self.store.get(step.name) if step.kind.keep else self.make(step)
-        self._cache[step.name] = found
-        while len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
-        return found
-
-    def make(self, step: Step) -> Value:
-        """Make a step that is not part of a training."""
-        inputs = [self.value(each) for each in step.inputs]
-        with blaming(step):
-            return resolve(step.kind.make)(*inputs, **filled(step.given, step.kind.defaults))
-
-    def has(self, step: Step) -> bool:
-        """Whether a kept step is there."""
-        return self.store.has(step.name)
-
-    def names(self) -> set[str]:
-        """The names of all that is kept."""
-        return self.store.names()
-
-    def agreed(self, flag: bool) -> bool:
-        """Whether any host says so."""
-        return self.store.agreed(flag)
-
-    def put(self, step: Step, value: Value, **record: Any) -> None:
-        """Keep the value of a step, with what is known of its making."""
-        self.store.put(step.name, value, {**step.record, **record, "host": platform.node()})
-        self.store.put_error(step.name, None)
-
-    def drop(self, name: str) -> None:
-        """Remove a value that is damaged."""
-        self._cache.pop(name, None)
-        self.store.drop(name)
 
 
 @dataclass
@@ -165,6 +117,8 @@ class Session:
                 if left:
                     self._make(left, claim)
                 claim.clear()
+        except LostError as error:
+            self._tell(f"{error}. It is left to that process.")
         except DamagedError as error:
             self._found_damaged(error)
         except MissingError:
@@ -272,7 +226,7 @@ def run(
         SystemExit: SIGTERM came; what was under way is committed.
     """
     store = store if isinstance(store, Store) else Store(store)
-    named = plans if isinstance(plans, Mapping) else {getattr(plans, "__name__", "plan"): plans}
+    named = plans if isinstance(plans, Mapping) else {_name_of(plans): plans}
     if workers > 1 and type(store) is not Store:
         raise ValueError("Use workers (several trainings, one device each) or a strategy (one training), not both.")
     session = Session(named, store, only, command, commit_every, say)
@@ -294,6 +248,11 @@ def run(
             return found.rows
         if session.damaged == before:
             raise RuntimeError(f"{died or 'no worker finished'}: {len(left)} steps are left. Start the same run again.")
+
+
+def _name_of(plan: Any) -> str:
+    """The name of a function, also of one with some of its arguments given."""
+    return str(getattr(getattr(plan, "func", plan), "__name__", "plan"))
 
 
 def _worker(

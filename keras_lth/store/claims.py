@@ -6,34 +6,43 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from keras_lth import files
-from keras_lth.files.checkpoints import Checkpoint, Checkpoints
+from keras_lth.files.checkpoints import Checkpoint, Checkpoints, UnreadError
 
 
-class Commits(Protocol):
-    """Where a training commits."""
-
-    def latest(self) -> Checkpoint | None:
-        """The last commit that is whole."""
-
-    def save(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
-        """Commit."""
+class LostError(RuntimeError):
+    """The claim belongs to another process now, which took this one for dead."""
 
 
 class Claim:
-    """What the holder of a claim has: the checkpoints of the work, by this process or by one that died."""
+    """What the holder of a claim has: the commits of the work, by this process or by one that died."""
 
     def __init__(self, folder: str, lock: files.DirectoryLock) -> None:
         self._folder, self._lock = folder, lock
-        self.checkpoints: Commits = Checkpoints(folder)
+        self._checkpoints = Checkpoints(folder)
+
+    def latest(self) -> Checkpoint | None:
+        """The last commit that is whole."""
+        return self._checkpoints.latest()
+
+    def commit(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+        """Commit, as `Checkpoints.save` does. Raises `LostError` where another process has committed."""
+        self.check()
+        try:
+            self._checkpoints.save(step, arrays, state)
+        except UnreadError as error:
+            raise LostError(str(error)) from error
 
     def check(self) -> None:
-        """Raise ``RuntimeError`` where the claim was lost to another process; call it before a commit."""
-        self._lock.check()
+        """Raise `LostError` where the claim was lost to another process."""
+        try:
+            self._lock.check()
+        except RuntimeError as error:
+            raise LostError(str(error)) from error
 
     def clear(self) -> None:
         """Remove what was committed: the work is done, and its values are kept."""

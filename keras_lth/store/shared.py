@@ -136,15 +136,14 @@ class _SharedClaim(Claim):
 
     def __init__(self, store: SharedStore, mine: Claim | None) -> None:
         self._store, self._mine = store, mine
-        self.checkpoints = self
 
     def latest(self) -> Checkpoint | None:
         """The last commit."""
-        return self._act(lambda mine: mine.checkpoints.latest())
+        return self._act(lambda mine: mine.latest())
 
-    def save(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+    def commit(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
         """Commit."""
-        self._act(lambda mine: mine.checkpoints.save(step, arrays, state))
+        self._act(lambda mine: mine.commit(step, arrays, state))
 
     def check(self) -> None:
         """As `Claim.check`."""

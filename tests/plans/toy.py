@@ -83,7 +83,8 @@ class Trainer:
     """SGD with momentum on a quadratic with noise; the loss of momentum or of a mask shows in the bits."""
 
     def __init__(self, *, rates: Any, noise: Mapping[str, int], calls: int = 7, sleep: float = 0.0) -> None:
-        self.rates, self.noise, self.sleep = rates, noise, sleep
+        self.rates, self.noise = rates, noise
+        self.sleep = float(os.environ.get("TOY_SLEEP", sleep))
         self.calls = int(os.environ.get("TOY_CALLS", calls))
 
     def load(self, state: Value, masks: Value | None, *, first: bool) -> None:

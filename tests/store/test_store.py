@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_lth import files
-from keras_lth.files import local
+from keras_lth.files import heartbeat, local
 from keras_lth.plans import run
 from keras_lth.plans.run import Session
 from keras_lth.store import DamagedError, MissingError, Store, Value, check, copy, listed, sweepable, thinnable
@@ -184,6 +184,7 @@ def test_a_plan_runs_on_an_object_store(memory: MemoryStore, tmp_path: Path) -> 
 def test_two_sessions_on_an_object_store(memory: MemoryStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     log = tmp_path / "log"
     monkeypatch.setenv("TOY_LOG", str(log))
+    monkeypatch.setattr(heartbeat, "SETTLE", 0.1)  # longer than a write: who wrote last has it
     sessions = [Session({"imps": toy.imps}, Store("mem://bucket/run"), commit_every=0, **quiet) for _ in range(2)]
     threads = [threading.Thread(target=session.work, args=(0.01,)) for session in sessions]
     for thread in threads:
@@ -218,13 +219,13 @@ def test_a_claim_is_one_processes(folder: str) -> None:
     store = Store(folder)
     with store.claim("work") as mine:
         assert mine is not None
-        mine.checkpoints.save(3, {"a": np.ones(2)}, {})
+        mine.commit(3, {"a": np.ones(2)}, {})
         with store.claim("work") as yours, store.claim("other") as other:
             assert yours is None and other is not None
         assert store.under_way() >= {"work"}
     with store.claim("work") as again:
         assert again is not None
-        found = again.checkpoints.latest()
+        found = again.latest()
         assert found is not None and found.step == 3
         again.clear()
     assert "work" not in store.under_way()

@@ -1,0 +1,120 @@
+"""What a process keeps between steps: data, and models with all that was compiled for them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lth import datasets, models, surgery
+from keras_lth.masks import Masks
+from keras_lth.plans.step import called, canonical
+from keras_lth.tickets import Snapshot
+from keras_lth.training.evaluation import Evaluation
+from keras_lth.training.loop import Loop
+
+Json = Mapping[str, Any]
+_TEST_BATCH = 1000
+
+
+class Live:
+    """A compiled model, the compiled evaluations of it, and the compiled steps of one that is trained."""
+
+    def __init__(self, network: Json, optimizer: Callable[[], Any], jit_compile: bool | None) -> None:
+        self.network, self.jit_compile = network, jit_compile
+        loss = network["loss"]
+        with tf.distribute.get_strategy().scope():
+            self.model = built(network, 0)
+            self.model.compile(
+                optimizer(),
+                loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+                if loss.startswith("sparse")
+                else loss,
+                metrics=list(network["metrics"]),
+                jit_compile="auto" if jit_compile is None else jit_compile,
+            )
+        self._evaluations: dict[str, Evaluation] = {}
+
+    def rewind(self, state: Snapshot, masks: Masks | None, *, slots: bool = False) -> None:
+        """Set the model to a state, under these masks and no others."""
+        if masks is None:
+            surgery.unmask(self.model)
+        surgery.rewind(self.model, state, masks, restore_optimizer=slots)
+
+    def numbers(self, what: str) -> dict[str, float]:
+        """Loss and metrics; those on the training set are called train_…"""
+        if what not in ("test", "train"):
+            raise ValueError(f'a network is measured on "test" or "train", not on {what!r}.')
+        if what not in self._evaluations:
+            data = getattr(splits_of(text_of(self.network)), what)
+            self._evaluations[what] = Evaluation(self.model, data, _TEST_BATCH, self.jit_compile)
+        found = self._evaluations[what].run()
+        return {name if what == "test" else f"train_{name}": value for name, value in found.items()}
+
+
+def text_of(network: Json) -> str:
+    """By what the functions below are cached."""
+    return json.dumps(canonical(network), sort_keys=True)
+
+
+@functools.lru_cache(maxsize=2)
+def splits_of(network: str) -> datasets.Splits:
+    """The data that a network is trained and tested on."""
+    data = json.loads(network)["data"]
+    if isinstance(data, str):
+        return datasets.load(data)
+    return _from_file(data["file"]) if "file" in data else called(data)()
+
+
+def _from_file(path: str) -> datasets.Splits:
+    with np.load(path, allow_pickle=False) as held:
+        missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in held]
+        if missing:
+            raise ValueError(f"{path} has no {', '.join(missing)}: save it with np.savez(path, x_train=…, …).")
+        x, y, x_test, y_test = (held[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    if len(x) != len(y) or len(x_test) != len(y_test) or x.shape[1:] != x_test.shape[1:]:
+        raise ValueError(f"{path}: x_train {x.shape}, y_train {y.shape}, x_test {x_test.shape}, y_test {y_test.shape}.")
+    labels = np.concatenate([y, y_test]).astype(np.int32)
+    train, test = labels[: len(y)], labels[len(y) :]
+    return datasets.Splits((x.astype(np.float32), train), (x_test.astype(np.float32), test), int(labels.max()) + 1)
+
+
+def built(network: Json, seed: int) -> keras.Model:
+    """A new model, not compiled; its initial values are a function of ``seed``."""
+    splits, model = splits_of(text_of(network)), network["model"]
+    build = getattr(models, model, None) if isinstance(model, str) else called(model)
+    if build is None:
+        raise ValueError(f"model={model!r} is not in keras_lth.models: {', '.join(models.__all__)}.")
+    return build(splits.train[0].shape[1:], splits.classes, seed=seed, **network["options"])
+
+
+@functools.lru_cache(maxsize=2)
+def measured(network: str) -> Live:
+    """A model that is never trained: for scores, evaluations, comparisons."""
+    return Live(json.loads(network), keras.optimizers.SGD, None)
+
+
+@functools.lru_cache(maxsize=3)
+def trained(setting: str) -> tuple[Live, Loop]:
+    """A model and its compiled steps, for all trainings of one setting."""
+    given = json.loads(setting)
+
+    def optimizer() -> Any:
+        rate: Any = given["rates"][0]
+        if given["since"]:
+            # Keras goes on to the next rate after the boundary, so that a rate from step s on has the boundary s − 1.
+            boundaries = [step - 1 for step in given["since"]]
+            rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, given["rates"])
+        options = dict(given["optimizer"])
+        kind = type(keras.optimizers.get(options.pop("name", "sgd")))
+        return kind(learning_rate=rate, **options)
+
+    live = Live(given["network"], optimizer, given["jit_compile"])
+    x, y = splits_of(text_of(given["network"])).train
+    data = datasets.ordered(x, y, batch_size=given["batch_size"], seed=0, augment=given["augment"])
+    return live, Loop(live.model, data, jit_compile=given["jit_compile"])
