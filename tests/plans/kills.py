@@ -1,4 +1,4 @@
-"""``python -m tests.plans.kills COUNT``: two processes on one store, killed at any moment so often; nothing may be lost.
+"""``python -m tests.plans.kills COUNT``: two processes on one store, killed COUNT times at any moment; nothing is lost.
 
 Each store is finished before the next begins: its values are those of a run that was never killed, every byte of them
 whole, and nothing is left of trainings under way.
