@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from keras_lth.experiments.lab import Lab
 from keras_lth.imp import IMP, Noise
+from keras_lth.masks import Masks
 from keras_lth.plans import Step, Trajectory
 from keras_lth.seeds import seed_of
 
@@ -32,12 +33,19 @@ def levels(lab: Lab, imp: IMP, init: Step) -> list[Level]:
     masks = lab.full()
     run = lab.train(init, masks, imp.noise(0))
     wk, found = run.at(imp.k), []
-    for level in range((imp.rounds or 0) + 1):
+    for level in range(rounds_of(lab, imp, masks) + 1):
         end = run.at(imp.end(level))
         found.append(Level(masks, run, imp.end(level)))
         masks = lab.cut(lab.score(imp.criterion, end), masks, **imp.cut())
         run = lab.train(lab.start(wk, end, **imp.start(level + 1)), masks, imp.noise(level + 1))
     return found
+
+
+def rounds_of(lab: Lab, imp: IMP, masks: Step) -> int:
+    """How many cuts there are: where a density ends them, the sizes of the layers say so, at which the plan looks."""
+    if imp.rounds is not None and imp.target_density is None:
+        return imp.rounds
+    return len(imp.counts(Masks(lab.look(masks).arrays))) - 1
 
 
 def ablated(lab: Lab, arm: str, masks: Step, T: int, seed: int, *what: int) -> Level:

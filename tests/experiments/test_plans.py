@@ -151,6 +151,19 @@ def test_the_lottery_and_its_instability(tmp_path: Path, loads: list[int]) -> No
     assert all(np.isfinite(row["barrier"]) for row in more if row["table"] == "instability")
 
 
+def test_a_density_ends_the_rounds(tmp_path: Path) -> None:
+    """64 weights to a quarter: 51, 41, 33, 26, 21, 17, and 16 by a cut that is shortened."""
+    found: list[Any] = []
+
+    def plan(book: Notebook) -> None:
+        lab = nets.lab(book)
+        found[:] = levels(lab, IMP(T=2, target_density=0.25), lab.init(3))
+        book.row(found[-1].masks)
+
+    (row,) = run(plan, tmp_path / "s", **quiet)
+    assert len(found) == 8 and row["remaining"] == 16
+
+
 def test_a_state_is_a_snapshot() -> None:
     weights = {"a": np.ones(2, np.float32)}
     snapshot = Snapshot(weights, {"000/iteration": np.int64(3)}, 3, {"s": np.array([1, 2], np.uint32)})
