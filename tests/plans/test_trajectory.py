@@ -21,9 +21,10 @@ from keras_lth.store import Store
 from tests.plans import toy
 
 RATES = ((0, 0.05), (30, 0.01), (60, 0.002))
+NOISE = Noise(3)
 
 
-def line(rates: Any = RATES, seed: int = 1, noise: Noise = Noise(3)) -> Trajectory:  # noqa: B008
+def line(rates: Any = RATES, seed: int = 1, noise: Noise = NOISE) -> Trajectory:
     return toy.Lab(Notebook(lambda step: None), rates).train(toy.INIT(seed=seed), toy.FULL(), noise)
 
 
