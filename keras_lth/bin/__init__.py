@@ -7,8 +7,10 @@ import gc
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from absl import app
 
 # What Keras imports where it is installed, for wrappers and plots that no program here uses.
 _LEFT_OUT = ("matplotlib", "sklearn")
@@ -47,3 +49,22 @@ def set_xla_flags() -> None:
     known = tf.__version__.startswith("2.21.") and platform.machine() in ("x86_64", "AMD64")
     if known and flag not in given:
         os.environ["XLA_FLAGS"] = f"{given} {flag}=-INDIVIDUAL_DOT".strip()
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Flags from the command line; what the config does not know is one line."""
+    with config_errors():
+        return app.parse_flags_with_usage(list(argv))
+
+
+@contextlib.contextmanager
+def config_errors() -> Iterator[None]:
+    """What the config does not know is one line, with the near key, not a traceback."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        words = str(error).replace("\\n", " ").replace("\\", "").replace("'", "").split()
+        said = " ".join(words)
+        if isinstance(error, KeyError | AttributeError) and len(words) == 1:  # nothing near it
+            said += " is no key of this config: its file shows those that there are"
+        raise SystemExit(f"--config: {said}") from error

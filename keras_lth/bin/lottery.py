@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import config_flags
 
-from keras_lth.bin import quick_imports, set_xla_flags
+from keras_lth.bin import parse, quick_imports, set_xla_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A Python file with get_config(), such as configs/demo.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made if it is not there.")
@@ -68,18 +68,6 @@ def main(argv: Sequence[str]) -> None:
     print("  results.csv      a row a training      curves.csv   test accuracy through training")
     print("  replicate_0/imp  metrics.jsonl, levels.json, tickets/level_NN.ticket")
     print(f"  report/{page.name}  figures and table on one page")
-
-
-def parse(argv: Sequence[str]) -> list[str]:
-    """Flags from the command line; what the config does not know is one line, with the near key, not a traceback."""
-    try:
-        return app.parse_flags_with_usage(list(argv))
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        words = str(error).replace("\\n", " ").replace("\\", "").replace("'", "").split()
-        said = " ".join(words)
-        if isinstance(error, KeyError | AttributeError) and len(words) == 1:  # nothing near it
-            said += " is no key of this config: its file shows those that there are"
-        raise SystemExit(f"--config: {said}") from error
 
 
 if __name__ == "__main__":

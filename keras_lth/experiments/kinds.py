@@ -133,6 +133,13 @@ class Trainer:
 # Scores and masks -----------------------------------------------------------------------------------------------------
 
 
+def examples(*, network: Json) -> Value:
+    """How many examples the data has, of how many classes; their shape."""
+    splits = splits_of(text_of(network))
+    row = {"examples": len(splits.train[0]), "test_examples": len(splits.test[0]), "classes": splits.classes}
+    return Value({}, {"rows": [row], "shape": list(splits.train[0].shape[1:])})
+
+
 def full(*, network: Json, include: Any, exclude: Any) -> Value:
     """Masks that keep every prunable weight."""
     return mask_value(Masks.ones(surgery.prunable(measured(text_of(network)).model, include, exclude)))

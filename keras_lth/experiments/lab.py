@@ -23,6 +23,7 @@ _OF_NETWORK: dict[str, Any] = {"network": _NETWORK}
 SILENT = Noise()
 
 INIT = Kind("init", f"{_HERE}:init", defaults=_OF_NETWORK, keep=False)
+EXAMPLES = Kind("examples", f"{_HERE}:examples", defaults=_OF_NETWORK)
 FULL = Kind("full", f"{_HERE}:full", defaults={**_OF_NETWORK, "include": None, "exclude": None})
 STATE = Kind(
     "state",
@@ -139,6 +140,10 @@ class Lab:
         if values in ("fresh", "signs"):
             return START(wk, self.init(seed), values=values, step=step)
         return START(wk, *(kept if slots == "k" else ()), step=step, slots=slots)
+
+    def examples(self) -> Step:
+        """How many examples and classes the data has."""
+        return EXAMPLES(network=self.network)
 
     # Scores and masks.
     def full(self, include: Any = None, exclude: Any = None) -> Step:

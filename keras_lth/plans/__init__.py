@@ -5,7 +5,7 @@ A plan is a function that names steps; it knows nothing of files, processes or r
 
 from __future__ import annotations
 
-from keras_lth.plans.estimate import Estimate, estimate
+from keras_lth.plans.estimate import Estimate, estimate, rows
 from keras_lth.plans.notebook import Notebook, Row, Waiting, tidy
 from keras_lth.plans.run import StepsFailedError, run
 from keras_lth.plans.step import Beside, Kind, Step, step, versioned
@@ -22,6 +22,7 @@ __all__ = [
     "Trajectory",
     "Waiting",
     "estimate",
+    "rows",
     "run",
     "step",
     "tidy",

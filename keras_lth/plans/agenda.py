@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from keras_lth.plans.notebook import Notebook, Waiting
+from keras_lth.plans.notebook import Notebook, Tidy, Waiting, tidy
 from keras_lth.plans.step import Step, digest
 from keras_lth.store.values import Value
 
@@ -67,6 +67,12 @@ class Agenda:
     def steps(self) -> Steps:
         """All kept steps that the plans need, inputs first."""
         return _all(self.notebooks.values())
+
+    def rows(self, value: Callable[[Step], Value | None]) -> Tidy:
+        """The rows of the plans, with the numbers of the values that are there."""
+        listed = [row for notebook in self.notebooks.values() for row in notebook.rows]
+        steps = {step.name: step for row in listed for step in row.steps}
+        return tidy([(row.labels, [s.name for s in row.steps]) for row in listed], lambda name: value(steps[name]))
 
     def labels(self) -> dict[str, str]:
         """What each step is made for: the labels of the first row that needs it."""

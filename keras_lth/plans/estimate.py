@@ -1,4 +1,4 @@
-"""What a run would do: what is there, what is missing, and the time and the bytes that it will take."""
+"""What plans have in a store as it is: the rows that are there, what a run would do, and how long that takes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from keras_lth.files.stores import AnyPath
 from keras_lth.plans.agenda import Agenda, Plan
+from keras_lth.plans.notebook import Tidy
 from keras_lth.plans.step import Step
 from keras_lth.store.values import DamagedError, MissingError, Store, Value
 
@@ -60,24 +61,38 @@ class Estimate:
         return "\n".join(text)
 
 
-def estimate(plans: Plan | Mapping[str, Plan], folder: AnyPath) -> Estimate:
-    """Estimate the run of plans on the store in ``folder``, which may not exist yet; nothing is made or written."""
-    try:
-        store = Store(folder, create=False)
-    except FileNotFoundError:
-        store = None
-    there = set() if store is None else store.names()
+class Reading:
+    """Plans read on the store in ``folder`` as it is, which may not exist yet. Nothing is made or written."""
 
-    def seen(step: Step) -> Value | None:
-        if store is None or step.name not in there:
+    def __init__(self, plans: Plan | Mapping[str, Plan], folder: AnyPath) -> None:
+        try:
+            self.store: Store | None = Store(folder, create=False)
+        except FileNotFoundError:
+            self.store = None
+        self.there = set() if self.store is None else self.store.names()
+        self.agenda = Agenda(plans if isinstance(plans, Mapping) else {"plan": plans}, self.seen)
+        self.agenda.read(self.there)
+
+    def seen(self, step: Step) -> Value | None:
+        """The value of a step; None where it is not there, or damaged."""
+        if self.store is None or step.name not in self.there:
             return None
         try:
-            return store.get(step.name)
+            return self.store.get(step.name)
         except (MissingError, DamagedError):
             return None
 
-    agenda = Agenda(plans if isinstance(plans, Mapping) else {"plan": plans}, seen)
-    agenda.read(there)
+
+def rows(plans: Plan | Mapping[str, Plan], folder: AnyPath) -> Tidy:
+    """The rows of plans whose values are there, and the labels of the others."""
+    reading = Reading(plans, folder)
+    return reading.agenda.rows(reading.seen)
+
+
+def estimate(plans: Plan | Mapping[str, Plan], folder: AnyPath) -> Estimate:
+    """Estimate the run of plans on the store in ``folder``, which may not exist yet; nothing is made or written."""
+    reading = Reading(plans, folder)
+    agenda, there, store = reading.agenda, reading.there, reading.store
     steps, missing = agenda.steps, agenda.missing(there)
     lines = []
     for kind in dict.fromkeys(step.kind.name for step in steps.values()):

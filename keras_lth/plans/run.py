@@ -17,7 +17,7 @@ from keras_lth import files
 from keras_lth.files.stores import AnyPath
 from keras_lth.plans.agenda import Agenda, Plan, Steps, Task, key_of, ready
 from keras_lth.plans.estimate import duration
-from keras_lth.plans.notebook import Tidy, tidy
+from keras_lth.plans.notebook import Tidy
 from keras_lth.plans.step import Step, StepError
 from keras_lth.plans.training import train
 from keras_lth.plans.values import Values
@@ -96,9 +96,7 @@ class Session:
     def rows(self) -> Tidy:
         """The rows of all plans, of what is there."""
         self.missing()
-        listed = [row for notebook in self.agenda.notebooks.values() for row in notebook.rows]
-        steps = {step.name: step for row in listed for step in row.steps}
-        return tidy([(row.labels, [s.name for s in row.steps]) for row in listed], lambda name: self._seen(steps[name]))
+        return self.agenda.rows(self._seen)
 
     def failed_elsewhere(self) -> dict[str, str]:
         """What failed in the other processes of this run: it is not tried again."""

@@ -81,8 +81,7 @@ def train(
     source = _nearest(line, missing, values, claim)
     masks = None if line.masks is None else values.value(line.masks)
     with blaming(blamed):
-        rates = canonical(taken(line.rates, line.begin, last))
-        trainer = resolve(line.kind.make)(rates=rates, **filled(line.given, line.kind.defaults))
+        trainer = trainer_of(line, last)
         trainer.load(source.value, masks, first=source.step == line.begin)
     at, rows, began = source.step, source.rows, time.monotonic() - source.seconds
     committed = time.monotonic()
@@ -114,6 +113,13 @@ def train(
                 whole = trainer.state() if any(step.kind.name != "observed" for step in due) else Value()
             for step in due:
                 values.put(step, _part(step, whole, rows), **spent)
+
+
+def trainer_of(line: Trajectory, last: int) -> Trainer:
+    """What trains a trajectory up to step ``last``; nothing is trained yet."""
+    rates = canonical(taken(line.rates, line.begin, last))
+    made: Trainer = resolve(line.kind.make)(rates=rates, **filled(line.given, line.kind.defaults))
+    return made
 
 
 def _part(step: Step, whole: Value, rows: Mapping[str, list[dict[str, Any]]]) -> Value:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from keras_lth.store import Store, check
 from tests.two_devices import MARK, ROOT
@@ -42,6 +43,7 @@ def ends(processes: list[subprocess.Popen[str]]) -> list[Any]:
     return found
 
 
+@pytest.mark.proof
 def test_two_hosts(tmp_path: Path) -> None:
     first, second = ends(start(tmp_path / "a"))
     assert first == second and first["loads"] == [0, 4, 0, 4, 0]

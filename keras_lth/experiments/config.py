@@ -1,0 +1,240 @@
+"""Plans from a config: what its keys mean, and what is refused before anything is trained. No TensorFlow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from keras_lth.arguments import is_whole, real, whole
+from keras_lth.experiments.instability_plan import instability
+from keras_lth.experiments.lab import Lab, network
+from keras_lth.experiments.lottery_plan import ARMS, lottery
+from keras_lth.imp import IMP
+from keras_lth.masks import Masks
+from keras_lth.names import near
+from keras_lth.plans import Notebook
+from keras_lth.plans.agenda import Plan
+from keras_lth.plans.step import resolve
+from keras_lth.schedules import Duration
+
+Config = Mapping[str, Any]
+
+# Every key, with its default. A mapping without keys takes any.
+DEFAULTS: Config = {
+    # "lottery", "instability", or "module:function" of a user's own (lab, imp, **plan_options); several with commas.
+    "plan": "lottery",
+    "plan_options": {},
+    "data": "digits",
+    "model": "lenet_300_100",
+    "model_options": {},
+    "augment": (),
+    "batch_size": 60,
+    "steps": 24_000,
+    "optimizer": {"name": "adam", "learning_rate": 1.2e-3, "epsilon": 1e-8},
+    # The rate is multiplied by the factor at each of these steps.
+    "schedule": {"drops": (), "factor": 0.1},
+    "levels": 15,
+    "fraction": 0.2,
+    "rewind_to": "0 steps",
+    "scope": "global",
+    "arms": ARMS,
+    "replicates": 1,
+    "seed": 1,
+    "jit_compile": None,
+    # Epochs between the points of a curve.
+    "validation_freq": 1,
+    "instability": {"forks": (), "runs": 3},
+    # Seconds between the commits of a training that is under way.
+    "checkpoint_every": 60.0,
+    # Of keras_lth.bin.lottery; the plans choose their own.
+    "steps_per_execution": 50,
+}
+# These belong to another key: a config replaces them whole.
+_WHOLE = ("optimizer", "model_options", "plan_options")
+
+
+def completed(given: Config) -> dict[str, Any]:
+    """A config with its defaults.
+
+    Raises ``ValueError`` for a key that does not exist, with the near ones.
+    """
+    config = dict(DEFAULTS)
+    for key, value in given.items():
+        _known("config", key, DEFAULTS)
+        default = DEFAULTS[key]
+        if isinstance(default, Mapping) and key not in _WHOLE:
+            for inner in value or ():
+                _known(f"config.{key}", inner, default)
+            value = {**default, **(value or {})}
+        elif isinstance(default, (Mapping, tuple)) and value is None:
+            value = type(default)()
+        elif isinstance(default, tuple) and isinstance(value, str):
+            value = tuple(value.split(","))
+        config[key] = value
+    return config
+
+
+def check(config: Config) -> None:
+    """Raise ``ValueError`` for a value that cannot work, naming its key, the value and what would; no data is read."""
+    for key in ("batch_size", "steps", "replicates", "validation_freq"):
+        whole(config[key], key, 1)
+    for key in ("levels", "seed"):
+        whole(config[key], key, 0)
+    for key in ("optimizer", "model_options", "plan_options"):
+        if not isinstance(config[key], Mapping):
+            raise ValueError(f"{key} is a mapping of options, not {config[key]!r}.")
+    if not real(config["checkpoint_every"], "checkpoint_every") > 0:
+        raise ValueError(f"checkpoint_every is a number of seconds above 0, not {config['checkpoint_every']!r}.")
+    if config["jit_compile"] not in (None, True, False):
+        raise ValueError(f"jit_compile is True, False or None (what is best here), not {config['jit_compile']!r}.")
+    _check_rates(config)
+    for arm in config["arms"]:
+        _known("arms", arm, ARMS)
+    _plans(config)
+    forks = config["instability"]["forks"]
+    if "instability" in _names(config):
+        whole(config["instability"]["runs"], "instability.runs", 2)
+        if not forks:
+            raise ValueError("the plan instability forks trainings: give instability.forks, such as ('0 steps', '1%').")
+    elif forks:
+        raise ValueError(
+            f"instability.forks are given, and plan={config['plan']!r} does not use them: "
+            "use plan='lottery,instability', or instability.forks=()."
+        )
+    durations = {"rewind_to": config["rewind_to"], **{f"instability.forks {fork!r}": fork for fork in forks}}
+    for key, given in durations.items():
+        if (duration := _duration(key, given)).unit != "epochs":
+            _before_the_end(config, key, given, duration.steps(config["steps"], 1))
+    IMP(T=config["steps"], rounds=config["levels"], fraction=config["fraction"], scope=config["scope"])
+
+
+def lab_of(config: Config, book: Notebook) -> Lab:
+    """The laboratory in the setting of a config."""
+    optimizer = dict(config["optimizer"])
+    first, schedule = optimizer.pop("learning_rate"), config["schedule"]
+    rates = [(step, first * schedule["factor"] ** (place + 1)) for place, step in enumerate(schedule["drops"])]
+    return Lab(
+        book,
+        network(config["data"], config["model"], **config["model_options"]),
+        optimizer,
+        rates=((0, first), *rates) if rates else first,
+        batch_size=config["batch_size"],
+        augment=tuple(config["augment"]) or None,
+        jit_compile=config["jit_compile"],
+    )
+
+
+def imp_of(config: Config, examples: int) -> IMP:
+    """The algorithm of a config, for so many training examples. Raises ``ValueError`` for a step past the end."""
+    k = _step(config, "rewind_to", config["rewind_to"], examples)
+    return IMP(k, config["steps"], config["levels"], config["fraction"], scope=config["scope"], seed=config["seed"])
+
+
+def plans_of(config: Config, examples: int) -> dict[str, Plan]:
+    """The plans of a config by name, for so many training examples; they can be pickled.
+
+    Raises ``ValueError`` for a step past the end.
+    """
+    imp_of(config, examples)
+    for fork in config["instability"]["forks"]:
+        _step(config, f"instability.forks {fork!r}", fork, examples)
+    return {
+        re.sub(r"\W+", ".", name): partial(_plan, name=name, config=config, examples=examples)
+        for name in _names(config)
+    }
+
+
+def check_levels(imp: IMP, masks: Masks) -> None:
+    """Raise ``ValueError`` where the levels leave fewer weights than there are layers, with how many would not."""
+    for level in range(imp.rounds or 0):
+        try:
+            left = sum(IMP(T=1, rounds=level + 1, fraction=imp.fraction, scope=imp.scope).counts(masks)[-1].values())
+        except ValueError:
+            left = 0
+        if left < len(masks):
+            raise ValueError(
+                f"levels={imp.rounds} with fraction={imp.fraction} leave fewer weights than the {len(masks)} layers "
+                f"of {masks.size:,} weights: use levels={level} or fewer."
+            )
+
+
+def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:
+    lab, imp = lab_of(config, book), imp_of(config, examples)
+    book.want(lab.examples(), lab.full())
+    if name == "lottery":
+        lottery(
+            lab, imp, replicates=config["replicates"], arms=config["arms"], seed=config["seed"],
+            every=config["validation_freq"] * _per_epoch(config, examples),
+        )  # fmt: skip
+    elif name == "instability":
+        forks = [_step(config, "instability.forks", fork, examples) for fork in config["instability"]["forks"]]
+        runs, replicates = config["instability"]["runs"], config["replicates"]
+        instability(lab, imp, forks=forks, runs=runs, replicates=replicates, seed=config["seed"])
+    else:
+        resolve(name)(lab, imp, **config["plan_options"])
+
+
+def _names(config: Config) -> list[str]:
+    given = config["plan"]
+    return [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
+
+
+def _plans(config: Config) -> list[Callable[..., Any]]:
+    """Check that each plan is there. A function of a user's own is imported."""
+    found: list[Callable[..., Any]] = []
+    for name in _names(config):
+        if ":" in name:
+            try:
+                plan = resolve(name)
+            except ImportError as error:
+                raise ValueError(f"plan={name!r}: {error}") from None
+            if not callable(plan):
+                raise ValueError(f"plan={name!r} is {plan!r}, not a function of (lab, imp).")
+            found.append(plan)
+        else:
+            _known("plan", name, ("lottery", "instability"), 'or "module:function" of your own')
+    return found
+
+
+def _check_rates(config: Config) -> None:
+    rate = config["optimizer"].get("learning_rate")
+    if rate is None or not real(rate, "optimizer.learning_rate") > 0:
+        raise ValueError(f"optimizer.learning_rate is a number above 0, not {rate!r}.")
+    drops: Sequence[Any] = config["schedule"]["drops"]
+    if not all(is_whole(step, 1) for step in drops) or sorted(set(drops)) != list(drops):
+        raise ValueError(f"schedule.drops are steps in rising order, such as (32000, 48000), not {drops!r}.")
+    real(config["schedule"]["factor"], "schedule.factor")
+
+
+def _per_epoch(config: Config, examples: int) -> int:
+    return -(-examples // config["batch_size"])
+
+
+def _duration(key: str, given: Any) -> Duration:
+    try:
+        return Duration.parse(given)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def _step(config: Config, key: str, given: Any, examples: int) -> int:
+    duration = Duration.parse(given)
+    step = duration.steps(_per_epoch(config, examples) if duration.unit == "epochs" else config["steps"], 1)
+    return _before_the_end(config, key, given, step)
+
+
+def _before_the_end(config: Config, key: str, given: Any, step: int) -> int:
+    if step >= config["steps"]:
+        raise ValueError(
+            f"{key}={given!r} is step {step}, and steps={config['steps']} end before it: use an earlier one."
+        )
+    return step
+
+
+def _known(what: str, name: str, known: Iterable[str], more: str = "") -> None:
+    if name not in (listed := list(known)):
+        close = near(str(name), listed)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(listed)}"
+        raise ValueError(f"{what} has no {name!r}: {hint}{' ' + more if more else ''}")
