@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
         configs.check(config)
         store = _store(given.workdir)
         plans = _plans(config, store)
-        found = estimate(plans, given.workdir)
+        found = estimate(plans, given.workdir, given.only)
         missing = found.looks + sum(line.missing for line in found.lines)
         if missing:
             _try(config)
@@ -167,12 +167,10 @@ def load(name: str) -> ConfigDict:
     if not path.is_file():
         path = _CONFIGS / f"{name}.py"
     if not path.is_file():
-        there = sorted(each.stem for each in _CONFIGS.glob("*.py"))
-        raise ValueError(
-            f"there is no file {name} and no config of this name: did you mean {' or '.join(near(name, there))}?"
-            if near(name, there)
-            else f"there is no file {name}, and the configs are {', '.join(there)}"
-        )
+        there = sorted(each.stem for each in _CONFIGS.glob("*.py") if "def get_config" in each.read_text())
+        close = near(name, there)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(there)}"
+        raise ValueError(f"there is no file {name} and no config of this name: {hint}")
     # A config builds on others by ``from configs.… import``.
     sys.path += [root for root in (str(_CONFIGS.parent),) if root not in sys.path]
     space = runpy.run_path(str(path))

@@ -89,11 +89,14 @@ def rows(plans: Plan | Mapping[str, Plan], folder: AnyPath) -> Tidy:
     return reading.agenda.rows(reading.seen)
 
 
-def estimate(plans: Plan | Mapping[str, Plan], folder: AnyPath) -> Estimate:
-    """Estimate the run of plans on the store in ``folder``, which may not exist yet; nothing is made or written."""
+def estimate(plans: Plan | Mapping[str, Plan], folder: AnyPath, only: str | None = None) -> Estimate:
+    """Estimate the run of plans on the store in ``folder``, which may not exist yet; nothing is made or written.
+
+    With ``only`` the name of a step: of that one, and what it needs. Raises ``ValueError`` where no plan has it.
+    """
     reading = Reading(plans, folder)
     agenda, there, store = reading.agenda, reading.there, reading.store
-    steps, missing = agenda.steps, agenda.missing(there)
+    steps, missing = agenda.steps, agenda.missing(there, only)
     lines = []
     for kind in dict.fromkeys(step.kind.name for step in steps.values()):
         left = [step for step in missing.values() if step.kind.name == kind]

@@ -1,0 +1,178 @@
+"""The program that runs the plans of a config: what it makes, what it does not make again, what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keras_lth.experiments import config as configs
+from keras_lth.experiments.tables import write_tables
+from keras_lth.imp import IMP
+from keras_lth.masks import Masks
+from keras_lth.plans import Notebook
+from tests.two_devices import ROOT
+
+TINY = (
+    "--config=lenet_300_100_digits", "--config.steps=24", "--config.levels=1", "--config.arms=('imp','reinit')",
+    "--config.jit_compile=False", "--config.validation_freq=1",
+)  # fmt: skip
+
+
+def program(folder: Path, *flags: str, done: bool = True) -> tuple[str, str, bool]:
+    """Standard output, standard error, and whether TensorFlow was imported; from a folder that is not the project's."""
+    code = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: print('TensorFlow', 'tensorflow' in sys.modules))\n"
+        "sys.argv[0] = 'run'\nrunpy.run_module('keras_lth.bin.run', run_name='__main__')\n"
+    )
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.run(
+        [sys.executable, "-c", code, f"--workdir={folder / 'run'}", *flags], cwd=folder, text=True,
+        capture_output=True, env={**os.environ, "PYTHONPATH": path}, timeout=180, check=False,
+    )  # fmt: skip
+    assert (process.returncode == 0) == done, process.stdout[-1000:] + process.stderr[-3000:]
+    out, _, loaded = process.stdout.rpartition("TensorFlow ")
+    return out, process.stderr, loaded.strip() == "True"
+
+
+def table(folder: Path, name: str) -> list[dict[str, str]]:
+    with open(folder / "run" / "rows" / f"{name}.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def states(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "run" / "values").glob("state-*")}
+
+
+def test_a_run_and_more_of_it(tmp_path: Path) -> None:
+    program(tmp_path, *TINY)
+    first, rows = states(tmp_path), table(tmp_path, "results")
+    # The dense network, and a level of each arm.
+    assert len(first) == 3 and [(row["arm"], row["level"]) for row in rows] == [
+        ("imp", "0"), ("imp", "1"), ("reinit", "1"),
+    ]  # fmt: skip
+    assert [row["remaining"] for row in rows] == ["50200", "40160", "40160"]
+    # Digits: 1 440 examples in batches of 60 are 24 steps; a curve has a point after each epoch, with all its digits.
+    curves = table(tmp_path, "curves")
+    assert [row["step"] for row in curves] == ["24"] * 3 and float(curves[0]["accuracy"]) == float(rows[0]["accuracy"])
+    assert len(table(tmp_path, "layers")) == 2 * 3
+    # Again: nothing is trained, and TensorFlow not imported. The rows are written from what is there.
+    (tmp_path / "run" / "rows" / "results.csv").unlink()
+    out, _, loaded = program(tmp_path, *TINY)
+    assert "Nothing is missing" in out and not loaded
+    assert states(tmp_path) == first and table(tmp_path, "results") == rows
+    # What cannot work is refused on this store too, before anything is loaded.
+    _, err, loaded = program(tmp_path, *TINY, "--config.levels=60", done=False)
+    # 50 200 · 0.8^43 = 3.4, 0.8^44 = 2.7, where each level is rounded: 44 is the last that leaves three weights.
+    assert "levels=60" in err and "levels=44" in err and "Traceback" not in err and not loaded
+    # Another level: only it is trained.
+    program(tmp_path, *TINY, "--config.levels=2")
+    assert len(states(tmp_path)) == 5 and first.items() <= states(tmp_path).items()
+    assert [row["remaining"] for row in table(tmp_path, "results")][-2:] == ["32128", "32128"]
+
+
+def test_a_dry_run(tmp_path: Path) -> None:
+    out, _, _ = program(tmp_path, *TINY, "--dry_run")
+    lines = {line.split()[0]: line.split()[1:3] for line in out.splitlines()[1:]}
+    # States are those after training; each has its loss and metrics on two sets.
+    assert lines["state"] == ["0", "3"] and lines["evaluate"] == ["0", "6"] and lines["cut"] == ["0", "1"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--config=lenet_300_digits"], ["lenet_300_digits", "lenet_300_100_digits"]),
+        ([*TINY, "--config.stepz=3"], ["stepz", "steps"]),
+        ([*TINY, "--config.steps=many"], ["steps", "many"]),
+        ([*TINY, "--config.rewind_to=24 steps"], ["rewind_to='24 steps'", "steps=24"]),
+        (["--config.steps=3"], ["--config"]),
+    ],
+)
+def test_what_a_command_cannot_say(flags: list[str], said: list[str], tmp_path: Path) -> None:
+    _, err, loaded = program(tmp_path, *flags, done=False)
+    assert all(word in err for word in said) and "Traceback" not in err
+    assert not loaded and not (tmp_path / "run").exists()
+
+
+def test_a_run_of_the_old_layout_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    _, err, _ = program(tmp_path, *TINY, done=False)
+    assert "choose another folder" in err and [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stepz": 1}, "stepz.*steps"),
+        ({"instability": {"fork": ()}}, "fork.*forks"),
+        ({"batch_size": 0}, "batch_size.*0"),
+        ({"replicates": "three"}, "replicates.*three"),
+        ({"optimizer": {"name": "adam"}}, "learning_rate.*None"),
+        ({"schedule": {"drops": (9, 3)}}, r"drops.*\(9, 3\)"),
+        ({"arms": ("imp", "reinitialised")}, "reinitialised.*reinit"),
+        ({"plan": "lotery"}, "lotery.*lottery"),
+        ({"plan": "nothing.there:plan"}, "nothing.there:plan"),
+        ({"plan": "instability"}, "forks"),
+        ({"instability": {"forks": ("0 steps",)}}, "lottery,instability"),
+        ({"plan": "instability", "instability": {"forks": ("100%",)}}, "100%.*24000"),
+        ({"plan": "instability", "instability": {"forks": (0,), "runs": 1}}, "runs.*1"),
+        ({"rewind_to": "5 minutes"}, "5 minutes.*500 steps"),
+        ({"fraction": 1.5}, "1.5"),
+        ({"scope": "layers"}, "layers"),
+    ],
+)
+def test_what_no_config_can_be(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"(?s){said}"):
+        configs.check(configs.completed(changes))
+
+
+def test_epochs_past_the_end() -> None:
+    config = configs.completed({"rewind_to": "2 epochs", "steps": 48})
+    configs.check(config)
+    with pytest.raises(ValueError, match="step 48"):
+        configs.plans_of(config, 1440)
+    assert configs.imp_of({**config, "steps": 49}, 1440).k == 48
+    assert configs.imp_of(configs.completed({"rewind_to": "1%", "steps": 500}), 7).k == 5
+
+
+def test_levels_and_layers() -> None:
+    masks = Masks({"a": np.ones(6, bool), "b": np.ones(2, bool)})
+    configs.check_levels(IMP(rounds=2, fraction=0.5), masks)  # 8, 4, 2
+    with pytest.raises(ValueError, match=r"levels=3.*levels=2"):
+        configs.check_levels(IMP(rounds=3, fraction=0.5), masks)
+
+
+def mine(lab: Any, imp: IMP, *, name: str) -> None:
+    """A plan of a user's own."""
+    lab.row(lab.evaluate(lab.train(lab.init(0)).at(imp.T)), table=name)
+
+
+def test_a_plan_of_ones_own() -> None:
+    changes = {"plan": f"lottery, {__name__}:mine", "plan_options": {"name": "own"}, "augment": "flip", "levels": 0}
+    config = configs.completed({**changes, "schedule": {"drops": (9,), "factor": 0.5}})
+    configs.check(config)
+    assert config["augment"] == ("flip",)
+    rows = []
+    for plan in pickle.loads(pickle.dumps(configs.plans_of(config, 1440))).values():
+        plan(book := Notebook(lambda step: None))
+        rows.append([row.labels["table"] for row in book.rows])
+    assert rows == [["results", "curves", "layers"], ["own"]]
+
+
+def test_tables(tmp_path: Path) -> None:
+    rows = [{"table": "a", "x": 1 / 3}, {"x": np.float64(0.1), "path": [1, 2]}, {"table": "a", "y": True}]
+    assert write_tables(rows, tmp_path / "rows") == {"a.csv": 2, "rows.csv": 1}
+    assert (tmp_path / "rows" / "a.csv").read_text() == "x,y\n0.3333333333333333,\n,True\n"
+    assert (tmp_path / "rows" / "rows.csv").read_text() == 'x,path\n0.1,"[1, 2]"\n'
+    write_tables(rows[:1], tmp_path / "rows")
+    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["a.csv"]
