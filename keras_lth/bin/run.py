@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         finally:
             _write_rows(plans, given.workdir)
     except StepsFailedError as error:
-        raise SystemExit(f"{len(error.errors)} steps are not made; above stands what each said.") from error
+        raise SystemExit(f"{len(set(error.errors.values()))} failed, as said above; all else is made.") from error
     except (ValueError, RuntimeError, OSError) as error:
         raise SystemExit(_line(error)) from error
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from keras_lth.files.stores import AnyPath
 from keras_lth.plans.agenda import Agenda, Plan
-from keras_lth.plans.notebook import Tidy
+from keras_lth.plans.notebook import Tidy, tidy
 from keras_lth.plans.step import Step
 from keras_lth.store.values import DamagedError, MissingError, Store, Value
 
@@ -75,18 +75,26 @@ class Reading:
 
     def seen(self, step: Step) -> Value | None:
         """The value of a step; None where it is not there, or damaged."""
-        if self.store is None or step.name not in self.there:
+        return self.value(step.name)
+
+    def value(self, name: str) -> Value | None:
+        """The value of a name; None where it is not there, or damaged."""
+        if self.store is None or name not in self.there:
             return None
         try:
-            return self.store.get(step.name)
+            return self.store.get(name)
         except (MissingError, DamagedError):
             return None
 
 
 def rows(plans: Plan | Mapping[str, Plan], folder: AnyPath) -> Tidy:
-    """The rows of plans whose values are there, and the labels of the others."""
+    """The rows whose values are there: of these plans, then of the others that the store knows; and the labels of those
+    rows of these plans that wait for a value."""
     reading = Reading(plans, folder)
-    return reading.agenda.rows(reading.seen)
+    mine = reading.agenda.rows(reading.seen)
+    known = {} if reading.store is None else reading.store.plans()
+    others = [row for name, plan in known.items() if name not in reading.agenda.notebooks for row in plan["rows"]]
+    return Tidy([*mine.rows, *tidy([(labels, names) for labels, names in others], reading.value).rows], mine.missing)
 
 
 def estimate(plans: Plan | Mapping[str, Plan], folder: AnyPath, only: str | None = None) -> Estimate:

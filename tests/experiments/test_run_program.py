@@ -18,6 +18,7 @@ from keras_lth.experiments.tables import write_tables
 from keras_lth.imp import IMP
 from keras_lth.masks import Masks
 from keras_lth.plans import Notebook
+from keras_lth.plans import rows as rows_of
 from tests.two_devices import ROOT
 
 TINY = (
@@ -69,6 +70,11 @@ def test_a_run_and_more_of_it(tmp_path: Path) -> None:
     out, _, loaded = program(tmp_path, *TINY)
     assert "Nothing is missing" in out and not loaded
     assert states(tmp_path) == first and table(tmp_path, "results") == rows
+    # Another plan on this store leaves the rows of this one beside its own.
+    kept = rows_of({"other": lambda book: book.row(note=1)}, tmp_path / "run").rows
+    assert kept[0] == {"note": 1} and [row["remaining"] for row in kept[1:] if row["table"] == "results"] == [
+        50200, 40160, 40160,
+    ]  # fmt: skip
     # What cannot work is refused on this store too, before anything is loaded.
     _, err, loaded = program(tmp_path, *TINY, "--config.levels=60", done=False)
     # 50 200 · 0.8^43 = 3.4, 0.8^44 = 2.7, where each level is rounded: 44 is the last that leaves three weights.
