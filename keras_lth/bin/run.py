@@ -40,8 +40,6 @@ from keras_lth.plans.training import trainer_of
 from keras_lth.store import DamagedError, MissingError, Store, Value
 
 _CONFIGS = Path(keras_lth.__file__).resolve().parent.parent / "configs"
-
-
 _COMMAND = "python -m keras_lth.bin.run"
 
 
@@ -86,7 +84,9 @@ def _store(folder: str) -> Store | None:
 def _plans(config: dict[str, Any], store: Store | None) -> dict[str, Plan]:
     """The plans of a config that fits its data and its model; with both in the store, neither is loaded."""
     lab = configs.lab_of(config, Notebook(lambda step: None))
-    about = _value(lab.examples(), store)
+    with _refusing():
+        sizes = lab.examples()
+    about = _value(sizes, store)
     examples, shape = about.rows[0]["examples"], tuple(about.meta["shape"])
     if config["augment"] and len(shape) != 3:
         raise ValueError(

@@ -60,20 +60,26 @@ def completed(given: Config) -> dict[str, Any]:
 
     Raises ``ValueError`` for a key that does not exist, with the near ones.
     """
-    config = dict(DEFAULTS)
-    for key, value in given.items():
-        _known("config", key, DEFAULTS)
-        default = DEFAULTS[key]
-        if isinstance(default, Mapping) and key not in _WHOLE:
-            for inner in value or ():
-                _known(f"config.{key}", inner, default)
-            value = {**default, **(value or {})}
-        elif isinstance(default, (Mapping, tuple)) and value is None:
-            value = type(default)()
-        elif isinstance(default, tuple) and isinstance(value, str):
-            value = tuple(value.split(","))
-        config[key] = value
-    return config
+    return {**DEFAULTS, **{key: _of_form(key, value, DEFAULTS) for key, value in given.items()}}
+
+
+def _of_form(key: str, value: Any, defaults: Config, above: str = "") -> Any:
+    """A value in the form of its default: a mapping with its defaults, a tuple also from "a,b" or None."""
+    _known(f"config{above}", key, defaults)
+    default = defaults[key]
+    if isinstance(default, (Mapping, tuple)) and value is None:
+        value = type(default)()
+    if isinstance(default, tuple):
+        value = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"config{above}.{key} is a tuple such as {default or ('…',)}, not {value!r}.")
+        return tuple(value)
+    if isinstance(default, Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"config{above}.{key} is a mapping such as {dict(default)}, not {value!r}.")
+        if key not in _WHOLE:
+            return {**default, **{k: _of_form(k, inner, default, f"{above}.{key}") for k, inner in value.items()}}
+    return value
 
 
 def check(config: Config) -> None:
@@ -82,9 +88,6 @@ def check(config: Config) -> None:
         whole(config[key], key, 1)
     for key in ("levels", "seed"):
         whole(config[key], key, 0)
-    for key in ("optimizer", "model_options", "plan_options"):
-        if not isinstance(config[key], Mapping):
-            raise ValueError(f"{key} is a mapping of options, not {config[key]!r}.")
     if not real(config["checkpoint_every"], "checkpoint_every") > 0:
         raise ValueError(f"checkpoint_every is a number of seconds above 0, not {config['checkpoint_every']!r}.")
     if config["jit_compile"] not in (None, True, False):
@@ -107,6 +110,8 @@ def check(config: Config) -> None:
     for key, given in durations.items():
         if (duration := _duration(key, given)).unit != "epochs":
             _before_the_end(config, key, given, duration.steps(config["steps"], 1))
+    if not isinstance(config["fraction"], Mapping):
+        real(config["fraction"], "fraction")
     IMP(T=config["steps"], rounds=config["levels"], fraction=config["fraction"], scope=config["scope"])
 
 

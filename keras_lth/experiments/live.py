@@ -80,6 +80,10 @@ def _from_file(path: str) -> datasets.Splits:
     if len(x) != len(y) or len(x_test) != len(y_test) or x.shape[1:] != x_test.shape[1:]:
         raise ValueError(f"{path}: x_train {x.shape}, y_train {y.shape}, x_test {x_test.shape}, y_test {y_test.shape}.")
     labels = np.concatenate([y, y_test]).astype(np.int32)
+    if y.ndim != 1 or labels.min(initial=0) < 0 or not np.array_equal(labels, np.concatenate([y, y_test])):
+        raise ValueError(
+            f"{path}: y_train and y_test hold a class 0, 1, 2, … for each example; y_train is {y.dtype} of {y.shape}."
+        )
     train, test = labels[: len(y)], labels[len(y) :]
     return datasets.Splits((x.astype(np.float32), train), (x_test.astype(np.float32), test), int(labels.max()) + 1)
 

@@ -14,7 +14,7 @@ import pytest
 from keras_lth import datasets, surgery, training
 from keras_lth.callbacks.imp import IMPCallback
 from keras_lth.experiments.instability_plan import instability
-from keras_lth.experiments.kinds import snapshot_of, value_of
+from keras_lth.experiments.kinds import examples, snapshot_of, value_of
 from keras_lth.experiments.lab import network
 from keras_lth.experiments.lottery_plan import levels, lottery
 from keras_lth.imp import IMP, Start
@@ -238,3 +238,11 @@ def test_what_a_network_cannot_be_made_of(tmp_path: Path) -> None:
 
     with pytest.raises(StepsFailedError, match="y_train, x_test, y_test"):
         run(plan, tmp_path / "s", **quiet)
+
+
+@pytest.mark.parametrize("labels", [np.eye(4), np.array([0, 1, -1, 2]), np.array([0, 0.5, 1, 2])])
+def test_labels_that_are_no_classes(labels: np.ndarray, tmp_path: Path) -> None:
+    path = str(tmp_path / "a.npz")
+    np.savez(path, x_train=np.ones((4, 3)), y_train=labels, x_test=np.ones((4, 3)), y_test=labels)
+    with pytest.raises(ValueError, match="class 0, 1, 2"):
+        examples(network={"data": {"file": path}})

@@ -121,6 +121,11 @@ def test_a_run_of_the_old_layout_is_left_alone(tmp_path: Path) -> None:
     [
         ({"stepz": 1}, "stepz.*steps"),
         ({"instability": {"fork": ()}}, "fork.*forks"),
+        ({"arms": 5}, "arms.*5"),
+        ({"schedule": "cosine"}, "schedule.*drops.*cosine"),
+        ({"optimizer": "adam"}, "optimizer.*name.*adam"),
+        ({"instability": {"forks": 3}}, "forks.*3"),
+        ({"fraction": "a fifth"}, "fraction.*a fifth"),
         ({"batch_size": 0}, "batch_size.*0"),
         ({"replicates": "three"}, "replicates.*three"),
         ({"optimizer": {"name": "adam"}}, "learning_rate.*None"),
@@ -149,6 +154,13 @@ def test_epochs_past_the_end() -> None:
         configs.plans_of(config, 1440)
     assert configs.imp_of({**config, "steps": 49}, 1440).k == 48
     assert configs.imp_of(configs.completed({"rewind_to": "1%", "steps": 500}), 7).k == 5
+
+
+def test_forms() -> None:
+    config = configs.completed({"arms": "imp, reinit", "instability": {"forks": "0 steps,5%"}, "schedule": None})
+    assert config["arms"] == ("imp", "reinit") and config["instability"] == {"forks": ("0 steps", "5%"), "runs": 3}
+    assert config["schedule"] == configs.DEFAULTS["schedule"]
+    assert configs.completed({"optimizer": {"learning_rate": 1}})["optimizer"] == {"learning_rate": 1}
 
 
 def test_levels_and_layers() -> None:
