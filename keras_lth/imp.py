@@ -7,7 +7,6 @@ is one definition of a cut, of a start and of a seed. No Keras and no TensorFlow
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from keras_lth.masks import Masks
+from keras_lth.names import assigned
 from keras_lth.rounds import noise_seed
 from keras_lth.schedules import cut_to, levels
 from keras_lth.seeds import seed_of
@@ -223,13 +223,7 @@ class IMP:
     def _fractions(self, groups: Mapping[str, int]) -> dict[str, float]:
         if not isinstance(self.fraction, Mapping):
             return dict.fromkeys(groups, self.fraction)
-        found = {}
-        for path in groups:
-            share = next((share for pattern, share in self.fraction.items() if re.search(pattern, path)), None)
-            if share is None:
-                raise ValueError(f'No pattern of fraction matches {path!r}: add one, such as ".*" at the end.')
-            found[path] = share
-        return found
+        return assigned(self.fraction, groups, "fraction", among=groups)
 
 
 def _whole(value: object) -> bool:

@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_lth.callbacks.imp_plan import IMPPlan
-from keras_lth.callbacks.imp_prune import choose
 from keras_lth.imp import IMP, WHOLE, Noise, Start
 from keras_lth.masks import Masks
 from keras_lth.rounds import Rounds, noise_seed
 from keras_lth.seeds import seed_of
-from keras_lth.selection import prune, select
+from keras_lth.selection import keep_counts, prune, select
 
 SHAPES = {"a/kernel": (10, 7), "b/kernel": (7, 5), "output/kernel": (5, 3)}
 FULL = Masks.ones(SHAPES)
@@ -35,7 +34,7 @@ def test_cuts_are_those_of_the_callback(fraction: float, scope: str, rounds: int
     mine = yours = FULL
     for count in counts[1:]:
         assert imp.count(mine) == count
-        mine, yours = imp.prune(SCORES, mine), choose(SCORES, yours, count, scope)
+        mine, yours = imp.prune(SCORES, mine), keep_counts(SCORES, yours, count, None)
         assert mine == yours and mine.remaining == sum(count.values())
         # The worker makes the same cut of what stands in the parameters of a step.
         assert IMP.of_cut(**imp.cut()).prune(SCORES, yours & FULL) == imp.prune(SCORES, mine)
