@@ -105,7 +105,7 @@ def _go(folder: str, every: int, lock: files.DirectoryLock, told: Callable[[str,
         elif action is Action.PRUNE:
             kept = net.masks.remaining - math.floor(CONFIG["fraction"] * net.masks.remaining)
             masks = select({path: net.weights[path] for path in net.masks}, k=kept, within=net.masks)
-            Ticket(masks, Snapshot.load(rewind), {"criterion": "magnitude"}).save(ticket)
+            Ticket(masks, Snapshot.load(rewind), {"criterion": "magnitude"}, keep_slots=True).save(ticket)
             told("file", f"tickets/level_{at.round:02d}.ticket")
         elif action is Action.REWIND:
             there = Ticket.load(ticket)
