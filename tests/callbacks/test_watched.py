@@ -177,12 +177,12 @@ def test_a_custom_train_step_is_kept(digits):
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     callback = InstabilityCallback("4 steps", data={"test": test}, points=2, verbose=0)
     run(callback, ordered(*train, batch_size=BATCH, seed=1), model, epochs=2)
-    assert int(counted) == STEPS + 4
+    assert int(counted) == STEPS  # a variable of the step is state, rewound to step 4
     mine = model.train_step.__func__
     model.train_step = lambda data: mine(model, data)
     own = vars(model)["train_step"]
     run(callback, ordered(*train, batch_size=BATCH, seed=1), model, epochs=2)
-    assert int(counted) == 2 * (STEPS + 4)
+    assert int(counted) == 2 * STEPS
     assert vars(model)["train_step"] is own
 
 
