@@ -35,7 +35,9 @@ def follow(variables: Iterable[keras.Variable]) -> None:
         },
     )
     for model in models_with(variables):
-        _look(model)
+        if _look(model) and getattr(model, "train_function", None) is not None:
+            # It may be inside a `fit`, which makes no function again: what that refuses is refused now.
+            _before_training(model)
     trace_again(variables)
 
 
