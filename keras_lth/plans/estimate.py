@@ -145,7 +145,7 @@ def _seconds(left: list[Step], missing: Mapping[str, Step], records: list[dict[s
             line = step.point.trajectory
             ends[line.id] = max(ends.get(line.id, (line.begin, "")), (step.point.step, step.kind.name))
     begins = {step.point.trajectory.id: step.point.trajectory.begin for step in left if step.point is not None}
-    # The time of a training is told once, in the line of the kind of its last point.
+    # The line of the kind of its last point states the time of a training, once.
     mine = [ends[each][0] - begin for each, begin in begins.items() if ends[each][1] == left[0].kind.name]
     return sum(record.get("seconds", 0.0) for record in records) / steps * sum(mine)
 

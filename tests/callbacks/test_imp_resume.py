@@ -104,9 +104,9 @@ def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"another run \(fraction: 0.2 there, 0.5 here\).*resume=False"):
         fit(model(), imp(tmp_path, fraction=0.5), 8)
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*.ticket")}
-    anew = imp(tmp_path, fraction=0.5, resume=False)
-    fit(model(), anew, 8)
-    assert [level.remaining for level in anew.history] == [144, 72, 36, 18]
+    again = imp(tmp_path, fraction=0.5, resume=False)
+    fit(model(), again, 8)
+    assert [level.remaining for level in again.history] == [144, 72, 36, 18]
     assert len(list((tmp_path / "tickets").iterdir())) == 4
 
 

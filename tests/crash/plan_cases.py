@@ -54,7 +54,7 @@ class Bench:
         self.calls = first.calls
 
     def program(self, told: Callable[[str, Any], None]) -> None:
-        """The run as a user starts it; each value that is kept is told."""
+        """The run as a user starts it; each value that is kept is reported."""
 
         class Telling(Store):
             def put(self, name: str, *arguments: Any) -> None:
