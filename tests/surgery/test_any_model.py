@@ -229,7 +229,7 @@ def test_every_optimizer_of_a_model_is_hooked() -> None:
             held = surgery.variable_mask.mask_of(weight)
             assert held is None or np.count_nonzero(slot.numpy()[~held.numpy()]) == 0
     taken = surgery.snapshot(model)
-    assert "optimizer_1/000/iteration" in taken.optimizer
+    assert "@second.other/000/iteration" in taken.optimizer
     fit(model)
     surgery.rewind(model, taken, restore_optimizer=True)
     assert surgery.snapshot(model).differences(taken) == []
