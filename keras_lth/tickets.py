@@ -19,7 +19,7 @@ import numpy as np
 
 from keras_lth import __version__, files
 from keras_lth.files.plain import plain
-from keras_lth.masks import Masks, differences, match_paths
+from keras_lth.masks import Masks
 from keras_lth.tables import html_table
 
 FORMAT = "keras_lth ticket 1"
@@ -227,31 +227,16 @@ class Ticket(_Value):
             return cls(Masks(masks), snapshot, meta.get("provenance", {}), keep_slots=True)
 
     def apply_to(self, model: Any) -> None:
-        """Set a built model to this ticket: the rewound weights, pruned ones 0, the masks on.
+        """Set a built model to this ticket, as `keras_lth.rewind` does: weights, statistics, masks, step and schedule.
 
-        Another instance of the same architecture will do; its paths may differ, its order and shapes may not. Of the
-        optimizer only the slots of pruned weights change; `surgery.rewind` also sets its step and its slots.
+        Compile the model first, so that it has an optimizer to set. Another instance of the same architecture will do.
 
         Raises:
             ValueError: an unbuilt model or another architecture, with what differs; the model is then as it was.
         """
         from keras_lth import surgery
 
-        # All that can be wrong is found before the first assignment.
-        targets = {path: array.shape for path, array in surgery.snapshot(model).weights.items()}
-        sources = {path: array.shape for path, array in self.snapshot.weights.items()}
-        pairs = match_paths(sources, targets, what="weights")
-        if len(pairs) < len(targets):
-            raise ValueError(f"this ticket does not fit the model: {'; '.join(differences(sources, targets))}")
-        masks = Masks({target: self.masks[source] for target, source in pairs.items() if source in self.masks})
-        weights = masks.apply({target: self.snapshot.weights[source] for target, source in pairs.items()})
-        surgery.mask(model, masks)
-        if len(surgery.masks_of(model)) > len(masks):  # an earlier ticket masked weights that this one leaves whole
-            surgery.unmask(model)
-            surgery.mask(model, masks)
-        variables = surgery.variables(model)
-        for path, weight in weights.items():
-            variables[path].assign(weight)
+        surgery.rewind(model, self)
 
 
 def _frozen(arrays: Mapping[str, Any]) -> Mapping[str, np.ndarray]:

@@ -10,9 +10,8 @@ import collections
 import contextlib
 import dis
 import functools
-import gc
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ import keras
 import tensorflow as tf
 
 from keras_lth.surgery.paths import entries, layers
+from keras_lth.surgery.teaching import Living
 
 __all__ = ["Held", "held", "inside", "live_optimizers"]
 
@@ -33,6 +33,7 @@ _BOOKS = frozenset({
     "_operations", "_operations_by_depth", "_outbound_nodes", "_seed_generators", "_tracked", "_tracker",
     "_trainable_variables", "_variables",
 })  # fmt: skip
+_OPTIMIZERS = Living(keras.optimizers.Optimizer, "build")
 _DEPTH = 8
 _LONG = 10_000  # longer lists are data
 _TABLES = (tf.lookup.experimental.MutableHashTable, tf.lookup.experimental.DenseHashTable)
@@ -81,7 +82,11 @@ def live_optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
     """Every built Keras optimizer of the process that updates a variable of ``model``: the last resort for one that
     only a hand-written loop, or a callback, holds. In an order that does not depend on the memory."""
     paths = {id(thing): entry.path for entry in entries(model) for thing in (entry.variable, entry.variable._value)}
-    found = [one for one in _instances() if one.built and any(id(v) in paths for v in one._trainable_variables)]
+    found = [
+        one
+        for one in _OPTIMIZERS
+        if getattr(one, "built", False) and any(id(v) in paths for v in one._trainable_variables)
+    ]
 
     def order(optimizer: keras.optimizers.Optimizer) -> tuple[str, list[str], str]:
         handled = [paths.get(id(weight), "") for weight in optimizer._trainable_variables]
@@ -89,15 +94,6 @@ def live_optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
 
     wrapped = {id(inner) for outer in found for inner in inside(outer)}
     return sorted((one for one in found if id(one) not in wrapped), key=order)
-
-
-def _instances() -> Iterator[keras.optimizers.Optimizer]:
-    kinds, new = {keras.optimizers.Optimizer}, [keras.optimizers.Optimizer]
-    while new:
-        new = [kind for base in new for kind in base.__subclasses__() if kind not in kinds]
-        kinds.update(new)
-    # By type and not by isinstance, which runs code of proxies.
-    return (thing for thing in gc.get_objects() if type(thing) in kinds and hasattr(thing, "_trainable_variables"))
 
 
 class _Walk:

@@ -1,30 +1,30 @@
 """Who holds a variable: every live model, and every function that was traced with it.
 
 A mask belongs to a variable, and a variable to more than one model: the model around a sub-model, a GAN beside its
-generator, a second model on a shared layer. None of them is known from the variable, so they are looked for among all
-live objects; once for each newly masked or unmasked variable, not at every change of a mask.
+generator, a second model on a shared layer. None of them is known from the variable, so all live ones are asked; once
+for each newly masked or unmasked variable, not at every change of a mask.
 """
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_lth.surgery.teaching import family
+from keras_lth.surgery.teaching import Living
 
-__all__ = ["models_with", "trace_again", "variables_in"]
+__all__ = ["TRAINED", "models_with", "trace_again", "variables_in"]
 
-_Function = type(tf.function(lambda: None))
+TRAINED = Living(keras.Model)
+_FUNCTIONS = Living(type(tf.function(lambda: None)), "__init__")
 
 
 def models_with(variables: Iterable[keras.Variable]) -> list[keras.Model]:
-    """Every live Keras model that holds one of ``variables``."""
+    """Every live Keras model that holds one of ``variables`` and has been trained, or was there at the first call."""
     wanted = {id(variable) for variable in variables}
-    return [model for model in _live(keras.Model) if any(id(variable) in wanted for variable in variables_in(model))]
+    return [model for model in TRAINED if any(id(variable) in wanted for variable in variables_in(model))]
 
 
 def trace_again(variables: Iterable[keras.Variable]) -> None:
@@ -34,19 +34,13 @@ def trace_again(variables: Iterable[keras.Variable]) -> None:
     somebody keeps stays as it is: what it writes past a mask is noticed when the variable is read.
     """
     handles = {id(handle) for variable in variables for handle in _handles(variable)}
-    for function in _live(_Function):
+    for function in _FUNCTIONS:
         configurations = (function._variable_creation_config, function._no_variable_creation_config)
         caches = [one.function_cache for one in configurations if one is not None]
         traces = [trace for cache in caches for trace in cache.values()]
         if any(id(tensor) in handles for trace in traces for tensor in trace.captured_inputs):
             for cache in caches:
                 cache.clear()
-
-
-def _live(cls: type) -> Iterator[Any]:
-    # The type, not isinstance: that asks an object for its class, which a lazy module answers by an import.
-    classes = set(family(cls))
-    return (one for one in gc.get_objects() if type(one) in classes)
 
 
 def variables_in(model: keras.Model) -> list[keras.Variable]:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_lth.surgery.gradients import teach_optimizers
-from keras_lth.surgery.holders import models_with, trace_again, variables_in
+from keras_lth.surgery.holders import TRAINED, models_with, trace_again, variables_in
 from keras_lth.surgery.optimizers import leaves, optimizers_of, refuse_coupling
 from keras_lth.surgery.paths import Entry, entries
 from keras_lth.surgery.roles import refuse_replaced_weights, replaced
@@ -20,11 +20,13 @@ __all__ = ["follow", "own_loop"]
 
 _MASKED = "_keras_lth_masked"
 _OWN_LOOP = "_keras_lth_own_loop"
+_changes = [0]  # of which variables have masks, in this process
 
 
 def follow(variables: Iterable[keras.Variable]) -> None:
     """After ``variables`` were masked or unmasked: every model that holds one knows, every step is traced again."""
     variables = list(variables)
+    _changes[0] += 1
     teach_optimizers()
     teach(
         keras.Model,
@@ -43,6 +45,7 @@ def follow(variables: Iterable[keras.Variable]) -> None:
 
 def _before_training(model: keras.Model) -> None:
     """Runs at every ``fit`` and ``train_on_batch``, so it sees the optimizer of a later ``compile``."""
+    TRAINED.announce(model)
     masked = _masked(model)
     if not masked:
         return
@@ -79,20 +82,19 @@ def _first(act: Callable[[keras.Model], None]) -> Callable[[Any], Any]:
 
 def _masked(model: keras.Model) -> list[Entry]:
     """The masked weights of ``model``. Kept with it: a step on one batch must not walk through all layers."""
-    kept = vars(model).get(_MASKED)
-    if kept is None and any(mask_of(variable) is not None for variable in variables_in(model)):
-        kept = _look(model)
-    return kept or []
+    seen, kept = vars(model).get(_MASKED, (0, []))
+    if seen < _changes[0] or (not kept and any(mask_of(variable) is not None for variable in variables_in(model))):
+        return _look(model)
+    return kept
 
 
 def _look(model: keras.Model) -> list[Entry]:
-    before = vars(model).pop(_MASKED, [])
+    _, before = vars(model).pop(_MASKED, (0, []))
     masked = [entry for entry in entries(model) if mask_of(entry.variable) is not None]
     # A layer that was quantised since has another kernel; it is refused by its name.
     masked += [entry for entry in before if replaced(entry.layer) and mask_of(entry.variable) is not None]
-    if masked:
-        # Through __dict__: a tracked attribute would be saved with the model, or refused by a locked layer.
-        vars(model)[_MASKED] = masked
+    # Through __dict__: a tracked attribute would be saved with the model, or refused by a locked layer.
+    vars(model)[_MASKED] = (_changes[0], masked)
     return masked
 
 

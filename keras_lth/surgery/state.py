@@ -10,16 +10,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lth.masks import Masks, align
+from keras_lth.masks import Masks, align, match_paths
 from keras_lth.surgery import places
 from keras_lth.surgery.correction import offset_of, restart
 from keras_lth.surgery.entry import check_built, check_model
 from keras_lth.surgery.held import Held, held
 from keras_lth.surgery.holders import trace_again
-from keras_lth.surgery.masking import mask, masks_of, resolve
+from keras_lth.surgery.masking import mask, masks_of, resolve, unmask
 from keras_lth.surgery.optimizers import leaves, reset_pruned, slots, start_fresh
 from keras_lth.surgery.paths import entries, variables
-from keras_lth.tickets import Snapshot
+from keras_lth.tickets import Snapshot, Ticket
 
 __all__ = ["noise_variables", "rewind", "snapshot", "step_of"]
 
@@ -65,47 +65,63 @@ def snapshot(model: keras.Model, *, optimizer: bool = True) -> Snapshot:
 
 def rewind(
     model: keras.Model,
-    snapshot: Snapshot,
+    state: Snapshot | Ticket,
     masks: Mapping[str, Any] | None = None,
     *,
-    restore_optimizer: bool = False,
+    restore_optimizer: bool | None = None,
     step: int | None = None,
     seeds: bool = True,
 ) -> None:
-    """Set ``model`` back to ``snapshot``, in place, inside or outside ``fit``.
+    """Set ``model`` to a snapshot or a ticket, in place, inside or outside ``fit``: the one way to restore a state.
 
-    Every variable takes the snapshot's value bit by bit, pruned ones 0: by ``masks``, which are then also put on,
-    else by the current masks. The step count goes back to the snapshot's (or to ``step``), the learning-rate
-    variable and the loss scale with it. The slots take the values of a freshly built optimizer and the bias
-    correction restarts, while schedules go on from the step; with ``restore_optimizer=True`` the slots are the
-    snapshot's, pruned entries reset. Averages (EMA) take the rewound weights, half-filled gradient accumulators are
+    Every variable takes the stored value bit by bit, pruned ones 0: by ``masks``, which are then also put on, else by
+    the current masks. A ticket brings its own masks; others come off. The step count goes to the stored one (or to
+    ``step``), and with it the learning rate and the loss scale, as when Keras loads an optimizer. The slots take the
+    values of a freshly built optimizer and the bias correction restarts, while schedules continue from the step. With
+    ``restore_optimizer=True`` the slots are the stored ones, pruned entries reset; that is the default for a ticket
+    that has slots, and only for that. Averages (EMA) take the stored weights, half-filled gradient accumulators are
     cleared. This holds for every optimizer that updates a weight of the model; one that is not built yet is built on
-    the weights that it had. ``seeds=True`` also rewinds seed generators, so that dropout repeats its noise.
+    the weights that it had. ``seeds=True`` also sets seed generators, so that dropout repeats its noise.
+
+    Another instance of the same architecture will do: its paths may differ, its order and shapes may not.
 
     Raises:
-        ValueError: a snapshot of another architecture or other optimizers, or a model with a state that cannot be
-            kept; nothing is then changed.
+        ValueError: a state of another architecture or of other optimizers, slots that the snapshot does not have, or
+            a model with a state that cannot be kept; nothing is then changed.
     """
     check_model(model)
     check_built(model)
+    whole = isinstance(state, Ticket)
+    if isinstance(state, Ticket):
+        masks = state.masks if masks is None else masks
+        restore_optimizer = state.snapshot.has_slots if restore_optimizer is None else restore_optimizer
+        state = state.snapshot
+    snapshot: Snapshot = state
     things, found = _kept(model), entries(model)
-    weights = _complete(snapshot.weights, [e for e in found if not e.seed], "weights")
+    own = [e for e in found if not e.seed]
+    weights = _complete(snapshot.weights, own, "weights")
     generators = _noise(model, things)
     noise = align(snapshot.seeds, {p: tuple(v.shape) for p, v in generators.items()}, what="seeds") if seeds else {}
-    state = _fitting(model, things.state, snapshot.state)
+    others = _fitting(model, things.state, snapshot.state)
     if step is not None and (int(step) != step or step < 0):
         raise ValueError(f"step must be a whole number ≥ 0, not {step!r}")
-    arrays = None if masks is None else resolve(model, masks)
+    arrays = None if masks is None else _resolved(model, masks, snapshot, _shapes(own))
     stored = places.groups(snapshot)
     outer_ones = places.outermost(model, things)
     places.build(model, outer_ones, stored)
     placed = [one for prefix, outer in outer_ones.items() for one in places.with_inner(prefix, outer)]
+    if not placed and snapshot.step and step is None:
+        warnings.warn(
+            f"model {model.name!r} has no optimizer to set to step {snapshot.step}: compile it first", stacklevel=2
+        )
     if restore_optimizer:
         places.refuse_unknown(model, snapshot, [place for place, _ in placed])
     paths = places.paths_by_id(model)
-    plans = [_plan(paths, place, leaf, stored.get(place, {}), restore_optimizer) for place, leaf in placed]
+    plans = [_plan(paths, place, leaf, stored.get(place, {}), bool(restore_optimizer)) for place, leaf in placed]
 
     if arrays is not None:
+        if whole and set(masks_of(model)) - set(arrays):
+            unmask(model)
         mask(model, arrays)
     current = masks_of(model)
     by_path = variables(model)
@@ -113,7 +129,7 @@ def rewind(
         by_path[path].assign(value)
     for path, value in noise.items():
         generators[path].assign(value)
-    for path, value in state.items():
+    for path, value in others.items():
         things.state[path].assign(value)
 
     new = [
@@ -226,6 +242,17 @@ def _fitting(model: keras.Model, current: Mapping[str, Any], stored: Mapping[str
     if missing:
         warnings.warn(f"the snapshot holds no value of {missing}: they stay as they are", stacklevel=3)
     return dict(stored)
+
+
+def _resolved(
+    model: keras.Model, masks: Mapping[str, Any], snapshot: Snapshot, shapes: Mapping[str, tuple[int, ...]]
+) -> Mapping[str, Any]:
+    """The masks under the model's paths: they go where the weights go that they were made of."""
+    if set(masks) <= set(shapes) or not set(masks) <= set(snapshot.weights):
+        return resolve(model, masks)
+    sources = {path: value.shape for path, value in snapshot.weights.items()}
+    pairs = match_paths(sources, shapes, what="weights")
+    return resolve(model, {target: masks[source] for target, source in pairs.items() if source in masks})
 
 
 def _complete(values: Mapping[str, np.ndarray], wanted: list[Any], what: str) -> dict[str, np.ndarray]:
