@@ -13,12 +13,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from keras_lth.arguments import real, round_half_up, whole
+from keras_lth.keeping import floors, refuse_below_floor
 from keras_lth.masks import Masks
-from keras_lth.names import assigned
+from keras_lth.names import assigned, listed
 from keras_lth.rounds import noise_seed
 from keras_lth.schedules import cut_to, levels
 from keras_lth.seeds import seed_of
-from keras_lth.selection import round_half_up, select
+from keras_lth.selection import keep_counts, select
 from keras_lth.structures import Structure, Structured
 
 Fraction = float | Mapping[str, float]
@@ -91,8 +93,10 @@ class IMP:
             share, first match wins.
         target_density: share of the prunable weights that remain at the end; the last cut is shortened to hit it.
         scope: "global": one ranking over the network; "layer": one in each weight.
-        criterion: the name of what scores the weights.
+        criterion: what scores the weights: the name of one of `keras_lth.criteria`, or a function of (model) or of
+            (model, x, y) that returns ``{weight path: array}``.
         structure: what is cut as one, as `select` takes it.
+        min_per_layer: the least number (≥ 1) or share (< 1) that remains in each layer, with ``scope="global"``.
         rewind: what a round starts from.
         seed: of the noise.
 
@@ -105,18 +109,18 @@ class IMP:
     fraction: Fraction = 0.2
     target_density: float | None = None
     scope: str = "global"
-    criterion: str = "magnitude"
+    criterion: Any = "magnitude"
     structure: Structure = None
+    min_per_layer: float | None = None
     rewind: Start = AT_K
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._as_python()
         if not 0 <= self.k < self.T:
             raise ValueError(f"k is a step before the end of the dense training: 0 ≤ k < T = {self.T}, not {self.k}.")
         if self.rounds is None and self.target_density is None:
             raise ValueError("Give rounds, target_density, or both.")
-        if self.rounds is not None and (not _whole(self.rounds) or self.rounds < 0):
-            raise ValueError(f"rounds is a whole number ≥ 0, not {self.rounds!r}.")
         if self.target_density is not None and not 0 < self.target_density < 1:
             raise ValueError(f"target_density lies between 0 and 1 (0.05 keeps 5 %), not {self.target_density!r}.")
         shares = list(self.fraction.values()) if isinstance(self.fraction, Mapping) else [self.fraction]
@@ -127,10 +131,27 @@ class IMP:
         if self.scope not in ("global", "layer"):
             raise ValueError(f'scope is "global" or "layer", not {self.scope!r}.')
         if isinstance(self.fraction, Mapping) and self.scope != "layer":
-            raise ValueError('A fraction for each layer needs scope="layer": one global threshold has one fraction.')
+            raise ValueError('Fractions per layer need scope="layer": one global threshold has one fraction.')
+        if self.min_per_layer is not None:
+            floors({}, self.min_per_layer)
+            if self.scope == "layer":
+                raise ValueError('min_per_layer is for scope="global": with "layer" each layer has its own number.')
         if Structured(self.structure).n_of_m and self.rounds != 1:
             raise ValueError(f"structure={self.structure!r} is one cut: use rounds=1, not {self.rounds}.")
         self.rewind.check()
+
+    def _as_python(self) -> None:
+        """Take numbers of NumPy as Python's: what an experiment was asked for is compared, and written as JSON."""
+        for name in ("k", "T", "seed"):
+            object.__setattr__(self, name, whole(getattr(self, name), name))
+        if self.rounds is not None:
+            object.__setattr__(self, "rounds", whole(self.rounds, "rounds", 0))
+        for name in ("target_density", "min_per_layer"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, real(getattr(self, name), name))
+        given = self.fraction
+        shares = {key: real(f, "fraction") for key, f in given.items()} if isinstance(given, Mapping) else None
+        object.__setattr__(self, "fraction", real(given, "fraction") if shares is None else shares)
 
     # What a training is.
     def noise(self, level: int) -> Noise:
@@ -162,6 +183,7 @@ class IMP:
             "target_density": self.target_density,
             "scope": self.scope,
             "structure": structure,
+            "min_per_layer": self.min_per_layer,
         }
 
     @classmethod
@@ -176,12 +198,19 @@ class IMP:
         groups = self._groups(masks)
         return cut_to(groups, self._fractions(groups), self._target(self._size(masks)))
 
+    def remaining(self, masks: Masks) -> int:
+        """What remains in ``masks``, in units of the structure: weights, blocks, neurons or channels."""
+        return sum(self._counted(masks).values())
+
     def counts(self, masks: Masks) -> list[Counts]:
         """What remains at each level from that of ``masks`` on, the last included.
 
         Raises ``ValueError`` where the rounds cannot reach the density, or the cuts would no longer remove a weight.
         """
         groups = self._groups(masks)
+        if Structured(self.structure).n_of_m:
+            scores = {path: np.ones(mask.shape, np.float32) for path, mask in masks.items()}
+            return [groups, {WHOLE: select(scores, structure=self.structure, within=masks).remaining}]
         return levels(
             groups,
             self._fractions(groups),
@@ -195,27 +224,57 @@ class IMP:
 
         Raises ``ValueError`` for scores of other weights, a NaN, or a cut that would leave nothing.
         """
+        if missing := [path for path in masks if path not in scores]:
+            raise ValueError(f"the criterion gives no scores for {listed(missing)}, which are pruned.")
         if Structured(self.structure).n_of_m:
-            return select(scores, structure=self.structure, within=masks)
+            return select({path: scores[path] for path in masks}, structure=self.structure, within=masks)
         counts = self.count(masks)
         if sum(counts.values()) < 1:
             raise ValueError(f"A cut of {self.fraction} would leave none of {masks.remaining:,} weights.")
-        if self.scope == "global":
-            return select(scores, k=counts[WHOLE], within=masks, structure=self.structure)
-        kept: dict[str, np.ndarray] = {}
-        for path in masks:
-            mine = Masks({path: masks[path]})
-            kept |= select({path: scores[path]}, k=counts[path], within=mine, structure=self.structure)
-        return Masks(kept)
+        return keep_counts(scores, masks, counts, self.min_per_layer, self.structure)
+
+    def check(self, first: Masks) -> None:
+        """Raise ``ValueError`` where the cuts from ``first`` on would leave a layer nothing, with what would work.
+
+        Fewer weights than layers, or than ``min_per_layer`` asks for; with ``scope="layer"`` none in some layer.
+        """
+        if Structured(self.structure).n_of_m:
+            return
+        last = self.counts(first)[-1]
+        left, there = sum(last.values()), self._counted(first)
+        layers = sum(count > 0 for count in there.values())
+        empty = [path for path, count in last.items() if count == 0 and there.get(path, 0) > 0]
+        if self.min_per_layer is not None:
+            floor = floors(self._counted(Masks.ones(first)), self.min_per_layer)
+            refuse_below_floor(left, {path: min(there[path], floor[path]) for path in there}, self.min_per_layer)
+        if left >= layers and not empty:
+            return
+        asked = f"rounds={self.rounds} at fraction={self.fraction}"
+        if self.target_density is not None:
+            asked = f"target_density={self.target_density}"
+        where, size = f", none in {listed(empty)}" if empty else "", self._size(first)
+        raise ValueError(
+            f"{asked} would leave {left} of {size} weights for {layers} layers{where}: a layer without a weight passes "
+            f"on nothing. Use {self._fewer(first, layers)}target_density={layers / size:.2g} or more."
+        )
+
+    def _fewer(self, first: Masks, layers: int) -> str:
+        """How many rounds would leave each layer a weight."""
+        if self.target_density is not None or not self.rounds:
+            return ""
+        fine = [sum(c.values()) >= layers and (self.scope == "global" or all(c.values())) for c in self.counts(first)]
+        return f"rounds={fine.index(False) - 1} or fewer, or "
+
+    def _counted(self, masks: Masks) -> Counts:
+        structured = Structured(self.structure)
+        return {path: int(structured.count(mask)) for path, mask in masks.items()}
 
     def _groups(self, masks: Masks) -> Counts:
-        structured = Structured(self.structure)
-        remaining = {path: int(structured.count(mask)) for path, mask in masks.items()}
-        return remaining if self.scope == "layer" else {WHOLE: sum(remaining.values())}
+        remaining = self._counted(masks)
+        return remaining if self.scope == "layer" else {WHOLE: self.remaining(masks)}
 
     def _size(self, masks: Masks) -> int:
-        structured = Structured(self.structure)
-        return sum(int(structured.count(np.ones_like(mask))) for mask in masks.values())
+        return self.remaining(Masks.ones(masks))
 
     def _target(self, size: int) -> int | None:
         return None if self.target_density is None else round_half_up(self.target_density, size)
@@ -224,7 +283,3 @@ class IMP:
         if not isinstance(self.fraction, Mapping):
             return dict.fromkeys(groups, self.fraction)
         return assigned(self.fraction, groups, "fraction", among=groups)
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

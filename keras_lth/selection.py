@@ -145,12 +145,20 @@ def prune(
 
 
 def keep_counts(
-    scores: Mapping[str, np.ndarray], within: Masks, counts: Mapping[str, int], min_per_layer: float | None = None
+    scores: Mapping[str, np.ndarray],
+    within: Masks,
+    counts: Mapping[str, int],
+    min_per_layer: float | None = None,
+    structure: Structure = None,
 ) -> Masks:
     """The masks within `within` that keep `counts`: of each weight by its path, or of all under the key ""."""
+    arrays = {path: np.asarray(scores[path]) for path in within}
+    same_paths(within, arrays, "masks")
     groups = [list(within)] if "" in counts else [[path] for path in within]
     numbers = [counts[""]] if "" in counts else [counts[path] for path in within]
-    return keep({path: np.asarray(scores[path]) for path in within}, groups, numbers, within, least=min_per_layer)
+    structured = Structured(structure)
+    structured.check(arrays, list(within))
+    return _told(keep(arrays, groups, numbers, within, structured, min_per_layer), within)
 
 
 def random_like(masks: Masks, seed: int, scope: str = "layer") -> Masks:

@@ -20,6 +20,7 @@ import numpy as np
 from keras_lth import __version__, files
 from keras_lth.files.plain import plain
 from keras_lth.masks import Masks
+from keras_lth.store import Value
 from keras_lth.tables import html_table
 
 FORMAT = "keras_lth ticket 1"
@@ -237,6 +238,16 @@ class Ticket(_Value):
         from keras_lth import surgery
 
         surgery.rewind(model, self)
+
+
+def value_of(snapshot: Snapshot) -> Value:
+    """A snapshot as a value of a store: arrays by part and path, the step beside them."""
+    return Value(dict(snapshot.named()), {"step": snapshot.step})
+
+
+def snapshot_of(value: Value) -> Snapshot:
+    """The snapshot that `value_of` was given; without slots where the value was kept without them."""
+    return Snapshot.from_named(value.arrays, value.meta["step"])
 
 
 def _frozen(arrays: Mapping[str, Any]) -> Mapping[str, np.ndarray]:

@@ -25,12 +25,12 @@ fractions = st.floats(0.1, 0.6).map(lambda f: round(f, 3))
 
 @given(fractions, st.sampled_from(["global", "layer"]), st.integers(1, 4), st.none() | st.floats(0.2, 0.7))
 def test_cuts_are_those_of_the_callback(fraction: float, scope: str, rounds: int, target: float | None) -> None:
-    """Level by level, what remains and which weights: as IMPCallback chooses them."""
+    """Level by level, what remains and which weights; the plan of a fit has the same numbers."""
     imp = IMP(fraction=fraction, scope=scope, rounds=None if target else rounds, target_density=target)
-    plan = IMPPlan(imp.rounds, None, target, fraction, scope=scope)
-    remaining = {path: mask.size for path, mask in FULL.items()}
     counts = imp.counts(FULL)
-    assert counts == plan.counts(remaining, FULL.size, imp.rounds)
+    plan = IMPPlan(imp.rounds, None, target, fraction, scope=scope)
+    machine = plan.choose(1000, 10, FULL)
+    assert machine.rounds == len(counts) - 1 and plan.imp(machine).counts(FULL) == counts
     mine = yours = FULL
     for count in counts[1:]:
         assert imp.count(mine) == count

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_lth as lth
-from keras_lth.callbacks.imp_plan import IMPPlan
+from keras_lth.imp import IMP
 from keras_lth.selection import keep_counts
 
 # The layers' scores do not overlap: without a floor the first layers are emptied first.
@@ -76,12 +76,12 @@ def test_prune_and_imp_keep_the_floor() -> None:
         left -= (2 * left + 5) // 10
     assert masks.remaining == left and not masks.empty
     assert counts(keep_counts(SCORES, lth.Masks.ones(SCORES), {"": 5}, 1)) == [1, 1, 2, 1]
-    plan = IMPPlan(rounds=1, min_per_layer=2)
-    plan.refuse_too_few(lth.Masks.ones(SCORES), {"": 7})
+    full = lth.Masks.ones(SCORES)
+    IMP(target_density=7 / 31, min_per_layer=2).check(full)
     with pytest.raises(ValueError, match=r"min_per_layer=2\.0 needs 7 weights in 4 layers, and 6 would remain"):
-        plan.refuse_too_few(lth.Masks.ones(SCORES), {"": 6})
+        IMP(target_density=6 / 31, min_per_layer=2).check(full)
     with pytest.raises(ValueError, match='scope="global"'):
-        IMPPlan(rounds=1, min_per_layer=1, scope="layer")
+        IMP(rounds=1, min_per_layer=1, scope="layer")
 
 
 def test_excluded_layers_have_no_floor() -> None:

@@ -13,6 +13,7 @@ from keras_lth.callbacks.fit_call import fit_argument
 from keras_lth.surgery.metrics import undisturbed
 
 _EXAMPLES = 64
+_TRAINING_EXAMPLES = 256
 
 
 class Connection:
@@ -39,32 +40,49 @@ class Connection:
 
 def examples(callback: Any) -> Any | None:
     """Inputs of some examples that the running fit holds, or None."""
+    names = ("x",) if callback.params.get("data") is not None else ("val_x", "x")
+    found = next((batch for name in names if (batch := _batch(callback, name)) is not None), None)
+    return None if found is None else _some(found[0], _EXAMPLES)
+
+
+def training_examples(callback: Any) -> tuple[Any, Any]:
+    """Inputs and targets of some examples that the running fit trains on, for a criterion that needs data.
+
+    Raises ``ValueError`` where the fit's data cannot be looked at without moving it.
+    """
+    found = _batch(callback, "x")
+    if found is None:
+        raise ValueError(
+            "this criterion takes (model, x, y), and the data of fit cannot be looked at: train on arrays, a "
+            "tf.data.Dataset, a keras.utils.PyDataset or keras_lth.datasets.ordered, or use a criterion of (model)."
+        )
+    return _some(found, _TRAINING_EXAMPLES)
+
+
+def _batch(callback: Any, name: str) -> tuple[Any, Any] | None:
+    """Inputs and targets of a batch, or of all data where it lies in memory; ``name``: "x" or "val_x"."""
     model = callback.model
-    held = callback.params.get("data")
-    if held is not None:
-        return _inputs(getattr(held, "arrays", None))
-    for name in ("val_x", "x"):
+    x = callback.params.get("data")
+    if x is None:
         x = fit_argument(model, name)
-        if isinstance(x, keras.utils.PyDataset):
-            return _inputs(x[0])
-        if hasattr(x, "arrays"):  # made by datasets.ordered: a look would move it
-            return _inputs(x.arrays)
-        if isinstance(x, tf.data.Dataset) and not hasattr(x, "seek"):
-            return _inputs(next(iter(x.take(1)), None))
-        if x is not None and all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x)):
-            return _some(x)
-    return None
+    if isinstance(x, keras.utils.PyDataset):
+        batch = x[0]
+    elif hasattr(x, "arrays"):  # made by datasets.ordered: a look would move it
+        batch = x.arrays
+    elif isinstance(x, tf.data.Dataset) and not hasattr(x, "seek"):
+        batch = next(iter(x.take(1)), None)
+    elif x is not None and all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x)):
+        batch = (x, fit_argument(model, name.replace("x", "y")))
+    else:
+        return None
+    return None if batch is None else keras.utils.unpack_x_y_sample_weight(batch)[:2]
 
 
-def _inputs(batch: Any) -> Any | None:
-    return None if batch is None else _some(keras.utils.unpack_x_y_sample_weight(batch)[0])
-
-
-def _some(x: Any) -> Any:
+def _some(values: Any, most: int) -> Any:
     """Evenly spaced examples: sorted data would begin with one class."""
-    first = keras.tree.flatten(x)[0]
-    rows = np.unique(np.linspace(0, int(first.shape[0]) - 1, _EXAMPLES).astype(int))
-    return keras.tree.map_structure(lambda leaf: tf.gather(tf.convert_to_tensor(np.asarray(leaf)), rows), x)
+    first = keras.tree.flatten(values)[0]
+    rows = np.unique(np.linspace(0, int(first.shape[0]) - 1, most).astype(int))
+    return keras.tree.map_structure(lambda leaf: tf.gather(tf.convert_to_tensor(np.asarray(leaf)), rows), values)
 
 
 def _differs(values: Any) -> bool:

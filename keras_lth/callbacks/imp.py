@@ -13,17 +13,20 @@ import numpy as np
 
 from keras_lth import surgery
 from keras_lth.callbacks import imp_state
-from keras_lth.callbacks.connection import Connection, examples
+from keras_lth.callbacks.connection import Connection, examples, training_examples
 from keras_lth.callbacks.imp_folder import InFolder
 from keras_lth.callbacks.imp_plan import IMPPlan
-from keras_lth.callbacks.imp_prune import check_finite, choose
 from keras_lth.callbacks.imp_text import ended, introduction, pruned
 from keras_lth.callbacks.levels import Level, Monitor
 from keras_lth.callbacks.logs import Coming, logs_to_come
-from keras_lth.criteria import Magnitude
-from keras_lth.masks import Masks
+from keras_lth.callbacks.run_store import ORIGIN
+from keras_lth.criteria import described, named, needs_data, scored
+from keras_lth.imp import IMP, Start
+from keras_lth.masks import Masks, differences
 from keras_lth.rounds import UNKNOWN, Rounds, Span
 from keras_lth.schedules import Duration
+from keras_lth.structures import Structure
+from keras_lth.surgery.metrics import undisturbed
 from keras_lth.tickets import Snapshot
 
 Pattern = str | Sequence[str] | Callable[[str, Any], bool] | None
@@ -46,7 +49,11 @@ class IMPCallback(InFolder):
         rewind_to: step k of the dense training: ``0``, ``"500 steps"``, ``"2 epochs"``, ``"1%"``. Steps are batches.
         span: ``"remaining"`` trains a round from k to T (thesis 4.2.2), ``"restart"`` T steps from the weights of
             step k with the schedule from 0.
-        scope: ``"global"`` compares magnitudes over the whole network, ``"layer"`` within each weight.
+        scope: ``"global"`` compares scores over the whole network, ``"layer"`` within each weight.
+        criterion: what scores the weights: ``"magnitude"``, ``"random"``, one of `keras_lth.criteria`, or a function
+            of (model) or of (model, x, y) that returns ``{weight path: array}``; x and y are some training examples.
+        structure: what is pruned as one: None for weights, (rows, columns), ``"output"``, ``"input"`` or ``"n:m"``, as
+            in `keras_lth.select`. An n:m structure is one cut.
         include, exclude, also: which weights to prune, as in `keras_lth.prunable`.
         min_per_layer: the least number (≥ 1) or share (< 1) that remains in each layer, with ``scope="global"``.
         one_shot: prune once, by ``fraction`` or down to ``target_density`` (thesis 3.1.3).
@@ -58,10 +65,11 @@ class IMPCallback(InFolder):
             ``"min"`` is better. By default a ``val_`` log where every training has one, an accuracy, else a metric,
             else the loss; and what the metric itself says, as Keras' ``EarlyStopping`` asks it.
         callbacks: callbacks that count epochs or remember (LearningRateScheduler, ReduceLROnPlateau, EarlyStopping,
-            ModelCheckpoint, TensorBoard): each round is a fit of its own to them, with the round's own epochs.
-        directory: the run's folder. A stopped run, started again, continues with the round it was in; a finished one
-            loads. It is the folder that counts, not what the model holds. Another optimizer, rate, loss or metric is
-            refused. What the dense training ended with stays in ``trained/level_00.state``.
+            ModelCheckpoint, TensorBoard): each round is a fit of its own to them, with the round's own epochs. In the
+            names of their files ``{round}`` and ``{density}`` stand for those of the round.
+        directory: the run's store, a folder or ``gs://…``. A stopped run, started again, continues with the round it
+            was in; a finished one loads. It is the folder that counts, not what the model holds. Another optimizer,
+            rate, loss or metric is refused. `trained` then gives the weights that any level ended with.
         resume: False starts over in a used directory.
         data: the ``ordered`` dataset that ``fit`` trains on, where ``fit``'s own argument cannot be seen.
         verbose: 0 silent, 1 a line a pruning, 2 a table per layer too.
@@ -81,6 +89,8 @@ class IMPCallback(InFolder):
         rewind_to: str | int | Duration = 0,
         span: Span = "remaining",
         scope: str = "global",
+        criterion: Any = "magnitude",
+        structure: Structure = None,
         include: Pattern = None,
         exclude: Pattern = None,
         also: Pattern = None,
@@ -105,8 +115,16 @@ class IMPCallback(InFolder):
         if restore_optimizer and keep == "trained":
             raise ValueError('restore_optimizer takes slots from step k; keep="trained" weights are not of that step.')
         k = Duration.parse(rewind_to)
-        self.plan = IMPPlan(rounds, epochs_per_round, target_density, fraction, k, span, scope, one_shot, min_per_layer)
         self._filters = {"include": include, "exclude": exclude, "also": also}
+        self._criterion = named(criterion, **self._options(criterion))
+        self.plan = IMPPlan(
+            rounds, epochs_per_round, target_density, fraction, k, scope, one_shot, min_per_layer, criterion, structure,
+            Start(
+                "trained" if keep == "trained" else "k",
+                "zero" if span == "restart" else "k",
+                "k" if restore_optimizer else "fresh",
+            ),
+        )  # fmt: skip
         self.keep, self.restore_optimizer = keep, restore_optimizer
         self.monitor = Monitor(monitor, mode)
         self.directory, self.resume = directory, resume
@@ -117,7 +135,10 @@ class IMPCallback(InFolder):
         self.history: list[Level] = []
         self._masks: list[Masks] = []
         self._kept: dict[int, Snapshot] = {}
+        self._ends: dict[int, Snapshot] = {}
         self._counts: list[dict[str, int]] = []
+        self._method: IMP | None = None
+        self._data_of_criterion: Any = (None, None)
         self._began = time.perf_counter()
         self._seen: dict[str, float] = {}
         self._logs: dict[int, dict[str, float]] = {}
@@ -127,8 +148,8 @@ class IMPCallback(InFolder):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Plan, mask, resume."""
-        if self._journal is not None:
-            self._journal.close()  # an earlier fit of this callback may have raised
+        if self._store is not None:
+            self._store.close()  # an earlier fit of this callback may have raised
         super().on_train_begin(logs)
 
     # What RoundsCallback asks.
@@ -140,11 +161,9 @@ class IMPCallback(InFolder):
             shapes = {path: tuple(variable.shape) for path, variable in weights.items()}
             first = Masks({p: worn[p] if p in worn else np.ones(shape, bool) for p, shape in shapes.items()})
             self._masks = [self._first_of_folder(first)]
-        first_masks = self._masks[0]
-        remaining = {path: int(first_masks[path].sum()) for path in weights}
-        machine = self.plan.choose(epochs, steps_per_epoch or UNKNOWN, remaining, first_masks.size)
-        self._counts = self.plan.counts(remaining, first_masks.size, machine.rounds)
-        self.plan.refuse_too_few(first_masks, self._counts[-1])
+        machine = self.plan.choose(epochs, steps_per_epoch or UNKNOWN, first := self._masks[0])
+        self._method = self.plan.imp(machine, self._order_seed)
+        self._counts = self._method.counts(first)
         return machine
 
     def _look(self) -> None:
@@ -152,6 +171,11 @@ class IMPCallback(InFolder):
         self._coming = logs_to_come(self, self._machine())
         if not self.monitor.waits(self._coming):
             self._settle(self._coming.training)
+        if needs_data(self._criterion):
+            self._data_of_criterion = training_examples(self)
+        if not isinstance(self.plan.criterion, str):
+            with undisturbed(self.model):
+                self._scores()
 
     def _settle(self, training: Iterable[str]) -> None:
         if self._coming is not None:
@@ -168,38 +192,40 @@ class IMPCallback(InFolder):
     def _begin(self) -> None:
         model, machine = self.model, self._machine()
         surgery.hosts_of(model).check_same(json.dumps(self._config()).encode(), f"the settings of {self.name}")
-        first, origin = self._masks[0], self._origin
-        steps = self._iterations() if origin is None else origin.snapshot.step
-        rows = [] if self._journal is None else self._opened(self._journal)
+        first, there = self._masks[0], self._store
+        rows = [] if there is None else self._opened(there)
+        origin = None if there is None else there.state(ORIGIN)
+        steps = self._iterations() if origin is None else origin.step
         surgery.mask(model, first)
         self._say(
             introduction(
-                self.plan, machine, self.keep, first, self._counts[-1], self.params["epochs"],
+                self._imp(), machine, first, self.params["epochs"],
                 steps > 0 or first.remaining < first.size, self.monitor.name,
             )
         )  # fmt: skip
         self._say(f"{self.name}: {surgery.prunable(model, **self._filters).report.summary}")
-        if rows:
-            self._resume(rows)
+        if rows and there is not None:
+            self._resume(rows, there)
         elif origin is not None:
-            surgery.rewind(model, origin.snapshot, first, restore_optimizer=True)
+            surgery.rewind(model, origin, first, restore_optimizer=origin.has_slots)
             self._say(f"{self.name}: the first training starts again from its state of step 0 in {self.directory}.")
         if machine.action(self.position).name == "DONE":
             self._say(f"{self.name}: this run is finished; loaded from {self.directory}.")
+
+    def _labels(self, round: int) -> dict[str, Any]:
+        return {"round": round, "density": self._masks[round].density}
 
     def _went(self, epoch: int, logs: dict[str, Any]) -> None:
         numbers = {name: float(value) for name, value in logs.items()}
         # With validation_freq > 1 the last epoch may lack the monitored log.
         self._seen = self._logs[epoch] = {**self._seen, **numbers}
         self._rows.append({"round": self.position.round, "epoch": epoch, "step": self._step, **numbers})
-        if self._journal is not None:
-            self._journal.epoch(self._rows[-1])
 
     def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
         machine, model = self._machine(), self.model
         # First, so that nothing below can lose it.
         self._keep_trained(round)
-        check_finite(surgery.prunable(model, **self._filters), round, self.directory)
+        _check_finite(surgery.prunable(model, **self._filters), round, self.directory)
         now = self._masks[round]
         logs = self._logs_of_the_weights()
         score = self.monitor.score(logs)
@@ -218,6 +244,8 @@ class IMPCallback(InFolder):
             logs=logs,
         )
         self.history.append(level)
+        if self._store is None:
+            self._remember(round, surgery.snapshot(model, optimizer=False))
         if not last:
             self._masks.append(self._prune(round))
             if self.keep == "trained":
@@ -245,8 +273,8 @@ class IMPCallback(InFolder):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Let go of the folder."""
         super().on_train_end(logs)
-        if self._journal is not None:
-            self._journal.close()
+        if self._store is not None:
+            self._store.close()
         if self.history:
             self._say(ended(self.history))
 
@@ -259,5 +287,35 @@ class IMPCallback(InFolder):
         return self._seen
 
     def _prune(self, round: int) -> Masks:
-        scores, floor = Magnitude(**self._filters), self.plan.min_per_layer
-        return choose(self.model, scores, self._masks[round], self._counts[round + 1], floor)
+        """The masks of the level after ``round``, chosen once, on the processor of one host."""
+        now, method = self._masks[round], self._imp()
+        shapes = {path: mask.shape for path, mask in now.items()}
+        return surgery.hosts_of(self.model).chosen_once(shapes, lambda: method.prune(self._scores(), now))
+
+    def _imp(self) -> IMP:
+        if self._method is None:
+            raise RuntimeError(f"{self.name} has not been in a fit yet.")
+        return self._method
+
+    def _scores(self) -> dict[str, np.ndarray]:
+        """The scores of the weights that are pruned."""
+        found, masks = scored(self._criterion, self.model, *self._data_of_criterion), self._masks[0]
+        shapes = {path: array.shape for path, array in found.items() if path in masks}
+        if lines := differences({path: mask.shape for path, mask in masks.items()}, shapes):
+            raise ValueError(
+                f"the criterion {described(self.plan.criterion)} does not fit the weights that are pruned: "
+                f"{'; '.join(lines)}. It returns {{weight path: array}} for each path of lth.prunable(model)."
+            )
+        return {path: found[path] for path in masks}
+
+    def _options(self, criterion: Any) -> dict[str, Any]:
+        """What a criterion of this package is made with where it is given by name."""
+        return {**self._filters, **({"seed": 0} if criterion == "random" else {})} if isinstance(criterion, str) else {}
+
+
+def _check_finite(weights: Mapping[str, Any], round: int, directory: Any) -> None:
+    """Raises ``RuntimeError`` that names the first weight with a NaN, and says what ``directory`` still holds."""
+    kept = f" Levels 0 … {round - 1} are in {directory}." if directory and round else ""
+    for path, variable in weights.items():
+        if np.isnan(variable.numpy().astype(np.float32)).any():
+            raise RuntimeError(f"Round {round} diverged: {path} holds NaN. Try a lower learning rate.{kept}")

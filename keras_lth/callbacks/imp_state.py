@@ -45,5 +45,3 @@ def set(callback: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray
     callback._seen, callback._logs = decode(levels["seen"]), decode(levels["logs"])
     callback._rows = decode(levels["rows"])
     callback._began = time.perf_counter() - levels["seconds"]
-    if callback._journal is not None:
-        callback._journal.go_back(len(callback.history), callback._rows)

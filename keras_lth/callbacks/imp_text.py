@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from keras_lth.callbacks.imp_plan import IMPPlan
-from keras_lth.callbacks.levels import Level, first_name
+from keras_lth.callbacks.levels import Level, first_name, sparsest_matching
+from keras_lth.criteria import described
+from keras_lth.imp import IMP
 from keras_lth.masks import Masks
 from keras_lth.rounds import UNKNOWN, Rounds
+from keras_lth.structures import Structured
 
 
-def introduction(
-    plan: IMPPlan,
-    machine: Rounds,
-    keep: str,
-    first: Masks,
-    last: Mapping[str, int],
-    epochs: int,
-    trained: bool,
-    monitor: str,
-) -> str:
+def introduction(method: IMP, machine: Rounds, first: Masks, epochs: int, trained: bool, monitor: str) -> str:
     """What was chosen, in one line; ``trained``: whether the model was trained before."""
     start = "the weights it has now" if trained else "initialisation"
     back = start if machine.rewind_step == 0 else f"step {machine.rewind_step}"
     if machine.rewind_step > 0 and machine.steps_per_epoch != UNKNOWN:
         back += f" (epoch {machine.rewind_step / machine.steps_per_epoch:.3g})"
-    verb = "rewinding to" if keep == "rewind" else "keeping trained weights, the schedule back to"
+    trained_stay = method.rewind.values == "trained"
+    verb = "keeping trained weights, the schedule back to" if trained_stay else "rewinding to"
     dense = "dense" if first.remaining == first.size else f"first (density {first.density:.1%})"
-    remain = sum(last.values())
+    whole, now = method.remaining(Masks.ones(first)), method.remaining(first)
+    remain, unit = sum(method.counts(first)[-1].values()), Structured(method.structure).unit
     return (
         f"IMP: {_count(machine.epochs, dense + ' epoch')}, then {_count(machine.rounds, 'round')}, "
-        f"{plan.scope} magnitude, {verb} {back}: {first.remaining:,} ⇒ {remain:,} weights "
-        f"(density {remain / first.size:.1%}); {machine.total_epochs} of fit's {epochs} epochs"
+        f"{method.scope} {described(method.criterion)}, {verb} {back}: {now:,} ⇒ {remain:,} {unit} "
+        f"(density {remain / whole:.1%}); {machine.total_epochs} of fit's {epochs} epochs"
         f"{f'; judged by {monitor}' if monitor else ''}."
     )
 
@@ -50,13 +45,17 @@ def pruned(history: Sequence[Level], after: Masks, *, table: bool) -> str:
 
 
 def ended(history: Sequence[Level]) -> str:
-    """Where the run arrived, and its sparsest matching level."""
-    last = history[-1]
-    matching = max((level for level in history if level.matching), key=lambda level: level.round, default=history[0])
-    best = f"; sparsest matching: round {matching.round}, density {matching.density:.1%}" if matching.round else ""
-    return (
+    """Where the run arrived, its sparsest matching level, and how to get it."""
+    last, found = history[-1], sparsest_matching(history)
+    done = (
         f"IMP: {_count(last.round, 'round')} done; density {last.density:.1%}, {last.monitor} {last.score:.4f} "
-        f"({first_name(history)} {history[0].score:.4f}){'' if last.connected else ', disconnected'}{best}."
+        f"({first_name(history)} {history[0].score:.4f}){'' if last.connected else ', disconnected'}"
+    )
+    if not found.round:
+        return f"{done}; no level matches the {first_name(history)} network."
+    return (
+        f"{done}; sparsest matching: round {found.round}, density {found.density:.1%}: imp.ticket({found.round}), or "
+        f"lth.rewind(model, imp.trained({found.round}), imp.masks({found.round})) for its trained weights."
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_lth.callbacks.levels import NONE_YET, Level, Monitor, nearest, summary, table
+from keras_lth.callbacks.imp_plan import IMPPlan
+from keras_lth.callbacks.levels import NONE_YET, Level, Monitor, nearest, sparsest_matching, summary, table
 from keras_lth.callbacks.rounds import RoundsCallback
+from keras_lth.criteria import described
 from keras_lth.masks import Masks
 from keras_lth.tables import html_table
 from keras_lth.tickets import Snapshot, Ticket
@@ -14,11 +16,13 @@ from keras_lth.tickets import Snapshot, Ticket
 class Tickets(RoundsCallback):
     """The asking half of ``IMPCallback``, over levels that the pruning half fills in."""
 
+    plan: IMPPlan
     history: list[Level]
     keep: str
     restore_optimizer: bool
     monitor: Monitor
     _masks: list[Masks]
+    _ends: dict[int, Snapshot]
     _kept: dict[int, Snapshot]
 
     def summary(self) -> str:
@@ -33,6 +37,39 @@ class Tickets(RoundsCallback):
         if not 0 <= round < len(self._masks):
             raise ValueError(f"There is no level {round}: this run has levels 0 … {len(self._masks) - 1}.")
         return self._masks[round]
+
+    def trained(self, round: int | None = None, *, density: float | None = None) -> Snapshot:
+        """The weights that a level ended with, pruned ones 0; by default those of the sparsest matching level.
+
+        ``lth.rewind(model, imp.trained(r), imp.masks(r))`` sets a model to them. With a ``directory`` every level is
+        kept, without one the most accurate and the sparsest matching level and the last.
+
+        Raises ``ValueError`` that lists the levels for one that is not kept, ``RuntimeError`` before the first is over.
+        """
+        if not self.history:
+            raise RuntimeError("IMP has finished no training yet: there are no trained weights.")
+        if density is not None:
+            if round is not None:
+                raise ValueError("Ask for trained weights by round or by density, not both.")
+            round = nearest([level.density for level in self.history], density)
+        round = sparsest_matching(self.history).round if round is None else round
+        found = self._end_of(round)
+        if found is None:
+            kept = ", ".join(map(str, sorted(self._ends)))
+            raise ValueError(
+                f"The trained weights of level {round} are not kept; those of {kept} are. Give IMPCallback a directory "
+                f"to keep those of every level."
+            )
+        return found
+
+    def _end_of(self, round: int) -> Snapshot | None:
+        return self._ends.get(round)
+
+    def _remember(self, round: int, end: Snapshot) -> None:
+        """Keep the end of a level in memory, and of those before it what may be asked for."""
+        best = max(self.history, key=lambda level: level.score if not self.monitor.less else -level.score)
+        wanted = {round, best.round, sparsest_matching(self.history).round}
+        self._ends = {at: state for at, state in {**self._ends, round: end}.items() if at in wanted}
 
     def ticket(self, round: int | None = None, *, density: float | None = None) -> Ticket:
         """The ticket of a level, by its round or its density; the last trained level without either.
@@ -57,7 +94,8 @@ class Tickets(RoundsCallback):
         machine = self._machine()
         level = self.history[round] if round < len(self.history) else None
         return {
-            "criterion": "magnitude",
+            "criterion": described(self.plan.criterion),
+            **({} if self.plan.structure is None else {"structure": self.plan.structure}),
             "method": "IMP" if self.keep == "rewind" else "LRR",
             "round": round,
             "rewind_step": machine.rewind_step,

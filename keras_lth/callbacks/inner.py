@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+# Other fields, such as {epoch} of a ModelCheckpoint, are its own.
+_FIELD = re.compile(r"\{(?:round|density)(?:[:!][^{}]*)?\}")
+
 
 class Inner(keras.callbacks.CallbackList):
     """Callbacks that begin and end with each training as with a ``fit``: they get the model, then they begin.
 
-    Keras' own begin afresh with that, except for the best value of a ``ModelCheckpoint``.
+    Keras' own begin afresh with that, except for the best value of a ``ModelCheckpoint``. In the names of their files
+    and folders ``{round}`` and ``{density}`` stand for those of the training, also with a format: ``{density:.3f}``.
     """
 
     def __init__(self, callbacks: Sequence[keras.callbacks.Callback], model: keras.Model, **params: Any) -> None:
@@ -19,7 +24,20 @@ class Inner(keras.callbacks.CallbackList):
         super().__init__(callbacks, **params)
         self._of = model
         checkpoints = [one for one in callbacks if isinstance(one, keras.callbacks.ModelCheckpoint)]
+        # Their names as they were given; what is set in them now belongs to one training.
+        self._names = [
+            (one, name, value)
+            for one in callbacks
+            for name, value in vars(one).items()
+            if isinstance(value, str) and _FIELD.search(value)
+        ]
         self._best = [(one, one.best) for one in checkpoints if hasattr(one, "best")]
+
+    def begin(self, **labels: Any) -> None:
+        """Begin a training that has these labels."""
+        for one, name, value in self._names:
+            setattr(one, name, _FIELD.sub(lambda found: found[0].format(**labels), value))
+        self.on_train_begin()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin a training."""

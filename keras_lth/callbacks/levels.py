@@ -10,6 +10,7 @@ from typing import Any
 from keras_lth.callbacks.logs import Coming
 from keras_lth.surgery.metrics import MODES, direction, is_accuracy
 
+_PLACE = ("round", "step", "epoch")
 NONE_YET = "No training has finished yet."
 
 
@@ -117,6 +118,32 @@ def nearest(densities: Sequence[float], density: float) -> int:
         listed = ", ".join(f"{i}: {d:.2%}" for i, d in enumerate(densities))
         raise ValueError(f"No level has a density near {density:.2%}. The levels are {listed}.")
     return level
+
+
+def sparsest_matching(history: Sequence[Level]) -> Level:
+    """The level with fewest weights that is as good as the first one; the first one itself where no other is."""
+    return max((level for level in history if level.matching), key=lambda level: level.round, default=history[0])
+
+
+def result_row(level: Level) -> dict[str, Any]:
+    """A level as a row of the table "results": its numbers on validation data, those of training as ``train_…``."""
+    row = {"density": level.density, "remaining": level.remaining, "steps": level.steps, "seconds": level.seconds}
+    return {**row, "matching": level.matching, "connected": level.connected, **_split(level.logs)}
+
+
+def curve_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The epochs of a level as rows of the table "curves"."""
+    return [
+        {"step": row["step"], "epoch": row["epoch"], **_split({k: v for k, v in row.items() if k not in _PLACE})}
+        for row in rows
+    ]
+
+
+def _split(logs: Mapping[str, float]) -> dict[str, float]:
+    validation = {name.removeprefix("val_"): value for name, value in logs.items() if name.startswith("val_")}
+    if not validation:
+        return dict(logs)
+    return {**validation, **{f"train_{n}": value for n, value in logs.items() if not n.startswith("val_")}}
 
 
 def first_name(history: Sequence[Level]) -> str:

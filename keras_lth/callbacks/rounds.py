@@ -58,7 +58,7 @@ class RoundsCallback(Driver):
         self._bar = False
         self._running = False
         self._first_epoch: int | None = 0
-        self._inner = keras.callbacks.CallbackList([])
+        self._inner: keras.callbacks.CallbackList = keras.callbacks.CallbackList([])
         self.captured: Snapshot | None = None
         self.origin: Snapshot | None = None
 
@@ -84,6 +84,10 @@ class RoundsCallback(Driver):
 
     def _go_back(self, round: int) -> None:
         """Put the model at the start of training ``round``."""
+
+    def _labels(self, round: int) -> dict[str, Any]:
+        """What stands for ``{round}`` and the like in the names of the files of the callbacks inside."""
+        return {"round": round}
 
     # The walk.
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -113,7 +117,7 @@ class RoundsCallback(Driver):
         )
         with self._guarded():
             if self.machine.action(self.position) not in (Action.REWIND, Action.DONE):
-                self._inner.on_train_begin()
+                self._begin_inner(self.position.round)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Rewind if a training is over; seek the data."""
@@ -134,7 +138,7 @@ class RoundsCallback(Driver):
                 self._go_back(round)
                 self.position = machine.after(self.position)
                 self._fresh_noise(round)
-                self._inner.on_train_begin()
+                self._begin_inner(round)
             self._step = self.position.step
             if self._step == 0 and self.position.round == 0:
                 self.origin = surgery.snapshot(self.model)
@@ -239,6 +243,10 @@ class RoundsCallback(Driver):
         rounds_state.set(self, state, arrays)
 
     # Its parts.
+    def _begin_inner(self, round: int) -> None:
+        if isinstance(self._inner, Inner):
+            self._inner.begin(**self._labels(round))
+
     def _see_rates(self, when: str) -> None:
         round, step = self.position.round, self._step
         self._rates.see(self.model, round, step, when, begins=step == self._epoch_start, name=type(self).__name__)

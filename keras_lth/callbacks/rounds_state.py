@@ -39,7 +39,7 @@ def set(callback: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray
     idle = callback.machine.action(callback.position) in (Action.REWIND, Action.DONE)
     callback.position = Position(**state["position"])
     if idle and callback.machine.action(callback.position) not in (Action.REWIND, Action.DONE):
-        callback._inner.on_train_begin()
+        callback._begin_inner(callback.position.round)
     for name, value in state["plain"].items():
         setattr(callback, name, value)
     callback._rates.seen = dict(state["rates"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,27 +18,9 @@ from keras_lth.plans.step import called, canonical
 from keras_lth.plans.training import SLOTS
 from keras_lth.selection import random_like, select
 from keras_lth.store import Value
-from keras_lth.tickets import Snapshot
-
-_PARTS = {"weights": "weights/", "optimizer": SLOTS, "seeds": "seeds/"}
-
+from keras_lth.tickets import Snapshot, snapshot_of, value_of
 
 # States ---------------------------------------------------------------------------------------------------------------
-
-
-def value_of(snapshot: Snapshot) -> Value:
-    """A snapshot as a value: arrays by part and path, the step beside them."""
-    arrays = {f"{_PARTS[part]}{path}": a for part in _PARTS for path, a in getattr(snapshot, part).items()}
-    return Value(arrays, {"step": snapshot.step})
-
-
-def snapshot_of(state: Value) -> Snapshot:
-    """The snapshot that `value_of` was given; its optimizer part is empty where the state was kept without slots."""
-    parts = {
-        part: {name[len(start) :]: array for name, array in state.arrays.items() if name.startswith(start)}
-        for part, start in _PARTS.items()
-    }
-    return Snapshot(parts["weights"], parts["optimizer"], state.meta["step"], parts["seeds"])
 
 
 def masks_of(value: Value) -> Masks:
@@ -59,14 +41,14 @@ def init(*, seed: int, network: Json) -> Value:
 
 def start(wk: Value, *others: Value, network: Json, values: str, step: int, slots: str) -> Value:
     """What a round starts from; seeds are those of step k."""
-    arrays = {name: array for name, array in wk.arrays.items() if name.startswith(_PARTS["seeds"])}
-    source = others[0] if values in ("trained", "fresh", "signs") else wk
-    weights = {name: array for name, array in source.arrays.items() if name.startswith(_PARTS["weights"])}
+    before, source = snapshot_of(wk), snapshot_of(others[0] if values in ("trained", "fresh", "signs") else wk)
+    weights = dict(source.weights)
     if values == "signs":
-        weights = {name: np.copysign(array, wk.arrays[name]).astype(array.dtype) for name, array in weights.items()}
-    if slots == "k":
-        arrays |= {name: array for name, array in others[0].arrays.items() if name.startswith(SLOTS)}
-    return Value({**weights, **arrays}, {"step": step})
+        weights = {
+            path: np.copysign(array, before.weights[path]).astype(array.dtype) for path, array in weights.items()
+        }
+    kept = snapshot_of(others[0]).optimizer if slots == "k" else {}
+    return value_of(Snapshot(weights, kept, step, before.seeds, before.state))
 
 
 # Trainings ------------------------------------------------------------------------------------------------------------
@@ -105,7 +87,7 @@ class Trainer:
             moved = {path: np.array(seed) for path, seed in snapshot.seeds.items()}
             for seed in moved.values():
                 seed[0] = self.noise.moved(int(seed[0]))
-            snapshot = Snapshot(snapshot.weights, snapshot.optimizer, snapshot.step, moved)
+            snapshot = replace(snapshot, seeds=moved)
         self._live.rewind(snapshot, None if masks is None else masks_of(masks), slots=bool(snapshot.optimizer))
         self._step = snapshot.step
 
@@ -121,7 +103,7 @@ class Trainer:
         """All of the model and its optimizer. Raises ``FloatingPointError`` where the training has diverged."""
         whole = value_of(surgery.snapshot(self._live.model))
         for name, array in whole.arrays.items():
-            if name.startswith(_PARTS["weights"]) and np.isnan(np.sum(array, dtype=float)):
+            if name.startswith("weights/") and np.isnan(np.sum(array, dtype=float)):
                 raise FloatingPointError(f"{name} holds NaN at step {self._step}: use a lower learning rate.")
         return whole
 
@@ -150,16 +132,11 @@ def score(state: Value, *masks: Value, criterion: Any, network: Json, examples: 
     live = measured(text_of(network))
     live.rewind(snapshot_of(state), masks_of(masks[0]) if masks else None)
     x, y = splits_of(text_of(network)).train
-    given = (x[: examples or None], y[: examples or None])
     if isinstance(criterion, str):
-        known = {name.lower(): name for name in criteria.__all__}
-        if criterion not in known:
-            raise ValueError(f"criterion={criterion!r} is not one of {', '.join(known)}.")
-        made = getattr(criteria, known[criterion])(**options)
-        found = made(live.model, *(given if len(inspect.signature(made).parameters) > 1 else ()))
+        made, options = criteria.named(criterion, **options), {}
     else:
-        found = called(criterion)(live.model, *given, **options)
-    return Value({path: np.asarray(array) for path, array in found.items()})
+        made = criteria.named(called(criterion))
+    return Value(criteria.scored(made, live.model, x[: examples or None], y[: examples or None], **options))
 
 
 def cut(scores: Value, masks: Value, **how: Any) -> Value:

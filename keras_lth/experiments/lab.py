@@ -34,7 +34,11 @@ STATE = Kind(
 )
 START = Kind("start", f"{_HERE}:start", defaults={**_OF_NETWORK, "values": "k", "slots": "fresh"}, keep=False)
 SCORE = Kind("score", f"{_HERE}:score", defaults={**_OF_NETWORK, "examples": 0, "options": {}}, keep=False)
-CUT = Kind("cut", f"{_HERE}:cut", defaults={"target_density": None, "scope": "global", "structure": None})
+CUT = Kind(
+    "cut",
+    f"{_HERE}:cut",
+    defaults={"target_density": None, "scope": "global", "structure": None, "min_per_layer": None},
+)
 SELECT = Kind("select", f"{_HERE}:selected", defaults={"scope": "global", "structure": None, "density": None})
 COMBINE = Kind("combine", f"{_HERE}:combine")
 SHUFFLE = Kind("shuffle", f"{_HERE}:shuffle", defaults={"scope": "layer"})

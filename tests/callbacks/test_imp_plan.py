@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from keras_lth.callbacks.imp_plan import IMPPlan
+from keras_lth.masks import Masks
 from keras_lth.rounds import UNKNOWN, Rounds
 from keras_lth.schedules import Duration
 
-SIZE = {"fc1/kernel": 235_200, "fc2/kernel": 30_000, "output/kernel": 1_000}
+FULL = Masks.ones({"fc1/kernel": (784, 300), "fc2/kernel": (300, 100), "output/kernel": (100, 10)})
 TOTAL = 266_200
 
 
 def choose(epochs: int, steps: int = 1000, **arguments: object) -> Rounds:
-    return IMPPlan(**arguments).choose(epochs, steps, SIZE, TOTAL)
+    return IMPPlan(**arguments).choose(epochs, steps, FULL)
 
 
 def test_the_example_of_the_readme() -> None:
@@ -37,7 +39,7 @@ def test_any_one_argument_fixes_the_others() -> None:
     assert choose(50, epochs_per_round=10) == Rounds(4, 10, 1000)
     # 0.8⁵ = 0.328 > 0.3 > 0.8⁶ = 0.262: six rounds, the last cut shortened.
     assert choose(70, target_density=0.3) == Rounds(6, 10, 1000)
-    counts = IMPPlan(target_density=0.3).counts(SIZE, TOTAL)
+    counts = IMPPlan(target_density=0.3).imp().counts(FULL)
     assert [sum(c.values()) for c in counts][-1] == 79_860 == TOTAL * 3 // 10
     assert choose(20, target_density=0.05, one_shot=True) == Rounds(1, 10, 1000)
     assert choose(20, one_shot=True) == Rounds(1, 10, 1000)
@@ -89,17 +91,17 @@ def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:
 
 def test_half_the_rate_at_the_output() -> None:
     plan = IMPPlan(rounds=1, scope="layer", fraction={"output": 0.1, ".*": 0.2})
-    assert plan.counts(SIZE, TOTAL, 1)[1] == {"fc1/kernel": 188_160, "fc2/kernel": 24_000, "output/kernel": 900}
+    assert plan.imp().counts(FULL)[1] == {"fc1/kernel": 188_160, "fc2/kernel": 24_000, "output/kernel": 900}
     with pytest.raises(ValueError, match="no fraction for 'fc1/kernel': none of output matches"):
-        IMPPlan(rounds=1, scope="layer", fraction={"output": 0.1}).counts(SIZE, TOTAL, 1)
+        IMPPlan(rounds=1, scope="layer", fraction={"output": 0.1}).choose(10, 10, FULL)
 
 
 def test_a_sparse_start_counts_from_where_it_is() -> None:
-    remaining = {"fc1/kernel": 500, "fc2/kernel": 500}
+    half = Masks({path: np.arange(1000) % 2 == 0 for path in ("fc1/kernel", "fc2/kernel")})
     plan = IMPPlan(target_density=0.4)
-    assert [c[""] for c in plan.counts(remaining, 2000)] == [1000, 800]
+    assert [c[""] for c in plan.imp().counts(half)] == [1000, 800]
     with pytest.raises(ValueError, match="already"):
-        IMPPlan(target_density=0.9).choose(10, 10, remaining, 1200)
+        IMPPlan(target_density=0.5).choose(10, 10, half)
 
 
 def test_unknown_number_of_batches() -> None:

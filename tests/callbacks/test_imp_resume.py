@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -15,7 +14,8 @@ import numpy as np
 import pytest
 
 import keras_lth as lth
-from keras_lth import files
+from keras_lth import files, plans
+from keras_lth.store import Store, check
 from tests.callbacks.small import fit, model, weights
 
 
@@ -45,6 +45,10 @@ def same(a: keras.Model, b: keras.Model) -> None:
         np.testing.assert_array_equal(x, y)
 
 
+def without_seconds(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
 @pytest.mark.parametrize(
     "options", [{"rewind_to": "1 epoch"}, {"keep": "trained"}, {"rewind_to": 3, "restore_optimizer": True}]
 )
@@ -64,12 +68,16 @@ def test_a_stopped_run_ends_as_one_that_was_never_stopped(tmp_path: Path, option
     keep = ("round", "density", "remaining", "steps", "score", "matching", "logs")
     rows = [[{k: level.as_dict()[k] for k in keep} for level in run.history] for run in (resumed, expected)]
     assert rows[0] == rows[1]
-    lines = [[json.loads(line) for line in files.read_lines(tmp_path / f / "metrics.jsonl")] for f in ("whole", "cut")]
-    assert lines[0] == lines[1]
-    for level in range(4):
-        name = f"level_{level:02d}.ticket"
-        first, second = (lth.Ticket.load(tmp_path / run / "tickets" / name) for run in ("whole", "cut"))
-        assert first.snapshot.same_bits(second.snapshot) and first.masks == second.masks
+    # Every value of the two stores, but for the seconds that it took.
+    first, second = (Store(tmp_path / name) for name in ("whole", "cut"))
+    assert first.names() == second.names()
+    for name in first.names():
+        a, b = first.get(name), second.get(name)
+        assert a.arrays.keys() == b.arrays.keys(), name
+        assert all(a.arrays[key].tobytes() == b.arrays[key].tobytes() for key in a.arrays), name
+        assert [without_seconds(row) for row in a.rows] == [without_seconds(row) for row in b.rows], name
+    assert expected.ticket(3).snapshot.same_bits(resumed.ticket(3).snapshot)
+    assert all(expected.trained(level).same_bits(resumed.trained(level)) for level in range(4))
 
 
 def test_a_finished_run_loads_and_returns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,14 +108,14 @@ def test_more_rounds_go_on_from_a_finished_run(tmp_path: Path) -> None:
 
 def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
     fit(model(), imp(tmp_path), 8)
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*.ticket")}
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.value")}
     with pytest.raises(ValueError, match=r"another run \(fraction: 0.2 there, 0.5 here\).*resume=False"):
         fit(model(), imp(tmp_path, fraction=0.5), 8)
-    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*.ticket")}
+    assert before and before == {p: p.read_bytes() for p in tmp_path.rglob("*.value")}
     again = imp(tmp_path, fraction=0.5, resume=False)
     fit(model(), again, 8)
     assert [level.remaining for level in again.history] == [144, 72, 36, 18]
-    assert len(list((tmp_path / "tickets").iterdir())) == 4
+    assert len(list((tmp_path / "values").glob("*.masks.value"))) == 4
 
 
 KILLED = """
@@ -119,7 +127,7 @@ from tests.callbacks.test_imp_resume import imp
 from pathlib import Path
 class Die(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
-        if len(list(Path({folder!r}).glob("tickets/*"))) == 3:
+        if len(list(Path({folder!r}).glob("values/*.masks.value"))) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 fit(model(), imp({folder!r}), 8, beside=[Die()])
 """
@@ -130,8 +138,9 @@ def test_killed_for_real_and_started_again(tmp_path: Path) -> None:
     code = KILLED.format(root=root, folder=str(tmp_path / "cut"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    # Level 2's ticket is there, its training was cut off.
-    assert len(json.loads((tmp_path / "cut" / "levels.json").read_text())) == 2
+    # Level 2's masks are there, its training was cut off.
+    assert {"imp.level_01", "imp.level_02.masks"} <= (there := Store(tmp_path / "cut").names())
+    assert "imp.level_02" not in there
     whole, again = model(), model(seed=5)
     fit(whole, imp(tmp_path / "whole"), 8)
     fit(again, imp(tmp_path / "cut"), 8)
@@ -191,7 +200,7 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path: Path, monkeypatch
     real, full = os.write, []
 
     def write(descriptor: int, data: bytes) -> int:
-        if len(list((tmp_path / "tickets").glob("*.ticket"))) >= 3:
+        if len(list((tmp_path / "values").glob("*.masks.value"))) >= 3:
             full.append(descriptor)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(descriptor, data)
@@ -208,11 +217,49 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path: Path, monkeypatch
     same(again, whole)
 
 
-def test_a_ruined_ticket_is_refused(tmp_path: Path) -> None:
-    fit(model(), imp(tmp_path), 8)
-    path = tmp_path / "tickets" / "level_01.ticket"
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [("imp.level_01.masks", 3), ("imp.level_02.trained", 2), ("imp.level_03", 1), ("imp.rewind", 4)],
+)
+def test_a_damaged_value_is_said_and_made_again(
+    tmp_path: Path, name: str, again: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = imp(tmp_path)
+    fit(model(), whole, 8)
+    path = tmp_path / "values" / f"{name}.value"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"level_01\.ticket"):
+    made = model(seed=5)
+    history = fit(made, loaded := imp(tmp_path, verbose=1), 8)
+    assert len(history.epoch) == 2 * again
+    assert name in capsys.readouterr().out
+    assert [loaded.masks(level) for level in range(4)] == [whole.masks(level) for level in range(4)]
+    assert all(loaded.trained(level).same_bits(whole.trained(level)) for level in range(4))
+
+
+def test_the_folder_of_an_earlier_version_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "levels.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"earlier keras_lth.*another folder"):
         fit(model(), imp(tmp_path), 8)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["levels.json"]
+
+
+def test_a_run_is_a_store(tmp_path: Path) -> None:
+    """What `lth-store` and `lth-report` read: rows with their labels, also of levels that are missing."""
+    with pytest.raises(StopHere):
+        fit(model(), imp(tmp_path), 8, beside=[Crash(4)])
+    store = Store(tmp_path)
+    found = plans.tidy(store.plans()["imp"]["rows"], lambda name: store.get(name) if store.has(name) else None)
+    results = [row for row in found.rows if row["table"] == "results"]
+    assert [(row["level"], row["remaining"]) for row in results] == [(0, 144), (1, 115)]
+    assert {"accuracy", "loss", "train_accuracy", "train_loss", "density", "seconds"} <= results[0].keys()
+    curves = [row for row in found.rows if row["table"] == "curves"]
+    assert [(row["level"], row["step"]) for row in curves] == [(0, 6), (0, 12), (1, 6), (1, 12)]
+    assert curves[-1]["accuracy"] == results[-1]["accuracy"]
+    assert {row["path"] for row in found.rows if row["table"] == "layers"} == {"dense/kernel", "dense_1/kernel"}
+    assert [row["level"] for row in found.missing if row["table"] == "results"] == [2, 3]
+    assert check(store) == {}
+    again = imp(tmp_path)
+    fit(model(seed=3), again, 8)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 80_000

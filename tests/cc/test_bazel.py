@@ -18,6 +18,7 @@ INSTALLABLE = shutil.which("apt-get") is not None and os.geteuid() == 0
 POSSIBLE = INSTALLABLE or shutil.which("bazel") is not None
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(not POSSIBLE, reason="Debian's bazel-bootstrap is neither installed nor installable here")
 def test_bazel_builds_and_tests_everything_offline() -> None:
     done = subprocess.run(

@@ -1,4 +1,8 @@
-"""The C++ tests and the fuzzer under the sanitizers, with every instruction set of this processor."""
+"""The C++ tests and the fuzzer under the sanitizers.
+
+Each run of the tests: addresses and undefined behaviour with the widest instruction set, races of the thread pool.
+`make proof`: every instruction set of this processor, races everywhere, longer fuzzing.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +32,8 @@ class Programs:
     build: Build
     core: list[Path]
 
-    def isas(self) -> list[str]:
-        """The instruction sets worth running: races do not depend on them."""
-        supported = list(_core.supported())
-        return supported[:1] if self.sanitizer == "thread" else supported
 
-
-@pytest.fixture(scope="module", params=["address,undefined", "thread"])
+@pytest.fixture(scope="module", params=["address,undefined", pytest.param("thread", marks=pytest.mark.proof)])
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Programs:
     sanitizer = str(request.param)
     flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
@@ -48,17 +47,38 @@ def test_tests_are_found() -> None:
 
 @pytest.mark.parametrize("source", TESTS, ids=lambda path: path.stem)
 def test_cc_under_sanitizers(programs: Programs, source: Path) -> None:
+    widest, *_ = _core.supported()
+    # Half of the formats is half of the time; races depend on neither format nor size.
+    short = ARGUMENTS["thread"] if source.stem == "select_test" else ARGUMENTS[programs.sanitizer]
+    passes(programs, source, widest, short.get(source.stem, []))
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("source", TESTS, ids=lambda path: path.stem)
+def test_cc_with_every_instruction_set(programs: Programs, source: Path) -> None:
+    if programs.sanitizer != "thread":  # races do not depend on it
+        for isa in _core.supported():
+            passes(programs, source, isa, ARGUMENTS[programs.sanitizer].get(source.stem, []))
+
+
+def passes(programs: Programs, source: Path, isa: str, arguments: list[str]) -> None:
     program = programs.build.program(source.stem, [*programs.core, *programs.build.objects([source])])
-    for isa in programs.isas():
-        arguments = ARGUMENTS[programs.sanitizer].get(source.stem, [])
-        printed = run(program, *arguments, KERAS_LTH_ISA=isa, ASAN_OPTIONS="quarantine_size_mb=8")
-        assert printed.splitlines()[-1] == "0 failures"
+    printed = run(program, *arguments, KERAS_LTH_ISA=isa, ASAN_OPTIONS="quarantine_size_mb=8")
+    assert printed.splitlines()[-1] == "0 failures"
 
 
-def test_fuzz(programs: Programs) -> None:
+@pytest.mark.parametrize("source", [path for path in TESTS if path.stem.startswith("threads_")], ids=lambda p: p.stem)
+def test_the_thread_pool_has_no_races(tmp_path: Path, source: Path) -> None:
+    build = Build(tmp_path, ["-fsanitize=thread", "-fno-sanitize-recover=all"])
+    objects = build.objects([*sorted((ROOT / "cc" / "threads").glob("*.cc")), source])
+    assert run(build.program(source.stem, objects)).splitlines()[-1] == "0 failures"
+
+
+@pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.proof)])
+def test_fuzz(programs: Programs, seconds: int) -> None:
     """A bounded run from a fixed seed; `make fuzz` goes on from there."""
     program = fuzzer(programs.build, programs.core)
-    seconds, least = (8, 20) if programs.sanitizer == "thread" else (20, 100)
+    least = 20
     printed = run(program, f"-max_total_time={seconds}", "-seed=1", ASAN_OPTIONS="quarantine_size_mb=8")
     found = re.findall(r"(\w+): (\d+) runs, (\d+) refused", printed)
     counts = {name: (int(runs), int(refused)) for name, runs, refused in found}

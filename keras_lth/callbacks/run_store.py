@@ -1,0 +1,217 @@
+"""The store of one IMP run: what its levels are made of, under fixed names, and the plan that says which rows it has.
+
+``imp.origin`` the state of step 0 · ``imp.rewind`` the state of step k · for each level ``imp.level_NN.masks``,
+``.trained`` (the weights at its end), ``.layers`` and ``.curve`` (rows), and last ``imp.level_NN``: what it reached.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from keras_lth import files
+from keras_lth.masks import Masks
+from keras_lth.store import DamagedError, MissingError, Store, Value
+from keras_lth.tickets import Snapshot, snapshot_of, value_of
+
+PLAN = "imp"
+ORIGIN, REWIND = f"{PLAN}.origin", f"{PLAN}.rewind"
+_PARTS = ("masks", "layers", "curve", "trained")
+# A message names at most this many differences.
+_LISTED = 4
+
+
+def level_name(level: int, part: str = "") -> str:
+    """The name of a level's value."""
+    return f"{PLAN}.level_{level:02d}" + (f".{part}" if part else "")
+
+
+class RunStore:
+    """One run's store, local or in an object store, locked while a ``fit`` writes to it.
+
+    Of several hosts that train together only the chief writes; the others read what it has opened.
+
+    Raises ``RuntimeError`` when another process holds the folder, ``ValueError`` when it holds another run or a folder
+    of an earlier version.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], say: Callable[[str], None]) -> None:
+        self.folder, self._say = os.fspath(folder), say
+        self.writes = True
+        self._lock: files.DirectoryLock | None = None
+
+    # Reading: also before the run is opened.
+    def config(self) -> dict[str, Any] | None:
+        """The settings of the run in the folder; None where there is none."""
+        store = self._store()
+        return None if store is None else store.plans().get(PLAN, {}).get("setting")
+
+    def state(self, name: str) -> Snapshot | None:
+        """A state; None where it is missing or damaged."""
+        value = self._value(name)
+        return None if value is None else snapshot_of(value)
+
+    def masks(self, level: int) -> Masks | None:
+        """The masks of a level; None where they are missing or damaged."""
+        value = self._value(level_name(level, "masks"))
+        return None if value is None else Masks(value.arrays)
+
+    def all_masks(self) -> list[Masks]:
+        """The masks of every level from 0 on."""
+        found: list[Masks] = []
+        while (masks := self.masks(len(found))) is not None:
+            found.append(masks)
+        return found
+
+    def trained(self, level: int) -> Snapshot | None:
+        """The state at the end of a level, without slots; None where it is missing or damaged."""
+        return self.state(level_name(level, "trained"))
+
+    # One fit at a time.
+    def open(
+        self,
+        config: Mapping[str, Any],
+        *,
+        resume: bool,
+        free: Collection[str] = (),
+        abandoned: Callable[[], bool] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Lock the folder; what `put_level` was told of the finished levels of a run with this config, oldest first.
+
+        ``free`` are dotted names of settings that need not match.
+        """
+        self.close()
+        if self.writes:
+            lock = files.DirectoryLock(self.folder)
+            lock.acquire(abandoned)
+            self._lock = lock
+        try:
+            return self._opened(json.loads(json.dumps(config)), resume, free)
+        except BaseException:
+            self.close()
+            raise
+
+    def _opened(self, config: dict[str, Any], resume: bool, free: Collection[str]) -> list[dict[str, Any]]:
+        store = Store(self.folder, create=self.writes)
+        known = store.plans().get(PLAN)
+        if known is not None and resume:
+            _refuse_another(self.folder, known["setting"], config, free)
+            return self._levels(store)
+        if self.writes:
+            # The levels first: what they are made of goes after them.
+            names = sorted((name for name in store.names() if name.startswith(f"{PLAN}.")), key=lambda n: n.count("."))
+            for name in names:
+                store.drop(name)
+            if names:
+                store.settle()
+            store.put_plan(PLAN, {"names": [], "wanted": [], "sources": {}, "keys": [], "rows": [], "setting": config})
+        return []
+
+    def _levels(self, store: Store) -> list[dict[str, Any]]:
+        """The finished levels: those before the first of which anything is missing or damaged."""
+        found: list[dict[str, Any]] = []
+        while store.has(level_name(len(found))):
+            level = len(found)
+            needed = [level_name(level, part) for part in ("masks", "trained")] + ([REWIND] if level == 0 else [])
+            row = self._value(level_name(level))
+            if row is None or any(self._value(name) is None for name in needed):
+                break
+            found.append(dict(row.meta["level"]))
+        if self.writes:
+            for name in store.names():  # what is made again; the next level's masks are what its training began with
+                number, _, part = name.removeprefix(f"{PLAN}.level_").partition(".")
+                if number.isdigit() and (int(number), part not in ("masks", "layers")) >= (len(found), True):
+                    store.drop(name)
+        return found
+
+    def close(self) -> None:
+        """Let go of the folder; safe to call twice."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    # Writing.
+    def expect(self, levels: int, setting: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
+        """Say which rows the run will have, of ``levels`` levels."""
+        rows, names = [], [ORIGIN, REWIND]
+        for level in range(levels):
+            about = {**labels, "level": level}
+            names += [level_name(level), *(level_name(level, part) for part in _PARTS)]
+            rows.append([{"table": "results", **about}, [level_name(level)]])
+            rows.append([{"table": "curves", **about}, [level_name(level, "curve")]])
+            rows.append([{"table": "layers", **about}, [level_name(level, "layers")]])
+        Store(self.folder).put_plan(
+            PLAN,
+            {
+                "names": names, "wanted": names, "sources": {name: [] for name in names}, "keys": [], "rows": rows,
+                "setting": dict(setting),
+            },
+        )  # fmt: skip
+
+    def put_state(self, name: str, state: Snapshot) -> None:
+        """Keep a state, in place of one of that name."""
+        store = Store(self.folder)
+        store.drop(name)
+        store.put(name, value_of(state), {"kind": "state", "step": state.step})
+
+    def put_masks(self, level: int, masks: Masks) -> None:
+        """Keep the masks of a level, and a row for each layer."""
+        store, columns = Store(self.folder), ("path", "size", "remaining", "density")
+        rows = [{name: getattr(row, name) for name in columns} for row in masks.table()]
+        store.put(level_name(level, "masks"), Value(dict(masks)), {"kind": "masks"})
+        store.put(level_name(level, "layers"), Value({}, {"rows": rows}), {"kind": "layers"})
+
+    def put_level(
+        self, level: int, row: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], about: Mapping[str, Any]
+    ) -> None:
+        """Keep the numbers of a finished level, last of all that belongs to it; `open` returns ``about``."""
+        store = Store(self.folder)
+        store.put(level_name(level, "curve"), Value({}, {"rows": list(curve)}), {"kind": "curve"})
+        store.put(level_name(level), Value({}, {"rows": [row], "level": about}), {"kind": "level"})
+
+    def _store(self) -> Store | None:
+        try:
+            return Store(self.folder, create=False)
+        except FileNotFoundError:
+            return None
+
+    def _value(self, name: str) -> Value | None:
+        store = self._store()
+        try:
+            return None if store is None else store.get(name)
+        except MissingError:
+            return None
+        except DamagedError as error:
+            self._say(f"{error}. It is removed, and what depends on it is made again.")
+            if self.writes and store is not None:
+                store.drop(name)
+            return None
+
+
+def _refuse_another(folder: str, there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str]) -> None:
+    before, now = _flat(there), _flat(here)
+    names = sorted({*before, *now}, key=lambda name: (not name.endswith(".class"), name))
+    differs = [name for name in names if before.get(name) != now.get(name) and name not in free]
+    if differs:
+        pairs = [
+            f"{name}: {_brief(before.get(name))} there, {_brief(now.get(name))} here" for name in differs[:_LISTED]
+        ]
+        pairs += [f"and {len(differs) - _LISTED} more"] if len(differs) > _LISTED else []
+        raise ValueError(
+            f"{folder} holds another run ({'; '.join(pairs)}). Use another directory, or resume=False to overwrite it."
+        )
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names, so that a difference names the one setting."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,69 @@
+"""Criteria given by name or as functions: how they are found, called and described."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_lth.criteria.magnitude import Magnitude
+from keras_lth.criteria.random import Random
+from keras_lth.names import near
+
+Criterion = Callable[..., Mapping[str, Any]]
+_KNOWN: dict[str, Callable[..., Criterion]] = {"magnitude": Magnitude, "random": Random}
+
+
+def named(criterion: Any, **options: Any) -> Criterion:
+    """Find a criterion: by the name of one of this package, made with ``options``; anything callable is one itself.
+
+    Raises ``ValueError`` for another name, with the near ones, ``TypeError`` for what cannot be called.
+    """
+    if isinstance(criterion, str):
+        if criterion not in _KNOWN:
+            close = near(criterion, _KNOWN)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(map(repr, _KNOWN))}"
+            raise ValueError(f"criterion={criterion!r} is not a criterion: {hint} A function of (model) works too.")
+        return _KNOWN[criterion](**options)
+    if isinstance(criterion, type) or not callable(criterion):
+        raise TypeError(
+            f"criterion is the name of a criterion, or a function of (model) or (model, x, y) that returns "
+            f"{{weight path: array}}, not {criterion!r}."
+        )
+    return criterion
+
+
+def needs_data(criterion: Criterion) -> bool:
+    """Whether a criterion takes ``(model, x, y)``, and not the model alone."""
+    taken = inspect.signature(criterion).parameters.values()
+    places = [one for one in taken if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL)]
+    return len(places) > 1
+
+
+def scored(criterion: Criterion, model: Any, x: Any = None, y: Any = None, **options: Any) -> dict[str, np.ndarray]:
+    """Scores of a model as NumPy arrays; ``x`` and ``y`` go to a criterion that takes them.
+
+    Raises ``TypeError`` where it returns something else than a mapping.
+    """
+    found = criterion(model, *((x, y) if needs_data(criterion) else ()), **options)
+    if not isinstance(found, Mapping):
+        raise TypeError(f"the criterion {described(criterion)} returned {type(found).__name__}, not {{path: array}}.")
+    return {path: np.asarray(array) for path, array in found.items()}
+
+
+def described(criterion: Any) -> str:
+    """How a criterion is called in tickets and settings: a name, a class with its options, or module:function."""
+    if isinstance(criterion, str):
+        return criterion
+    kind = type(criterion)
+    function = getattr(criterion, "function", criterion)  # of one that has a version
+    if inspect.isroutine(function):
+        version = f" (version {criterion.version})" if hasattr(criterion, "version") else ""
+        return f"{function.__module__}:{function.__qualname__}{version}"
+    options = {name: value for name, value in vars(criterion).items() if not name.startswith("_")}
+    listed = ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not None)
+    if kind.__module__.startswith("keras_lth."):
+        return f"{kind.__name__.lower()}({listed})" if listed else kind.__name__.lower()
+    return f"{kind.__module__}:{kind.__qualname__}({listed})"
