@@ -226,5 +226,13 @@ class IMP:
         return assigned(self.fraction, groups, "fraction", among=groups)
 
 
+def at_least(score: float, dense: float, *, less: bool = False) -> bool:
+    """Judge whether a network matches: it is as good as its own dense network, without a margin (thesis 3.2).
+
+    The one rule of `IMPCallback`, of plans and of reports. ``less``: a lower score is better. NaN never matches.
+    """
+    return bool(score <= dense if less else score >= dense)
+
+
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
