@@ -1,0 +1,262 @@
+"""What the figures share: colours, axes, lines with their bands, and how they are written; Agg and SVG, no windows."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import io
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+from keras_lth.report.numbers import percent
+
+P = ParamSpec("P")
+F = TypeVar("F")
+DPI = 130
+WIDTH = 9.0
+PAPER, INK, GRAY = "#ffffff", "#222222", "#666666"
+# Okabe and Ito's colours, told apart by the colour-blind; those of arms as in the thesis' figure 3-7.
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
+SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<")
+DASHES = ("-", "--", ":", "-.")
+_ARMS = {
+    "imp": ("#0072B2", "o"),
+    "reinit": ("#E69F00", "s"),
+    "random_global": ("#009E73", "^"),
+    "random_layerwise": ("#D55E00", "D"),
+}
+_STYLE = {
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.edgecolor": "#444444",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e3e3e3",
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "lines.linewidth": 1.7,
+    "lines.markersize": 5.5,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "svg.fonttype": "none",
+}
+
+
+def styled(draw: Callable[P, F]) -> Callable[P, F]:
+    """Draw with this package's settings, whatever the user's are, and leave theirs as they were."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **options: P.kwargs) -> F:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_STYLE)
+            return draw(*args, **options)
+
+    return drawn
+
+
+@dataclass
+class Drawing:
+    """A figure, its axes as a rows × columns array, and what is shown at points on hover."""
+
+    figure: Figure
+    grid: Any
+    tips: list[tuple[Axes, float, float, str]] = field(default_factory=list)
+
+    def line(
+        self, axes: Axes, x: Iterable[Any], y: Iterable[Any], name: str, place: Callable[[float], str], **look: Any
+    ) -> pd.DataFrame:
+        """Draw the means of shares ``y`` at each ``x`` in per cent, with a band from least to greatest.
+
+        ``place`` says in a hint where a point is. Returns mean, min and max, by x; empty where no ``y`` is finite.
+        """
+        frame = pd.DataFrame({"x": list(x), "y": [100 * float(each) for each in y]}).dropna()
+        points = frame.groupby("x")["y"].agg(["mean", "min", "max", "size"])
+        if frame.empty:
+            return points
+        bars = look.get("err_style") == "bars"
+        err = {"capsize": 3, "elinewidth": 1} if bars else {"alpha": 0.16, "linewidth": 0}
+        given = {"markeredgecolor": look["color"], **look}
+        seaborn.lineplot(
+            frame, x="x", y="y", errorbar=("pi", 100), ax=axes, label=name, legend=False, err_kws=err, **given
+        )
+        for at, row in points.iterrows():
+            spread = f" ({row['min']:.2f} to {row['max']:.2f})" if row["size"] > 1 else ""
+            self.tips.append((axes, at, row["mean"], f"{name}, {place(at)}: {row['mean']:.2f} %{spread}"))
+        return points
+
+    def legend(self, axes: Axes, **options: Any) -> None:
+        """Name the lines right of the axes, in the order in which they end there, from above."""
+        handles = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+        last = 0 if axes.xaxis_inverted() else -1
+        handles.sort(key=lambda line: -np.asarray(line.get_ydata(), float)[last])
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, **options)
+
+    def note(self, *texts: str) -> None:
+        """Say below the axes what marks mean."""
+        if texts:
+            self.figure.supxlabel("     ".join(texts), x=0.012, ha="left", fontsize=9, color="#444444")
+
+    def png(self) -> bytes:
+        """The figure as a PNG file, the same bytes for the same data."""
+        out = io.BytesIO()
+        self.figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
+        return out.getvalue()
+
+    def svg(self) -> str:
+        """The figure as an element of a page: colours are variables of the page, points say their numbers on hover."""
+        out = io.StringIO()
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "keras_lth"}):
+            self.figure.savefig(out, format="svg", metadata={"Date": None})
+        text = out.getvalue()
+        text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+        text = re.sub(r' id="[A-Za-z]+\d*_\d+"', "", text)
+        text = re.sub(r"#[0-9a-f]{6}\b(?![^<]*</style>)", lambda found: f"var(--x{found[0][1:]})", text)
+        width, height = (72 * inches for inches in self.figure.get_size_inches())
+        head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img">'
+        return re.sub(r"<svg[^>]*>", head, text, count=1).replace("</svg>", self._hints(height) + "</svg>")
+
+    def _hints(self, height: float) -> str:
+        found = []
+        for axes, x, y, text in self.tips:
+            px, py = (72 / self.figure.dpi * each for each in axes.transData.transform((x, y)))
+            box = axes.bbox.transformed(matplotlib.transforms.Affine2D().scale(72 / self.figure.dpi))
+            if box.x0 - 1 <= px <= box.x1 + 1 and box.y0 - 1 <= py <= box.y1 + 1:
+                circle = f'<circle class="tip" cx="{px:.1f}" cy="{height - py:.1f}" r="5">'
+                found.append(f"{circle}<title>{escape(text)}</title></circle>\n")
+        return "".join(found)
+
+
+def canvas(height: float, title: str, below: str, *, rows: int = 1, columns: int = 1, **shared: Any) -> Drawing:
+    """Make a figure of the common width with its title and the lines below it."""
+    said = textwrap.wrap(below, 112)
+    top = 1 - (0.46 + 0.19 * len(said)) / height
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, top), w_pad=0.08, h_pad=0.06, wspace=0.03)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
+    FigureCanvasAgg(figure)
+    figure.text(0.012, 1 - 0.1 / height, title, fontsize=13, fontweight="bold", va="top")
+    figure.text(0.012, 1 - 0.38 / height, "\n".join(said), color="#444444", va="top", linespacing=1.25)
+    return Drawing(figure, figure.subplots(rows, columns, squeeze=False, **shared))
+
+
+def colours_css(pages: Iterable[str]) -> str:
+    """The variables of the colours in SVG elements: as they are, and with the lightness turned over for dark pages."""
+    used = sorted({found for text in pages for found in re.findall(r"var\(--x([0-9a-f]{6})\)", text)})
+    light = "".join(f"--x{colour}: #{colour}; " for colour in used)
+    dark = "".join(f"--x{colour}: {_turned(colour)}; " for colour in used)
+    return f":root {{ {light}}}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n"
+
+
+def _turned(colour: str) -> str:
+    hue, lightness, saturation = colorsys.rgb_to_hls(*(int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)))
+    turned = max(0.92 - 0.84 * lightness, 0.6 if saturation > 0.1 else 0.0)
+    channels = colorsys.hls_to_rgb(hue, turned, saturation)
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in channels)
+
+
+def arm_look(arm: str, index: int) -> dict[str, Any]:
+    """Colour and marker of an arm; of one that is not ours, by its place."""
+    colour, marker = _ARMS.get(arm, (SERIES[(index + 3) % len(SERIES)], SHAPES[(index + 4) % len(SHAPES)]))
+    return {"color": colour, "marker": marker}
+
+
+def dash(place: int) -> str:
+    """The line style of a run."""
+    return DASHES[place % len(DASHES)]
+
+
+def density_axis(axes: Axes, densities: Iterable[float], label: str, most: int = 11) -> None:
+    """Log axis from dense at the left to sparse at the right; a tick a level, labelled in % where there is room."""
+    levels = sorted({round(density, 12) for density in [1.0, *densities]}, reverse=True)
+    sparsest = min(levels[-1], 0.8)
+    axes.set_xscale("log")
+    axes.set_xlim(1 / sparsest**0.03, sparsest**1.03)
+    room = math.log(1 / sparsest) / most * 0.999
+    named = levels[:1]
+    for density in levels[1:]:
+        if math.log(named[-1] / density) >= room and math.log(density / levels[-1]) >= room:
+            named.append(density)
+    if levels[-1] < named[-1]:
+        named.append(levels[-1])
+    _ticks(axes.xaxis, named, [percent(density).removesuffix(" %") for density in named])
+    axes.xaxis.set_minor_locator(FixedLocator([density for density in levels if density not in named]))
+    axes.set_xlabel(f"{label}, % (log scale, a tick a level)")
+
+
+def fork_axis(axes: Axes, forks: Sequence[int]) -> None:
+    """A tick a fork step; logarithmic beyond the first step when they span more than a factor of ten."""
+    positive = [fork for fork in forks if fork]
+    if positive and positive[-1] > 10 * positive[0]:
+        axes.set_xscale("symlog", linthresh=positive[0])
+        axes.set_xlim(-0.15 * positive[0] if forks[0] == 0 else 0.8 * positive[0], 1.15 * positive[-1])
+    else:
+        room = 0.04 * max(1, forks[-1] - forks[0])
+        axes.set_xlim(forks[0] - room, forks[-1] + room)
+    _ticks(axes.xaxis, forks, [f"{fork:,}" for fork in forks])
+    axes.set_xlabel("step k at which the trainings part" + (" (log scale)" if axes.get_xscale() == "symlog" else ""))
+
+
+def _ticks(axis: Any, places: Sequence[float], names: Sequence[str]) -> None:
+    axis.set_major_locator(FixedLocator(list(places)))
+    axis.set_major_formatter(FixedFormatter(list(names)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def percent_axis(axes: Axes, label: str) -> None:
+    """A linear y-axis in per cent or points."""
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
+    axes.set_ylabel(label)
+
+
+def log_percent_axis(axes: Axes, least: float, label: str) -> None:
+    """A logarithmic y-axis in per cent, from ``least`` to 100."""
+    axes.set_yscale("log")
+    axes.set_ylim(least, 130)
+    digits = (1, 2, 5) if least < 10 else (1, 2, 3, 4, 5, 6, 8)
+    places = [tick for power in range(-6, 3) for m in digits if least <= (tick := m * 10.0**power) <= 130]
+    _ticks(axes.yaxis, places, [f"{place:g}" for place in places])
+    axes.set_ylabel(label)
+
+
+def step_axis(axes: Axes, most: int) -> None:
+    """An x-axis of steps: whole numbers, thousands separated."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.set_xlabel("training step")
+
+
+def lower_limit(top: float, reference: Iterable[float], others: Iterable[float]) -> float:
+    """The lower end of an axis whose interesting part is near ``top``, in per cent.
+
+    All of ``reference`` is seen, 2 points at least. ``others`` are seen whole unless they fall five times as far: then
+    the axis ends at four times, and what lies below is for the caller to mark.
+    """
+    below = [value for value in reference if math.isfinite(value)]
+    depth = max(2.0, top - min(below, default=top))
+    lowest = min([value for value in others if math.isfinite(value)] + below, default=top)
+    return lowest if top - lowest <= 5 * depth else top - 4 * depth
