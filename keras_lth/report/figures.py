@@ -32,12 +32,13 @@ def accuracy(results: Results) -> Drawing | None:
     top = 100 * float(np.nanmax([*levels["greatest"], *dense["max"], 0.01]))
     low = style.lower_limit(top, 100 * pd.concat([levels[main]["least"], dense["min"]]), 100 * levels["least"])
     room = max(0.06 * (top - low), 0.05)
-    low -= room
+    low, high = low - room, min(top + room, 100.0 + room / 2)
     for place, (run, row) in enumerate(dense.iterrows()):
         name = f"{f'{run}: ' if len(dense) > 1 else ''}dense, {100 * row['mean']:.2f} %"
         axes.axhline(100 * row["mean"], color=GRAY, lw=1.4, ls=style.dash(place), zorder=2, label=name)
         axes.axhspan(100 * row["min"], 100 * row["max"], color=GRAY, alpha=0.16, lw=0)
     marks = {"▼ mean below the axis": "v", "✖ a replicate diverged, left out": "X"}
+    feet: list[tuple[Any, dict[str, Any]]] = []
     seen = ["● mean at least the dense mean   ○ below it"] if len(dense) and levels["level"].any() else []
     for each in series(levels):
         look = style.arm_look(each.key, each.place)
@@ -50,10 +51,13 @@ def accuracy(results: Results) -> Drawing | None:
         axes.plot(hollow["density"], 100 * hollow["mean"], mfc=PAPER, **look)
         for (said, sign), chosen in zip(marks.items(), (100 * rows["mean"] < low, rows["diverged"] > 0), strict=True):
             if chosen.any():
-                foot = {**look, "marker": sign, "ms": 8, "clip_on": False}
-                axes.plot(rows["density"][chosen], [low] * chosen.sum(), **foot)
+                feet.append((rows["density"][chosen], {**look, "marker": sign, "ms": 8}))
                 seen += [] if said in seen else [said]
-    axes.set_ylim(low, min(top + room, 100.0 + room / 2))
+    # What the axis does not hold stands at its foot, in a row of its own for each arm and kind.
+    step = 0.035 * (high - low)
+    for place, (x, look) in enumerate(feet):
+        axes.plot(x, [low - (place + 0.4) * step] * len(x), **look)
+    axes.set_ylim(low - len(feet) * step, high)
     style.density_axis(axes, levels["density"], "weights remaining")
     style.percent_axis(axes, "test accuracy after the last step, %")
     made.legend(axes)
