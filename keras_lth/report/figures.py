@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from keras_lth.report import numbers, style
 from keras_lth.report.numbers import ARMS, STABLE, in_order, percent, series
@@ -99,7 +99,9 @@ def curves(results: Results) -> Drawing | None:
             look |= {"ls": style.dash(each.run), "markevery": max(1, each.rows["step"].nunique() // 8)}
             drawn.append(made.line(axes, each.rows["step"], each.rows["accuracy"], name, _step, **look))
         axes.set(title=title, ylabel="")
-        style.step_axis(axes, 5 if len(results.runs) == 1 else 3)
+        axes.set_xlabel("training step")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5 if len(results.runs) == 1 else 3, integer=True))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         made.legend(axes)
     drawn = [points for points in drawn if len(points)]
     top = max(points["max"].max() for points in drawn)
@@ -157,7 +159,10 @@ def layers(results: Results) -> Drawing | None:
     x = sorted({*found["whole"]})
     axes.plot(x, [100 * each for each in x], color=GRAY, ls="--", lw=1.2, label="whole network")
     style.density_axis(axes, x, "weights remaining in the network")
-    style.log_percent_axis(axes, low, "weights remaining in the layer, % (log scale)")
+    digits = (1, 2, 5) if low < 10 else (1, 2, 3, 4, 5, 6, 8)
+    places = [tick for power in range(-6, 3) for digit in digits if low <= (tick := digit * 10.0**power) <= 130]
+    axes.set(yscale="log", ylim=(low, 130), ylabel="weights remaining in the layer, % (log scale)")
+    style.ticks(axes.yaxis, places, [f"{place:g}" for place in places])
     made.legend(axes)
     made.note(
         *["✖ the layer has no weight left"] * bool(empty.any()),
@@ -192,8 +197,7 @@ def path(results: Results) -> Drawing | None:
             axes.text(0.5, 0.5, "no pair", transform=axes.transAxes, ha="center", color=GRAY)
         axes.set(xlim=(0, 1), title=f"k = {fork:,}", xlabel="place on the line, α" if each is lines[-1] else "")
         axes.set_ylabel(f"{each.name.replace(': ', ':' + chr(10))}\nerror, %" if fork == forks[0] else "")
-        axes.xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
-        axes.xaxis.set_major_formatter(FixedFormatter(["0", "½", "1"]))
+        style.ticks(axes.xaxis, [0, 0.5, 1], ["0", "½", "1"])
     made.grid[0, 0].set_ylim(0, max(1.0, 112 * max(map(max, found["errors"]))))
     made.grid[0, 0].yaxis.set_major_locator(MaxNLocator(nbins=5))
     made.legend(max(made.grid[:, -1], key=lambda axes: len(axes.get_lines())))

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from keras_lth.report.numbers import percent
 
@@ -29,7 +29,7 @@ P = ParamSpec("P")
 F = TypeVar("F")
 DPI = 130
 WIDTH = 9.0
-PAPER, INK, GRAY = "#ffffff", "#222222", "#666666"
+PAPER, GRAY = "#ffffff", "#666666"
 # Okabe and Ito's colours, told apart by the colour-blind; those of arms as in the thesis' figure 3-7.
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<")
@@ -41,29 +41,11 @@ _ARMS = {
     "random_layerwise": ("#D55E00", "D"),
 }
 _STYLE = {
-    "figure.facecolor": PAPER,
-    "axes.facecolor": PAPER,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.edgecolor": "#444444",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#e3e3e3",
-    "axes.axisbelow": True,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "lines.linewidth": 1.7,
-    "lines.markersize": 5.5,
-    "legend.frameon": False,
-    "legend.fontsize": 10,
-    "svg.fonttype": "none",
-}
+    **seaborn.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}),
+    "axes.grid.axis": "y", "grid.color": "#e3e3e3", "axes.titlesize": 11, "axes.titlelocation": "left",
+    "font.family": ["DejaVu Sans"], "font.size": 10.5, "lines.linewidth": 1.7, "lines.markersize": 5.5,
+    "legend.frameon": False, "legend.fontsize": 10, "svg.fonttype": "none", "svg.hashsalt": "keras_lth",
+}  # fmt: skip
 
 
 def styled(draw: Callable[P, F]) -> Callable[P, F]:
@@ -121,19 +103,19 @@ class Drawing:
         if texts:
             self.figure.supxlabel("     ".join(texts), x=0.012, ha="left", fontsize=9, color="#444444")
 
+    @styled
     def png(self) -> bytes:
         """The figure as a PNG file, the same bytes for the same data."""
         out = io.BytesIO()
         self.figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
         return out.getvalue()
 
+    @styled
     def svg(self) -> str:
         """The figure as an element of a page: colours are variables of the page, points say their numbers on hover."""
         out = io.StringIO()
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "keras_lth"}):
-            self.figure.savefig(out, format="svg", metadata={"Date": None})
-        text = out.getvalue()
-        text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+        self.figure.savefig(out, format="svg", metadata={"Date": None})
+        text = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)
         text = re.sub(r' id="[A-Za-z]+\d*_\d+"', "", text)
         text = re.sub(r"#[0-9a-f]{6}\b(?![^<]*</style>)", lambda found: f"var(--x{found[0][1:]})", text)
         width, height = (72 * inches for inches in self.figure.get_size_inches())
@@ -202,7 +184,7 @@ def density_axis(axes: Axes, densities: Iterable[float], label: str, most: int =
             named.append(density)
     if levels[-1] < named[-1]:
         named.append(levels[-1])
-    _ticks(axes.xaxis, named, [percent(density).removesuffix(" %") for density in named])
+    ticks(axes.xaxis, named, [percent(density).removesuffix(" %") for density in named])
     axes.xaxis.set_minor_locator(FixedLocator([density for density in levels if density not in named]))
     axes.set_xlabel(f"{label}, % (log scale, a tick a level)")
 
@@ -216,11 +198,12 @@ def fork_axis(axes: Axes, forks: Sequence[int]) -> None:
     else:
         room = 0.04 * max(1, forks[-1] - forks[0])
         axes.set_xlim(forks[0] - room, forks[-1] + room)
-    _ticks(axes.xaxis, forks, [f"{fork:,}" for fork in forks])
+    ticks(axes.xaxis, forks, [f"{fork:,}" for fork in forks])
     axes.set_xlabel("step k at which the trainings part" + (" (log scale)" if axes.get_xscale() == "symlog" else ""))
 
 
-def _ticks(axis: Any, places: Sequence[float], names: Sequence[str]) -> None:
+def ticks(axis: Any, places: Sequence[float], names: Sequence[str]) -> None:
+    """Ticks at these places, called so, and no others."""
     axis.set_major_locator(FixedLocator(list(places)))
     axis.set_major_formatter(FixedFormatter(list(names)))
     axis.set_minor_locator(NullLocator())
@@ -231,23 +214,6 @@ def percent_axis(axes: Axes, label: str) -> None:
     """A linear y-axis in per cent or points."""
     axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
     axes.set_ylabel(label)
-
-
-def log_percent_axis(axes: Axes, least: float, label: str) -> None:
-    """A logarithmic y-axis in per cent, from ``least`` to 100."""
-    axes.set_yscale("log")
-    axes.set_ylim(least, 130)
-    digits = (1, 2, 5) if least < 10 else (1, 2, 3, 4, 5, 6, 8)
-    places = [tick for power in range(-6, 3) for m in digits if least <= (tick := m * 10.0**power) <= 130]
-    _ticks(axes.yaxis, places, [f"{place:g}" for place in places])
-    axes.set_ylabel(label)
-
-
-def step_axis(axes: Axes, most: int) -> None:
-    """An x-axis of steps: whole numbers, thousands separated."""
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    axes.set_xlabel("training step")
 
 
 def lower_limit(top: float, reference: Iterable[float], others: Iterable[float]) -> float:
