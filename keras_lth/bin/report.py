@@ -18,14 +18,14 @@ def main(argv: Sequence[str]) -> None:
     given = flags.FLAGS
     if len(given.workdir) != 1 and not given.out:
         raise SystemExit(f"{len(given.workdir)} workdirs have no common folder for their report: give --out=FOLDER.")
-    from keras_lth import report
+    from keras_lth import files, report
     from keras_lth.report import numbers
-    from keras_lth.report.page import missing, sentences
+    from keras_lth.report.page import missing, sentences, write_results
     from keras_lth.tables import text_table
 
     try:
-        page = report.write(*given.workdir, out=given.out)
         results = report.read(*given.workdir)
+        page = write_results(results, given.out or files.join(given.workdir[0], "report"))
     except (ValueError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     found = numbers.networks(results)

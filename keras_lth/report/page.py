@@ -56,13 +56,19 @@ thead th { white-space: pre-line; vertical-align: bottom; border-bottom-color: v
 def write(*workdirs: AnyPath, out: AnyPath | None = None) -> files.RunPath:
     """Write the report of workdirs to ``out``, by default ``WORKDIR/report``; returns the path of its page.
 
-    Beside ``index.html`` lie the figures (PNG), ``table.csv`` and ``table.md``. A figure whose rows are missing is left
-    out. Raises as `read`, and ``ValueError`` for several workdirs without ``out``.
+    Raises as `read`, and ``ValueError`` for several workdirs without ``out``.
     """
     if len(workdirs) != 1 and out is None:
         raise ValueError(f"{len(workdirs)} workdirs have no common folder for their report: give out.")
-    results = read(*workdirs)
-    here = files.RunPath(workdirs[0]) / "report" if out is None else files.RunPath(out)
+    return write_results(read(*workdirs), files.RunPath(workdirs[0]) / "report" if out is None else out)
+
+
+def write_results(results: Results, out: AnyPath) -> files.RunPath:
+    """Write ``out/index.html``, with the figures (PNG), ``table.csv`` and ``table.md`` beside it; returns its path.
+
+    A figure whose rows are missing is left out.
+    """
+    here = files.RunPath(out)
     drawn = {name: figure for name, (_, draw) in FIGURES.items() if (figure := draw(results)) is not None}
     made = {f"{name}.png": figure.png() for name, figure in drawn.items()}
     if (found := numbers.networks(results)) is not None:

@@ -8,9 +8,10 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -82,8 +83,7 @@ def read(*workdirs: AnyPath) -> Results:
         elif (here / "levels.json").exists():
             rows, known = rows_of_imp(here), {}
         else:
-            command = f"python -m keras_lth.bin.run --config=demo --workdir={here}"
-            raise FileNotFoundError(f"{here} holds no store and no rows/*.csv: make one by {command}.")
+            _refuse(here)
         if not rows:
             more = f"; {len(missing)} are missing" if missing else ""
             raise FileNotFoundError(f"{here} has no row yet{more}: wait for its run, or start the same run again.")
@@ -92,6 +92,14 @@ def read(*workdirs: AnyPath) -> Results:
         settings |= {run if len(known) == 1 else f"{run}, {plan}": setting for plan, setting in known.items()}
     whole = {name: pd.concat(frames, ignore_index=True) for name, frames in tables.items()}
     return Results(whole, settings, missing, sorted({*waiting}))
+
+
+def _refuse(here: files.RunPath) -> NoReturn:
+    """Say what would make rows; a folder that holds something else is refused as `Store` does."""
+    command = f"python -m keras_lth.bin.run --config=demo --workdir={here}"
+    with suppress(FileNotFoundError):
+        Store(here, create=False)
+    raise FileNotFoundError(f"{here} holds no store and no rows/*.csv: make one by {command}.")
 
 
 def _names(workdirs: Sequence[AnyPath]) -> list[str]:

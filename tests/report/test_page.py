@@ -144,7 +144,7 @@ def test_the_program(tmp_path: Path) -> None:
     assert "89.95 %" in done.stdout and "2 rows are missing" in done.stdout
     assert f"{made / 'report' / 'index.html'}" in done.stdout and done.stdout.endswith("False\n")
     for flags, remedy in (
-        ([f"--workdir={tmp_path}"], "keras_lth.bin.run"),
+        ([f"--workdir={tmp_path / 'none'}"], "keras_lth.bin.run"),
         ([f"--workdir={made},{made}"], "--out"),
     ):
         done = program(*flags)

@@ -86,6 +86,10 @@ def test_rows_with_a_label_run_keep_it(tmp_path: Path) -> None:
 def test_what_has_no_rows_says_what_would_make_some(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}.*keras_lth.bin.run.*--workdir={tmp_path}"):
         report.read(tmp_path)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "results.csv").touch()
+    with pytest.raises(ValueError, match=r"old.*results\.csv.*choose another folder"):
+        report.read(tmp_path / "old")
     # Five networks with a result and a curve each, and the layers of two masks.
     made = rows.store(tmp_path / "run", rows.lottery(1, 1), missing=12)
     with pytest.raises(FileNotFoundError, match=f"{made}.* 12 .*start the same run again"):
