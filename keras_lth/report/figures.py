@@ -30,7 +30,8 @@ def accuracy(results: Results) -> Drawing | None:
     axes = made.grid[0, 0]
     main = levels["arm"] == in_order(levels["arm"])[0]
     top = 100 * float(np.nanmax([*levels["greatest"], *dense["max"], 0.01]))
-    low = style.lower_limit(top, 100 * pd.concat([levels[main]["least"], dense["min"]]), 100 * levels["least"])
+    mine = [100 * least for least in (*levels[main]["least"], *dense["min"])]
+    low = style.lower_limit(top, mine, 100 * levels["least"])
     room = max(0.06 * (top - low), 0.05)
     low, high = low - room, min(top + room, 100.0 + room / 2)
     for place, (run, row) in enumerate(dense.iterrows()):
@@ -43,9 +44,9 @@ def accuracy(results: Results) -> Drawing | None:
     for each in series(levels):
         look = style.arm_look(each.key, each.place)
         rows = each.rows.set_index("level")
-        mine = found[(found["run"] == each.rows["run"].iloc[0]) & (found["arm"] == each.key)]
-        x = rows["density"].loc[mine["level"]]
-        made.line(axes, x, mine["accuracy"], each.name, _at, ls=style.dash(each.run), zorder=3, **look)
+        cells = found[(found["run"] == each.rows["run"].iloc[0]) & (found["arm"] == each.key)]
+        x = rows["density"].loc[cells["level"]]
+        made.line(axes, x, cells["accuracy"], each.name, _at, ls=style.dash(each.run), zorder=3, **look)
         look |= {"ls": "", "zorder": 4, "label": "_mark"}
         hollow = rows[~rows["matches"] & (rows.index > 0)].dropna(subset="mean")
         axes.plot(hollow["density"], 100 * hollow["mean"], mfc=PAPER, **look)

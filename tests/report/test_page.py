@@ -16,6 +16,7 @@ from keras_lth import files, report
 from keras_lth.files import stores
 from tests.files.memory import MemoryStore
 from tests.report import rows
+from tests.two_devices import ROOT
 
 VOID = {"meta", "br"}
 
@@ -164,3 +165,14 @@ def test_no_program_that_trains_loads_what_reports_need() -> None:
         "assert not bad, bad\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_committed_results_are_reported_on_without_their_store(tmp_path: Path) -> None:
+    here = ROOT / "docs" / "results" / "lenet_300_100_fashion_mnist"
+    page = report.write(here, out=tmp_path)
+    for name in ("table.csv", "table.md"):
+        assert (tmp_path / name).read_bytes() == (here / "report" / name).read_bytes()
+    assert (
+        read(page).tags.count("svg") == 5
+        and "winning ticket" in Page((here / "report" / "index.html").read_text()).words
+    )
