@@ -53,8 +53,8 @@ def draw(points: Sequence[Point], below: str, path: Path) -> None:
     """Writes the PNG."""
     blocks = by_block(points)
     sparsities = sorted({point["sparsity"] for point in points})
-    figure, grid = style.canvas(6.3, "Sparse product beside TensorFlow's dense product", below, columns=2, headed=True)
-    ratios, shares = grid[0]
+    drawing = style.canvas(6.3, "Sparse product beside TensorFlow's dense product", below, columns=2)
+    ratios, shares = drawing.grid[0]
     for index, (name, line) in enumerate(blocks.items()):
         look = {"color": style.SERIES[index % 8], "marker": style.SHAPES[index % 8]}
         density = [1 - point["sparsity"] for point in line]
@@ -75,6 +75,5 @@ def draw(points: Sequence[Point], below: str, path: Path) -> None:
     shares.set_title("Efficiency")
     for axes in (ratios, shares):
         sparsity_axis(axes, sparsities)
-    figure.subplots_adjust(wspace=0.24, bottom=0.23)
-    figure.legend(loc="lower center", ncols=3, fontsize=9, frameon=False, bbox_to_anchor=(0.53, 0.01))
-    path.write_bytes(style.png(figure))
+    drawing.figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    path.write_bytes(drawing.png())

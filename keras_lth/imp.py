@@ -283,3 +283,11 @@ class IMP:
         if not isinstance(self.fraction, Mapping):
             return dict.fromkeys(groups, self.fraction)
         return assigned(self.fraction, groups, "fraction", among=groups)
+
+
+def at_least(score: float, dense: float, *, less: bool = False) -> bool:
+    """Judge whether a network matches: it is as good as its own dense network, without a margin (thesis 3.2).
+
+    The one rule of `IMPCallback`, of plans and of reports. ``less``: a lower score is better. NaN never matches.
+    """
+    return bool(score <= dense if less else score >= dense)

@@ -12,8 +12,8 @@ from typing import Any
 
 from absl import app
 
-# What Keras imports where it is installed, for wrappers and plots that no program here uses.
-_LEFT_OUT = ("matplotlib", "sklearn")
+# What Keras imports where it is installed, for wrappers, plots and data that no program that trains uses.
+_LEFT_OUT = ("matplotlib", "pandas", "seaborn", "sklearn")
 
 
 @contextlib.contextmanager
@@ -21,8 +21,8 @@ def quick_imports() -> Iterator[None]:
     """Imports of TensorFlow and Keras inside it take half the time, in a program that is about to train.
 
     They go on without the garbage collector, which would look through all modules again and again, and without the
-    packages that only Keras' own wrappers and plots need: for Keras these are not installed, for whoever imports them
-    afterwards they are.
+    packages that only Keras' own wrappers, plots and data frames need: for Keras these are not installed, for whoever
+    imports them afterwards they are.
     """
     modules: dict[str, Any] = sys.modules
     left_out = [name for name in _LEFT_OUT if name not in modules]

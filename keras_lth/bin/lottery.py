@@ -36,7 +36,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run the experiment, then its report."""
+    """Run the experiment."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -45,7 +45,6 @@ def main(argv: Sequence[str]) -> None:
         importlib.import_module("keras_lth.experiments.lottery")
     set_xla_flags()
 
-    from keras_lth import report
     from keras_lth.experiments import run
 
     began = time.time()
@@ -63,11 +62,9 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     if not run.writes(strategy):
         return
-    page = report.write(workdir)
     print(f"\nDone in {(time.time() - began) / 60:.1f} minutes. In {workdir}:")
     print("  results.csv      a row a training      curves.csv   test accuracy through training")
     print("  replicate_0/imp  metrics.jsonl, levels.json, tickets/level_NN.ticket")
-    print(f"  report/{page.name}  figures and table on one page")
 
 
 if __name__ == "__main__":

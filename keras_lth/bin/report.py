@@ -1,6 +1,7 @@
-"""Makes the figures, the tables and the page of a run.
+"""Makes the figures, the tables and the page of what is in stores, at any time.
 
 python -m keras_lth.bin.report --workdir=runs/lenet
+python -m keras_lth.bin.report --workdir=runs/lenet,runs/resnet --out=runs/both
 """
 
 from __future__ import annotations
@@ -11,23 +12,35 @@ from absl import app, flags
 
 
 def main(argv: Sequence[str]) -> None:
-    """Write ``WORKDIR/report`` and print where, and what the curves say."""
+    """Write the report; print the verdicts, what is missing, and where the page is."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
-    from keras_lth import report
+    given = flags.FLAGS
+    if len(given.workdir) != 1 and not given.out:
+        raise SystemExit(f"{len(given.workdir)} workdirs have no common folder for their report: give --out=FOLDER.")
+    from keras_lth import files, report
+    from keras_lth.report import numbers
+    from keras_lth.report.page import missing, sentences, write_results
+    from keras_lth.tables import text_table
 
-    workdir = flags.FLAGS.workdir
     try:
-        page = report.write(workdir)
-        said = report.findings(report.read(workdir))
+        results = report.read(*given.workdir)
+        page = write_results(results, given.out or files.join(given.workdir[0], "report"))
     except (ValueError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
-    print("\n".join([*said, "", f"{page}  figures and table on one page"]))
+    found = numbers.networks(results)
+    if found is not None:
+        table = numbers.verdicts(numbers.summary(found))
+        print("\n".join(sentences(found)))
+        if len(table):
+            print(text_table([list(table.columns), *table.to_numpy().tolist()]))
+    print("\n".join([*missing(results), f"{page}  figures and tables on one page"]))
 
 
 def run() -> None:
-    """Define the flag and run; not at import, so that this module and another program's flags can meet."""
-    flags.DEFINE_string("workdir", None, "The folder of a finished or running experiment.")
+    """Define the flags and run; not at import, so that this module and another program's flags can meet."""
+    flags.DEFINE_list("workdir", None, "Stores, or folders with rows/*.csv; several in one report with commas.")
+    flags.DEFINE_string("out", None, "The folder of the report; WORKDIR/report by default, needed for several.")
     flags.mark_flag_as_required("workdir")
     app.run(main)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import runpy
 import shlex
@@ -35,6 +36,7 @@ from keras_lth.plans import Notebook, Step, StepsFailedError, estimate
 from keras_lth.plans import rows as rows_of
 from keras_lth.plans import run as run_plans
 from keras_lth.plans.agenda import Plan
+from keras_lth.plans.run import Session
 from keras_lth.plans.step import filled, resolve
 from keras_lth.plans.training import trainer_of
 from keras_lth.store import DamagedError, MissingError, Store, Value
@@ -49,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     given = flags.FLAGS
     config = configs.completed(given.config.to_dict())
+    setting = json.loads(json.dumps(config, default=str))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         configs.check(config)
@@ -63,10 +66,12 @@ def main(argv: Sequence[str]) -> None:
             if missing and not given.dry_run:
                 run_plans(
                     plans, Store(given.workdir), workers=given.workers, only=given.only, command=_command(sys.argv),
-                    commit_every=config["checkpoint_every"], say=_say,
+                    commit_every=config["checkpoint_every"], say=_say, setting=setting,
                 )  # fmt: skip
+            elif not given.dry_run:
+                Session(plans, Store(given.workdir), setting=setting).missing()  # the store learns what is asked now
         finally:
-            _write_rows(plans, given.workdir)
+            _write_rows(plans, given.workdir, setting)
     except StepsFailedError as error:
         raise SystemExit(f"{len(set(error.errors.values()))} failed, as said above; all else is made.") from error
     except (ValueError, RuntimeError, OSError) as error:
@@ -134,12 +139,13 @@ def _import_keras() -> None:
     set_xla_flags()
 
 
-def _write_rows(plans: Mapping[str, Plan], workdir: str) -> None:
+def _write_rows(plans: Mapping[str, Plan], workdir: str, setting: Mapping[str, Any]) -> None:
     if _store(workdir) is None:
         return
     folder, found = files.join(workdir, "rows"), rows_of(plans, workdir)
     for name, count in write_tables(found.rows, folder).items():
         print(f"{files.join(folder, name)}  {count} rows")
+    files.write_atomic(files.join(folder, "setting.json"), (json.dumps(setting, indent=1) + "\n").encode())
     if found.missing:
         print(f"{len(found.missing)} rows wait for what is missing.")
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from keras_lth.callbacks.logs import Coming
+from keras_lth.imp import at_least
 from keras_lth.surgery.metrics import MODES, direction, is_accuracy
 
 _PLACE = ("round", "step", "epoch")
@@ -95,8 +96,8 @@ class Monitor:
         return (accuracy or metrics or loss or mine or ["loss"])[0]
 
     def at_least(self, score: float, dense: float) -> bool:
-        """Whether ``score`` is as good as the dense one, without a margin: a winning ticket (thesis 3.2)."""
-        return score <= dense if self.less else score >= dense
+        """Whether ``score`` is as good as the dense one: `keras_lth.imp.at_least`."""
+        return at_least(score, dense, less=self.less)
 
 
 def _known(model: Any, name: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from keras_lth.experiments.lab import Lab
 from keras_lth.experiments.lottery_plan import Level, levels
-from keras_lth.imp import IMP, Noise
+from keras_lth.imp import IMP, Noise, at_least
 from keras_lth.plans import Step
 from keras_lth.seeds import seed_of
 
@@ -22,7 +22,7 @@ def copies(lab: Lab, level: Level, fork: int, count: int, seed: int) -> list[Ste
 def sparsest_matching(lab: Lab, found: Sequence[Level], metric: str = "accuracy") -> int:
     """Look for the sparsest level that is at least as good as the dense network; 0 where none is."""
     scores = lab.each(found, lambda level: lab.look(lab.evaluate(level.run.at(level.end))).rows[0][metric])
-    return max(place for place, score in enumerate(scores) if score >= scores[0])
+    return max((place for place, score in enumerate(scores) if at_least(score, scores[0])), default=0)
 
 
 def instability(lab: Lab, imp: IMP, *, forks: Sequence[int], runs: int = 3, replicates: int = 1, seed: int = 1) -> None:

@@ -52,7 +52,8 @@ class Agenda:
         return read
 
     def known(self, name: str) -> dict[str, Any]:
-        """What a store keeps of a plan: the names of its steps, the steps each is made of, its rows."""
+        """What a store keeps of a plan: the names of its steps, the steps each is made of, its rows, and those of the
+        values that it waits for before it can name more."""
         notebook = self.notebooks[name]
         steps = _all([notebook])
         return {
@@ -61,6 +62,7 @@ class Agenda:
             "sources": {step.name: [each.name for each in step.sources] for step in steps.values()},
             "keys": sorted({key for step in steps.values() if (key := key_of(step))}),
             "rows": [[row.labels, [step.name for step in row.steps]] for row in notebook.rows],
+            "awaited": [step.name for step in notebook.awaited],
         }
 
     @property

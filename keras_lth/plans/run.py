@@ -48,6 +48,7 @@ class Session:
     commit_every: float = 60.0
     say: Say = print
     run: str = ""
+    setting: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.run = self.run or self.store.token()
@@ -66,7 +67,8 @@ class Session:
         self._there = self.store.names()
         read = self.agenda.read(self._there)
         for name in read:
-            self.store.put_plan(name, self.agenda.known(name))
+            setting = {} if self.setting is None else {"setting": self.setting}
+            self.store.put_plan(name, {**self.agenda.known(name), **setting})
         if read:  # the plans name more steps: estimate the time left again
             self._labels, self._began = self.agenda.labels(), None
         missing = self.agenda.missing(self._there, self.only)
@@ -205,6 +207,7 @@ def run(
     command: str = "",
     commit_every: float = 60.0,
     say: Say = print,
+    setting: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Make what plans want and the store does not have; returns their rows.
 
@@ -216,6 +219,7 @@ def run(
         command: how a user starts this run, for messages.
         commit_every: seconds between the commits of a training.
         say: hears a line for each value that is made, in this process.
+        setting: what the store keeps beside the rows of the plans, for reports: JSON.
 
     Raises:
         StepsFailedError: steps raised; each is named, with the command that repeats it alone. The others were made.
@@ -227,13 +231,13 @@ def run(
     named = plans if isinstance(plans, Mapping) else {_name_of(plans): plans}
     if workers > 1 and type(store) is not Store:
         raise ValueError("Use workers (several trainings, one device each) or a strategy (one training), not both.")
-    session = Session(named, store, only, command, commit_every, say)
+    session = Session(named, store, only, command, commit_every, say, setting=setting)
     while True:
         died = ""
         if workers == 1:
             session.work()
         elif session.missing():
-            arguments = (named, store.folder, only, command, commit_every, session.run)
+            arguments = (named, store.folder, only, command, commit_every, session.run, setting)
             died = in_processes(workers, _worker, arguments)
             if died:
                 say(died)
@@ -254,9 +258,15 @@ def _name_of(plan: Any) -> str:
 
 
 def _worker(
-    plans: Mapping[str, Plan], folder: str, only: str | None, command: str, commit_every: float, run: str
+    plans: Mapping[str, Plan],
+    folder: str,
+    only: str | None,
+    command: str,
+    commit_every: float,
+    run: str,
+    setting: Mapping[str, Any] | None,
 ) -> None:
     def say(text: str) -> None:
         print(text, flush=True)
 
-    Session(plans, Store(folder), only, command, commit_every, say, run).work()
+    Session(plans, Store(folder), only, command, commit_every, say, run, setting).work()

@@ -1,12 +1,11 @@
-"""From a run's folder to its tables, its figures and one page, without TensorFlow.
+"""From the rows of a store to figures, tables and one page, at any time, without TensorFlow.
 
-``write(workdir)`` makes ``workdir/report/``; ``read``, ``tables``, ``figures`` and ``findings`` are its parts.
+``write(workdir)`` makes ``workdir/report/``; ``read`` gives its rows as pandas frames.
 """
 
 from __future__ import annotations
 
 from keras_lth.report.page import write
-from keras_lth.report.results import Curve, ErrorPath, Layer, Outcome, Results, read
-from keras_lth.report.sentences import findings
+from keras_lth.report.read import Results, read
 
-__all__ = ["Curve", "ErrorPath", "Layer", "Outcome", "Results", "findings", "read", "write"]
+__all__ = ["Results", "read", "write"]

@@ -1,149 +1,179 @@
-"""The report of a run: figures, tables and one HTML page that needs nothing but the figures beside it."""
+"""The report of workdirs: one HTML page, its figures as PNG files too, and the table as CSV and Markdown."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from html import escape
 from typing import Any
 
-from matplotlib.figure import Figure
+import pandas as pd
 
 from keras_lth import files
-from keras_lth.report import figures, instability, sentences, style, tables
-from keras_lth.report.results import Results, read
+from keras_lth.files.stores import AnyPath
+from keras_lth.report import figures, numbers, style
+from keras_lth.report.read import Results, read
+from keras_lth.report.style import Drawing
 
-Draw = Callable[[Results], "Figure | None"]
-# Name, what it shows, how it is drawn, and which file it lacks when it is not there.
-_FIGURES: tuple[tuple[str, str, Draw, str], ...] = (
-    ("accuracy", "Test accuracy against weights remaining", figures.accuracy, "results.csv"),
-    ("curves", "Test accuracy through training", figures.curves, "curves.csv"),
-    ("layers", "Density of each layer", figures.layers, "layers.csv"),
-    ("path", "Error on the line between two trainings", figures.path, "instability.json"),
-    ("barrier", "Instability against the step of the fork", figures.barrier, "instability.json"),
+# Name; the table that it is drawn from.
+FIGURES: Mapping[str, tuple[str, Callable[[Results], Drawing | None]]] = {
+    "accuracy": ("results", figures.accuracy),
+    "curves": ("curves", figures.curves),
+    "layers": ("layers", figures.layers),
+    "path": ("instability", figures.path),
+    "barrier": ("instability", figures.barrier),
+}
+_SHOWN = 200  # rows of a table that has no figure
+_LEGEND = (
+    "Test accuracy in % after the last step: mean over replicates (least to greatest). Below it, in points, the mean "
+    "difference to the replicate's own dense network, and in brackets how many replicates match. A network matches "
+    "when its accuracy is at least that of its own dense network. A level matches (✓) when the mean difference is at "
+    "least 0. A matching network that starts from step 0 is a winning ticket."
+)
+_INSTABILITY = (
+    "In points of error, over pairs of trainings that share their first k steps and part there: the highest error on "
+    "the line between the two, less the mean of its ends. Stable below 2."
 )
 _STYLE = """
-body { font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #222; max-width: 900px; margin: 2em auto;
-  padding: 0 1em; }
+:root { color-scheme: light dark; --ink: #222; --soft: #555; --rule: #ddd; --paper: #fff; }
+@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --soft: #aaa; --rule: #3a3a3a; --paper: #141414; } }
+body { font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 920px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.6em; margin-bottom: 0; } h2 { font-size: 1.2em; margin-top: 2em; }
-p.sub { color: #555; margin-top: .2em; }
-figure { margin: 1.5em 0; } img { width: 100%; height: auto; } figcaption { color: #444; }
+p.sub { color: var(--soft); margin-top: .2em; } p.missing { border-left: 4px solid #d55e00; padding: 0 .8em; }
+figure { margin: 1.5em 0; } svg { width: 100%; height: auto; }
+.tip { fill: transparent; } .tip:hover { stroke: var(--ink); stroke-width: 1.5; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabular-nums; }
-td { white-space: nowrap; line-height: 1.25; } td small { color: #555; font-size: 10.5px; }
-th, td { padding: .25em .45em; text-align: right; border-bottom: 1px solid #e3e3e3; }
-thead th { border-bottom: 1px solid #888; vertical-align: bottom; } th.arm { text-align: center; }
-th.arm, td.arm { border-left: 1px solid #ccc; } tr.reaches td { background: #eef5fa; }
-table.setting { font-size: 14px; }
-table.setting th, table.setting td { white-space: normal; text-align: left; vertical-align: top; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { padding: .25em .55em; text-align: right; border-bottom: 1px solid var(--rule); white-space: pre; }
+th:first-child, td:first-child, .setting * { text-align: left !important; }
+td { line-height: 1.3; } .setting td { white-space: pre-wrap; }
+thead th { white-space: pre-line; vertical-align: bottom; border-bottom-color: var(--soft); }
 """
 
 
-def write(workdir: str | os.PathLike[str]) -> files.RunPath:
-    """Make ``workdir/report/``: figures (PNG), ``table.csv``, ``table.md`` and ``index.html``; the page's path.
+def write(*workdirs: AnyPath, out: AnyPath | None = None) -> files.RunPath:
+    """Write the report of workdirs to ``out``, by default ``WORKDIR/report``; returns the path of its page.
 
-    ``workdir`` is a run of ``keras_lth.bin.lottery`` or ``IMPCallback``'s ``directory``. A figure whose input is
-    missing is left out, and the page says so. Raises as ``results.read``.
+    Raises as `read`, and ``ValueError`` for several workdirs without ``out``.
     """
-    results = read(workdir)
-    here = files.RunPath(workdir) / "report"
-    drawn: dict[str, bool] = {}
-    for name, _, draw, _ in _FIGURES:
-        figure = draw(results)
-        drawn[name] = figure is not None
-        if figure is None:
-            (here / f"{name}.png").remove()
-        else:
-            files.write_atomic(here / f"{name}.png", style.png(figure))
-    files.write_atomic(here / "table.csv", tables.csv_table(results).encode())
-    files.write_atomic(here / "table.md", tables.markdown(results).encode())
-    files.write_atomic(here / "index.html", page(results, drawn).encode())
+    if len(workdirs) != 1 and out is None:
+        raise ValueError(f"{len(workdirs)} workdirs have no common folder for their report: give out.")
+    return write_results(read(*workdirs), files.RunPath(workdirs[0]) / "report" if out is None else out)
+
+
+def write_results(results: Results, out: AnyPath) -> files.RunPath:
+    """Write ``out/index.html``, with the figures (PNG), ``table.csv`` and ``table.md`` beside it; returns its path.
+
+    A figure whose rows are missing is left out.
+    """
+    here = files.RunPath(out)
+    drawn = {name: figure for name, (_, draw) in FIGURES.items() if (figure := draw(results)) is not None}
+    made = {f"{name}.png": figure.png() for name, figure in drawn.items()}
+    if (found := numbers.networks(results)) is not None:
+        levels = numbers.summary(found)
+        table = f"**{results.title}**\n\n{_LEGEND}\n\n{_markdown(numbers.by_level(levels))}"
+        made |= {"table.csv": levels.to_csv(index=False).encode(), "table.md": table.encode()}
+    made["index.html"] = page(results, drawn).encode()
+    for name in {*(f"{name}.png" for name in FIGURES), "table.csv", "table.md"} - {*made}:
+        (here / name).remove()
+    for name, data in made.items():
+        files.write_atomic(here / name, data)
     return here / "index.html"
 
 
-def page(results: Results, drawn: Mapping[str, bool]) -> str:
-    """The HTML page; ``drawn`` says which figures are beside it."""
-    captions = {
-        "accuracy": sentences.accuracy_findings(results)[1:2],
-        "curves": sentences.curve_findings(results),
-        "layers": sentences.layer_findings(results)[:1],
-        "path": [_path_note(results)] if results.paths else [],
-        "barrier": sentences.path_findings(results),
-    }
-    shown = [_figure(name, title, captions[name]) for name, title, _, _ in _FIGURES if drawn[name]]
-    left_out = [f"“{title}” needs {lacks}" for name, title, _, lacks in _FIGURES if not drawn[name]]
-    said = "".join(f"<li>{escape(text)}</li>\n" for text in sentences.findings(results))
-    missing = f"<p>Left out: {escape('; '.join(left_out))}, which this run has not (yet).</p>\n" if left_out else ""
+def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
+    """The HTML page."""
+    parts = [f'<h1>Lottery tickets</h1>\n<p class="sub">{escape(results.title)}</p>\n']
+    if said := missing(results, drawn):
+        parts.append(f'<p class="missing">{escape(" ".join(said))}</p>\n')
+    found, pairs = numbers.networks(results), numbers.pairs(results)
+    levels = None if found is None else numbers.summary(found)
+    if found is not None and levels is not None:
+        parts.append(_section("Verdict", numbers.verdicts(levels), *sentences(found)))
+    if pairs is not None:
+        parts.append(_section("Instability", numbers.stability(pairs), _INSTABILITY))
+    pictures = {name: figure.svg() for name, figure in drawn.items()}
+    if pictures:
+        parts.append(_section("Figures", None, "Point at a marker or a line to read its numbers."))
+    parts += [f'<figure id="{name}">{picture}</figure>\n' for name, picture in pictures.items()]
+    if levels is not None:
+        parts.append(_section("Level by level", numbers.by_level(levels), _LEGEND))
+    shown = {FIGURES[name][0] for name in drawn} | ({"results"} if found is not None else set())
+    for name, frame in results.tables.items():
+        if name not in shown:
+            cells = frame.drop(columns=[] if len(results.runs) > 1 else "run").head(_SHOWN).map(_cell)
+            more = [f"The first {_SHOWN} of {len(frame)} rows."] if len(frame) > _SHOWN else []
+            parts.append(_section(f"Table {name}", cells, *more))
+    settings = pd.DataFrame(results.settings).sort_index().map(_cell).rename_axis("key").reset_index()
+    parts.append(
+        _section("Setting", settings, *([] if len(settings) else ["No setting is kept."]), look="wide setting")
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(results.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f'<h1>Lottery tickets</h1>\n<p class="sub">{escape(results.title)}</p>\n'
-        f"<h2>What the curves say</h2>\n<ul>\n{said}</ul>\n"
-        f"<h2>Figures</h2>\n{''.join(shown)}{missing}"
-        f"<h2>Table</h2>\n<p>{escape(tables.legend(results))} Shaded rows: IMP does. The numbers are in "
-        f'<a href="table.csv">table.csv</a>.</p>\n'
-        f'<div class="wide">{_table(results)}</div>\n'
-        f"<h2>Setting</h2>\n{_setting(results.config)}</body>\n</html>\n"
+        f"<title>{escape(results.title)}</title>\n<style>{_STYLE}{style.colours_css(pictures.values())}</style>\n"
+        f"</head>\n<body>\n{''.join(parts)}</body>\n</html>\n"
     )
 
 
-def _figure(name: str, title: str, sentences: Sequence[str]) -> str:
-    text = " ".join(sentences)
-    return (
-        f'<figure><img src="{name}.png" alt="{escape(f"{title}. {text}".strip())}">\n'
-        f"<figcaption>{escape(text)}</figcaption></figure>\n"
-    )
+def missing(results: Results, drawn: Collection[str] = FIGURES) -> list[str]:
+    """Sentences on the rows that are missing, and on the figures other than ``drawn``."""
+    said = []
+    if results.missing:
+        counts = Counter(str(labels.get("table", "rows")) for labels in results.missing)
+        listed = ", ".join(f"{count} of {table}" for table, count in counts.items())
+        said.append(f"{len(results.missing)} rows are missing: {listed}.")
+    said += [f"The plan {name} waits for a value before it can name more rows." for name in results.waiting]
+    if said and (left_out := [name for name in FIGURES if name not in drawn]):
+        said.append(f"Figures without rows: {', '.join(left_out)}.")
+    return said
 
 
-def _path_note(results: Results) -> str:
-    treated = sorted({row.statistics for row in results.paths if row.statistics})
-    note = f" Normalisation statistics on the line: {', '.join(treated)}." if treated else ""
-    forks = sorted({row.fork_step for row in results.paths})
-    shown = instability.shown_forks(results.paths)
-    some = f" Shown are {len(shown)} of {len(forks)} fork steps." if len(shown) < len(forks) else ""
-    errors = [error for row in results.paths for error in row.errors if math.isfinite(error)]
-    most = f"The highest error on any line is {100 * max(errors):.2f} %." if errors else ""
-    return f"{most}{some}{note}".strip()
+def sentences(found: pd.DataFrame) -> list[str]:
+    """What must be known beside the verdicts: the dense network, replicates that are few or that diverged."""
+    said = []
+    dense = numbers.dense(found)
+    for run, row in dense.iterrows():
+        of = f" of {run}" if len(dense) > 1 else ""
+        spread = f" ({100 * row['min']:.2f} to {100 * row['max']:.2f})" if row["count"] > 1 else ""
+        text = f"has {100 * row['mean']:.2f} %{spread} test accuracy" if row["count"] else "diverged in every replicate"
+        said.append(f"The dense network{of} {text}.")
+    if dense.empty:
+        said.append("No dense network is trained yet: there is nothing to compare with.")
+    if found["replicate"].nunique() == 1:
+        said.append("There is one replicate: no spread is shown, and small differences may be chance.")
+    lost = [f"{each.name} level {row.level} replicate {row.replicate}"
+            for each in numbers.series(found[found["diverged"]]) for row in each.rows.itertuples()]  # fmt: skip
+    return [*said, f"Diverged and left out of the means: {'; '.join(lost)}."] if lost else said
 
 
-def _table(results: Results) -> str:
-    first, arms = tables.header(results)
-    top = "".join(f'<th rowspan="2">{escape(name)}</th>' for name in first)
-    top += "".join(f'<th class="arm" colspan="2">{escape(name)}</th>' for name in arms)
-    below = '<th class="arm">%</th><th>−&nbsp;dense</th>' * len(arms)
-    rows = []
-    begins = range(len(first), len(first) + 2 * len(arms), 2)
-    for cells in tables.text_rows(results):
-        shade = ' class="reaches"' if cells[len(first) - 1] == "yes" else ""
-        opened = ['<td class="arm">' if i in begins else "<td>" for i in range(len(cells))]
-        line = "".join(f"{td}{_two_lines(cell)}</td>" for td, cell in zip(opened, cells, strict=True))
-        rows.append(f"<tr{shade}>{line}</tr>\n")
-    return f"<table><thead><tr>{top}</tr><tr>{below}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody></table>\n"
+def _markdown(frame: pd.DataFrame) -> str:
+    """A frame of texts as a table in Markdown."""
+    rows = [list(frame.columns), ["---:"] * len(frame.columns), *frame.to_numpy().tolist()]
+    lines = [" | ".join(cell.replace("\n", ", ").replace("|", "\\|") for cell in row) for row in rows]
+    return "".join(f"| {line} |\n" for line in lines)
 
 
-def _two_lines(cell: str) -> str:
-    """What stands in brackets, below the number."""
-    number, opened, rest = cell.partition(" (")
-    below = escape(opened.strip() + rest).replace("), ", ")<br>")
-    return f"{escape(number)}<br><small>{below}</small>" if opened else escape(cell)
+def _section(title: str, frame: pd.DataFrame | None, *texts: str, look: str = "wide") -> str:
+    """A heading, paragraphs, and a frame of texts as a table."""
+    out = f"<h2>{escape(title)}</h2>\n" + "".join(f"<p>{escape(text)}</p>\n" for text in texts)
+    if frame is None or frame.empty:
+        return out
+    rows = [frame.columns, *frame.to_numpy().tolist()]
+    head, *body = ("".join(f"<@>{escape(str(cell))}</@>" for cell in row) for row in rows)
+    lines = "".join(f"<tr>{row.replace('@>', 'td>')}</tr>\n" for row in body)
+    top = f"<thead><tr>{head.replace('@>', 'th>')}</tr></thead>\n"
+    return f'{out}<div class="{look}"><table>{top}<tbody>\n{lines}</tbody></table></div>\n'
 
 
-def _setting(config: Mapping[str, Any]) -> str:
-    if not config:
-        return "<p>The run has no config.json.</p>\n"
-    lines = [f"<tr><th>{escape(str(key))}</th><td>{escape(_value(config[key]))}</td></tr>\n" for key in sorted(config)]
-    rows = "".join(lines)
-    return f'<table class="setting"><tbody>\n{rows}</tbody></table>\n'
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, str):
-        return value
+def _cell(value: Any) -> str:
+    """A value for readers."""
     if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_value(each)}" for key, each in value.items()) or "–"
+        return "; ".join(f"{key}: {_cell(each)}" for key, each in value.items()) or "–"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_value(each) for each in value) or "–"
-    return json.dumps(value, default=str)
+        return ", ".join(_cell(each) for each in value[:12]) + (" …" if len(value) > 12 else "") or "–"
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,60 +1,51 @@
-"""What the figures share: colours, axes, labels at the ends of lines; drawn with Agg, without pyplot's state."""
+"""What the figures share: colours, axes, lines with their bands, and how they are written; Agg and SVG, no windows."""
 
 from __future__ import annotations
 
+import colorsys
 import functools
 import io
 import math
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
-from keras_lth.report.results import Results
-from keras_lth.report.tables import percent
+from keras_lth.report.numbers import percent
 
 P = ParamSpec("P")
 F = TypeVar("F")
 DPI = 130
 WIDTH = 9.0
-GRAY = "#666666"
-# Okabe and Ito's colours, told apart by the colour-blind; the hues of the thesis' figure 3-7.
-COLOURS = {"imp": "#0072B2", "reinit": "#E69F00", "random_global": "#009E73", "random_layerwise": "#D55E00"}
-MARKERS = {"imp": "o", "reinit": "s", "random_global": "^", "random_layerwise": "D"}
+PAPER, GRAY = "#ffffff", "#666666"
+# Okabe and Ito's colours, told apart by the colour-blind; those of arms as in the thesis' figure 3-7.
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<")
-_STYLE = {
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#444444",
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#e3e3e3",
-    "axes.axisbelow": True,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "lines.linewidth": 1.7,
-    "lines.markersize": 5.5,
+DASHES = ("-", "--", ":", "-.")
+_ARMS = {
+    "imp": ("#0072B2", "o"),
+    "reinit": ("#E69F00", "s"),
+    "random_global": ("#009E73", "^"),
+    "random_layerwise": ("#D55E00", "D"),
 }
-
-
-class End(NamedTuple):
-    """The last point of a line, and what it is called."""
-
-    x: float
-    y: float
-    text: str
-    colour: str
+_STYLE = {
+    **seaborn.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}),
+    "axes.grid.axis": "y", "grid.color": "#e3e3e3", "axes.titlesize": 11, "axes.titlelocation": "left",
+    "font.family": ["DejaVu Sans"], "font.size": 10.5, "lines.linewidth": 1.7, "lines.markersize": 5.5,
+    "legend.frameon": False, "legend.fontsize": 10, "svg.fonttype": "none", "svg.hashsalt": "keras_lth",
+}  # fmt: skip
 
 
 def styled(draw: Callable[P, F]) -> Callable[P, F]:
@@ -70,109 +61,153 @@ def styled(draw: Callable[P, F]) -> Callable[P, F]:
     return drawn
 
 
-def canvas(
-    height: float, title: str, below: str, *, rows: int = 1, columns: int = 1, headed: bool = False, **shared: Any
-) -> tuple[Figure, Any]:
-    """A figure of the common width with its title and the line below it; axes, ``headed`` by titles or not, as a
-    rows × columns array."""
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
+@dataclass
+class Drawing:
+    """A figure, its axes as a rows × columns array, and what is shown at points on hover."""
+
+    figure: Figure
+    grid: Any
+    tips: list[tuple[Axes, float, float, str]] = field(default_factory=list)
+
+    def line(
+        self, axes: Axes, x: Iterable[Any], y: Iterable[Any], name: str, place: Callable[[float], str], **look: Any
+    ) -> pd.DataFrame:
+        """Draw the means of shares ``y`` at each ``x`` in per cent, with a band from least to greatest.
+
+        ``place`` says in a hint where a point is. Returns mean, min and max, by x; empty where no ``y`` is finite.
+        """
+        frame = pd.DataFrame({"x": list(x), "y": [100 * float(each) for each in y]}).dropna()
+        points = frame.groupby("x")["y"].agg(["mean", "min", "max", "size"])
+        if frame.empty:
+            return points
+        bars = look.get("err_style") == "bars"
+        err = {"capsize": 3, "elinewidth": 1} if bars else {"alpha": 0.16, "linewidth": 0}
+        given = {"markeredgecolor": look["color"], **look}
+        seaborn.lineplot(
+            frame, x="x", y="y", errorbar=("pi", 100), ax=axes, label=name, legend=False, err_kws=err, **given
+        )
+        for at, row in points.iterrows():
+            spread = f" ({row['min']:.2f} to {row['max']:.2f})" if row["size"] > 1 else ""
+            self.tips.append((axes, at, row["mean"], f"{name}, {place(at)}: {row['mean']:.2f} %{spread}"))
+        return points
+
+    def legend(self, axes: Axes, **options: Any) -> None:
+        """Name the lines right of the axes, in the order in which they end there, from above."""
+        handles = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+        last = 0 if axes.xaxis_inverted() else -1
+        handles.sort(key=lambda line: -np.asarray(line.get_ydata(), float)[last])
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, **options)
+
+    def note(self, *texts: str) -> None:
+        """Say below the axes what marks mean."""
+        if texts:
+            self.figure.supxlabel("     ".join(texts), x=0.012, ha="left", fontsize=9, color="#444444")
+
+    @styled
+    def png(self) -> bytes:
+        """The figure as a PNG file, the same bytes for the same data."""
+        out = io.BytesIO()
+        self.figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
+        return out.getvalue()
+
+    @styled
+    def svg(self) -> str:
+        """The figure as an element of a page: colours are variables of the page, points say their numbers on hover."""
+        out = io.StringIO()
+        self.figure.savefig(out, format="svg", metadata={"Date": None})
+        text = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)
+        text = re.sub(r' id="[A-Za-z]+\d*_\d+"', "", text)
+        text = re.sub(r"#[0-9a-f]{6}\b(?![^<]*</style>)", lambda found: f"var(--x{found[0][1:]})", text)
+        width, height = (72 * inches for inches in self.figure.get_size_inches())
+        head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img">'
+        return re.sub(r"<svg[^>]*>", head, text, count=1).replace("</svg>", self._hints(height) + "</svg>")
+
+    def _hints(self, height: float) -> str:
+        found = []
+        for axes, x, y, text in self.tips:
+            px, py = (72 / self.figure.dpi * each for each in axes.transData.transform((x, y)))
+            box = axes.bbox.transformed(matplotlib.transforms.Affine2D().scale(72 / self.figure.dpi))
+            if box.x0 - 1 <= px <= box.x1 + 1 and box.y0 - 1 <= py <= box.y1 + 1:
+                circle = f'<circle class="tip" cx="{px:.1f}" cy="{height - py:.1f}" r="5">'
+                found.append(f"{circle}<title>{escape(text)}</title></circle>\n")
+        return "".join(found)
+
+
+def canvas(height: float, title: str, below: str, *, rows: int = 1, columns: int = 1, **shared: Any) -> Drawing:
+    """Make a figure of the common width with its title and the lines below it."""
+    said = textwrap.wrap(below, 112)
+    top = 1 - (0.46 + 0.19 * len(said)) / height
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, top), w_pad=0.08, h_pad=0.06, wspace=0.03)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False, **shared)
-    lines = textwrap.wrap(below, 116)
     figure.text(0.012, 1 - 0.1 / height, title, fontsize=13, fontweight="bold", va="top")
-    figure.text(0.012, 1 - 0.38 / height, "\n".join(lines), color="#444444", va="top", linespacing=1.25)
-    top = 0.5 + 0.19 * len(lines) + (0.3 if headed else 0.0)
-    figure.subplots_adjust(left=0.085, right=0.97, bottom=0.62 / height, top=1 - top / height)
-    return figure, axes
+    figure.text(0.012, 1 - 0.38 / height, "\n".join(said), color="#444444", va="top", linespacing=1.25)
+    return Drawing(figure, figure.subplots(rows, columns, squeeze=False, **shared))
 
 
-def spread_text(results: Results) -> str:
-    """What lines and bands are."""
-    return "lines are means, bands least to greatest" if len(results.replicates) > 1 else "no spread to show"
+def colours_css(pages: Iterable[str]) -> str:
+    """The variables of the colours in SVG elements: as they are, and with the lightness turned over for dark pages."""
+    used = sorted({found for text in pages for found in re.findall(r"var\(--x([0-9a-f]{6})\)", text)})
+    light = "".join(f"--x{colour}: #{colour}; " for colour in used)
+    dark = "".join(f"--x{colour}: {_turned(colour)}; " for colour in used)
+    return f":root {{ {light}}}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n"
 
 
-def footnote(figure: Figure, texts: Sequence[str]) -> None:
-    """Below the axes: what marks mean, if there are any."""
-    if texts:
-        height = figure.get_size_inches()[1]
-        figure.text(0.012, 0.09 / height, "     ".join(texts), fontsize=9, color="#444444", va="bottom")
-        figure.subplots_adjust(bottom=0.85 / height)
+def _turned(colour: str) -> str:
+    hue, lightness, saturation = colorsys.rgb_to_hls(*(int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)))
+    turned = max(0.92 - 0.84 * lightness, 0.6 if saturation > 0.1 else 0.0)
+    channels = colorsys.hls_to_rgb(hue, turned, saturation)
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in channels)
 
 
-def label_ends(figure: Figure, axes: Axes, ends: Iterable[End], size: float = 10) -> None:
-    """Name lines at their right ends, outside the axes, moved apart where they would overlap.
-
-    Lines that end outside the limits are named at the edge. Call it when limits and margins are set.
-    """
-    inches = axes.get_position().height * figure.get_size_inches()[1]
-    to_axes = axes.transData + axes.transAxes.inverted()
-    placed = [(min(1.0, max(0.0, float(to_axes.transform((end.x, end.y))[1]))), end) for end in ends]
-    placed.sort(key=lambda each: (each[0], each[1].y))
-    gap = min(1.3 * size / 72 / inches, 1 / max(1, len(placed) - 1))
-    heights = spread([height for height, _ in placed], gap)
-    inch = 1 / (axes.get_position().width * WIDTH)
-    for (height, end), moved in zip(placed, heights, strict=True):
-        across = min(1.0, float(to_axes.transform((end.x, end.y))[0]))
-        # A line that ends early must not seem to go on.
-        dots = ":" if across < 0.93 else "-"
-        leader = [across + 0.06 * inch, 1 + 0.16 * inch], [height, moved]
-        axes.plot(*leader, color=end.colour, lw=0.8, ls=dots, transform=axes.transAxes, clip_on=False, label="_leader")
-        look: dict[str, Any] = {"color": darker(end.colour), "fontsize": size, "va": "center", "gid": "end"}
-        axes.text(1 + 0.21 * inch, moved, end.text, transform=axes.transAxes, **look)
+def arm_look(arm: str, index: int) -> dict[str, Any]:
+    """Colour and marker of an arm; of one that is not ours, by its place."""
+    colour, marker = _ARMS.get(arm, (SERIES[(index + 3) % len(SERIES)], SHAPES[(index + 4) % len(SHAPES)]))
+    return {"color": colour, "marker": marker}
 
 
-def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending heights in [0, 1], moved as little as needed, in order, to lie at least ``gap`` apart in [0, 1]."""
-    # Labels that touch form a group around their members' mean place; groups that meet become one.
-    groups: list[tuple[float, int]] = []
-    for height in heights:
-        group = (height, 1)
-        while groups and group[0] - groups[-1][0] < gap * (group[1] + groups[-1][1]) / 2:
-            centre, n = groups.pop()
-            whole = n + group[1]
-            half = gap * (whole - 1) / 2
-            middle = (centre * n + group[0] * group[1]) / whole
-            group = (max(half, min(1 - half, middle)), whole)
-        groups.append(group)
-    return [centre + gap * (i - (n - 1) / 2) for centre, n in groups for i in range(n)]
+def dash(place: int) -> str:
+    """The line style of a run."""
+    return DASHES[place % len(DASHES)]
 
 
-def widen_right(figure: Figure, *, least: float = 0.02) -> None:
-    """Move the axes' right edges in until the labels at line ends fit: between panels, and in the figure."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    inches = figure.get_size_inches()[0]
-    widest = max(
-        (
-            text.get_window_extent(renderer).width / DPI / inches
-            for axes in figure.axes
-            for text in axes.texts
-            if text.get_gid() == "end"
-        ),
-        default=0.0,
-    )
-    figure.subplots_adjust(right=1 - max(least, widest + 0.21 / inches + 0.01))
-
-
-def density_axis(axes: Axes, densities: Iterable[float], *, label: bool = True, most: int = 11) -> None:
+def density_axis(axes: Axes, densities: Iterable[float], label: str, most: int = 11) -> None:
     """Log axis from dense at the left to sparse at the right; a tick a level, labelled in % where there is room."""
     levels = sorted({round(density, 12) for density in [1.0, *densities]}, reverse=True)
     sparsest = min(levels[-1], 0.8)
     axes.set_xscale("log")
     axes.set_xlim(1 / sparsest**0.03, sparsest**1.03)
-    named: list[float] = []
-    room = math.log(1 / sparsest) / most
-    for density in levels:
-        from_last = density == levels[-1] or math.log(density / levels[-1]) >= room
-        if not named or (from_last and math.log(named[-1] / density) >= room * 0.999):
+    room = math.log(1 / sparsest) / most * 0.999
+    named = levels[:1]
+    for density in levels[1:]:
+        if math.log(named[-1] / density) >= room and math.log(density / levels[-1]) >= room:
             named.append(density)
-    if named[-1] != levels[-1]:
+    if levels[-1] < named[-1]:
         named.append(levels[-1])
-    axes.xaxis.set_major_locator(FixedLocator(named))
-    axes.xaxis.set_major_formatter(FixedFormatter([percent(density).removesuffix(" %") for density in named]))
+    ticks(axes.xaxis, named, [percent(density).removesuffix(" %") for density in named])
     axes.xaxis.set_minor_locator(FixedLocator([density for density in levels if density not in named]))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    if label:
-        axes.set_xlabel("weights remaining, % (log scale, a tick a level)")
+    axes.set_xlabel(f"{label}, % (log scale, a tick a level)")
+
+
+def fork_axis(axes: Axes, forks: Sequence[int]) -> None:
+    """A tick a fork step; logarithmic beyond the first step when they span more than a factor of ten."""
+    positive = [fork for fork in forks if fork]
+    if positive and positive[-1] > 10 * positive[0]:
+        axes.set_xscale("symlog", linthresh=positive[0])
+        axes.set_xlim(-0.15 * positive[0] if forks[0] == 0 else 0.8 * positive[0], 1.15 * positive[-1])
+    else:
+        room = 0.04 * max(1, forks[-1] - forks[0])
+        axes.set_xlim(forks[0] - room, forks[-1] + room)
+    ticks(axes.xaxis, forks, [f"{fork:,}" for fork in forks])
+    axes.set_xlabel("step k at which the trainings part" + (" (log scale)" if axes.get_xscale() == "symlog" else ""))
+
+
+def ticks(axis: Any, places: Sequence[float], names: Sequence[str]) -> None:
+    """Ticks at these places, called so, and no others."""
+    axis.set_major_locator(FixedLocator(list(places)))
+    axis.set_major_formatter(FixedFormatter(list(names)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def percent_axis(axes: Axes, label: str) -> None:
@@ -181,44 +216,13 @@ def percent_axis(axes: Axes, label: str) -> None:
     axes.set_ylabel(label)
 
 
-def step_axis(axes: Axes, label: str = "training step") -> None:
-    """An x-axis of steps: whole numbers, thousands separated."""
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    axes.set_xlabel(label)
-
-
-def lower_limit(top: float, reference: Sequence[float], others: Sequence[float]) -> float:
+def lower_limit(top: float, reference: Iterable[float], others: Iterable[float]) -> float:
     """The lower end of an axis whose interesting part is near ``top``, in per cent.
 
-    All of ``reference`` is always seen, 2 points at least. ``others`` are seen whole unless they fall five times as
-    far: then the axis ends at four times, and what lies below is for the caller to mark.
+    All of ``reference`` is seen, 2 points at least. ``others`` are seen whole unless they fall five times as far: then
+    the axis ends at four times, and what lies below is for the caller to mark.
     """
     below = [value for value in reference if math.isfinite(value)]
     depth = max(2.0, top - min(below, default=top))
     lowest = min([value for value in others if math.isfinite(value)] + below, default=top)
     return lowest if top - lowest <= 5 * depth else top - 4 * depth
-
-
-def colour_of(arm: str) -> str:
-    """An arm's colour."""
-    return COLOURS.get(arm, "#CC79A7")
-
-
-def marker_of(arm: str) -> str:
-    """An arm's marker."""
-    return MARKERS.get(arm, "v")
-
-
-def darker(colour: str) -> tuple[float, float, float]:
-    """A line's colour for text: dark enough on white."""
-    red, green, blue = to_rgb(colour)
-    return red * 0.72, green * 0.72, blue * 0.72
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file, the same bytes for the same data."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
-    return out.getvalue()

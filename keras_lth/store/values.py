@@ -166,7 +166,7 @@ class Store:
 
     # Plans.
     def plans(self) -> dict[str, dict[str, Any]]:
-        """What each plan knows: ``{"names": […], "rows": [[labels, [name, …]], …]}`` by the name of the plan.
+        """What each plan knows: ``{"names": […], "rows": [[labels, [name, …]], …], "setting": …}`` by its name.
 
         Raises ``ValueError`` that names the file of one that was damaged: run that plan again.
         """

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from keras_lth import files, report
+from keras_lth import files
 from keras_lth.experiments import run
 from keras_lth.files import stores
 from tests.files.memory import MemoryStore
@@ -60,10 +60,8 @@ def test_an_object_store(local: Path, store: MemoryStore) -> None:
     run.run(config(), BUCKET)
     assert table(BUCKET) == table(local)
     assert len(table(BUCKET)) == 5
-    page = report.write(BUCKET)
-    assert str(page) == f"{BUCKET}/report/index.html"
     names = {path.removeprefix(f"{BUCKET}/") for path in store.objects}
-    assert {"config.json", "results.csv", "instability.json", "report/accuracy.png", "report/index.html"} <= names
+    assert {"config.json", "results.csv", "instability.json"} <= names
     assert not [name for name in names if "checkpoints" in name]
     before = {path: data for path, data in store.objects.items() if "replicate_" in path}
     run.run(config(), BUCKET)  # finished: nothing is trained again
@@ -111,4 +109,3 @@ def test_two_workers(local: Path, tmp_path: Path) -> None:
     for one, other in zip(table(tmp_path), table(local), strict=True):
         assert float(one["accuracy"]) == pytest.approx(float(other["accuracy"]), abs=0.01)
     assert lines(tmp_path).keys() == lines(local).keys()
-    assert (tmp_path / "report" / "path.png").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import pickle
 import subprocess
@@ -19,6 +20,7 @@ from keras_lth.imp import IMP
 from keras_lth.masks import Masks
 from keras_lth.plans import Notebook
 from keras_lth.plans import rows as rows_of
+from keras_lth.store import Store
 from tests.two_devices import ROOT
 
 TINY = (
@@ -67,9 +69,13 @@ def test_a_run_and_more_of_it(tmp_path: Path) -> None:
     assert len(table(tmp_path, "layers")) == 2 * 3
     # Again: nothing is trained, and TensorFlow not imported. The rows are written from what is there.
     (tmp_path / "run" / "rows" / "results.csv").unlink()
-    out, _, loaded = program(tmp_path, *TINY)
+    out, _, loaded = program(tmp_path, *TINY, "--config.checkpoint_every=7.0")
     assert "Nothing is missing" in out and not loaded
     assert states(tmp_path) == first and table(tmp_path, "results") == rows
+    # What is asked now is kept for reports, also where nothing was missing.
+    kept = json.loads((tmp_path / "run" / "rows" / "setting.json").read_text())
+    assert kept["checkpoint_every"] == 7.0 and kept["arms"] == ["imp", "reinit"]
+    assert Store(tmp_path / "run").plans()["lottery"]["setting"] == kept
     # Another plan on this store leaves the rows of this one beside its own.
     kept = rows_of({"other": lambda book: book.row(note=1)}, tmp_path / "run").rows
     assert kept[0] == {"note": 1} and [row["remaining"] for row in kept[1:] if row["table"] == "results"] == [

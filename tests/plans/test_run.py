@@ -259,6 +259,17 @@ def test_rows_are_made_of_what_is_there(store: Store) -> None:
     assert tidy(plan["rows"], lambda name: store.get(name) if name in there else None) == found
 
 
+def test_what_a_plan_waits_for_and_its_setting_are_kept(store: Store) -> None:
+    def waits(book: Notebook) -> None:
+        book.row(toy.CUT(), look=book.look(toy.CUT()).meta)
+
+    session = Session({"waits": waits}, store, setting={"rounds": 2, "arms": ("a", "b")}, **quiet)
+    assert list(session.missing()) == [toy.CUT().name]
+    known = store.plans()["waits"]
+    assert known["awaited"] == [toy.CUT().name] and known["rows"] == []
+    assert known["setting"] == {"rounds": 2, "arms": ["a", "b"]}
+
+
 def test_a_row_that_contradicts_itself_is_refused() -> None:
     from keras_lth.store import Value
 

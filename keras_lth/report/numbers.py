@@ -1,0 +1,201 @@
+"""What is derived from rows: means and spreads over replicates, what matches, what is stable; and how it is written."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from keras_lth.imp import at_least
+from keras_lth.report.read import Results
+
+ARMS = {
+    "imp": "IMP",
+    "reinit": "reinitialised",
+    "random_layerwise": "layerwise random",
+    "random_global": "global random",
+}
+STABLE = 0.02  # of error on the line (thesis 4.1.1)
+
+
+class Series(NamedTuple):
+    """The rows of a line of a figure, or of a column of a table: its name, the places of its run and of its key."""
+
+    name: str
+    run: int
+    key: Any
+    place: int
+    rows: pd.DataFrame
+
+
+def series(frame: pd.DataFrame, by: str = "arm") -> Iterator[Series]:
+    """Each run × key of the column ``by``, our arms first; named by the run too where there are several."""
+    runs = list(dict.fromkeys(frame["run"]))
+    for (number, run), (place, key) in itertools.product(enumerate(runs), enumerate(in_order(frame[by]))):
+        rows = frame[(frame["run"] == run) & (frame[by] == key)]
+        if len(rows):
+            name = ARMS.get(key, str(key))
+            yield Series(f"{run}: {name}" if len(runs) > 1 else name, number, key, place, rows)
+
+
+def in_order(keys: Iterable[Any]) -> list[Any]:
+    """Keys without repetition: our arms first, the others as they come."""
+    given = list(dict.fromkeys(keys))
+    return sorted(given, key=lambda key: list(ARMS).index(key) if key in ARMS else len(ARMS))
+
+
+def networks(results: Results) -> pd.DataFrame | None:
+    """The table "results" with the columns ``diverged`` (accuracy or loss is not finite; the accuracy is then NaN),
+    ``dense``, the accuracy of the network's own dense network, ``difference`` to it, and ``matching``.
+
+    The dense network of a network is level 0 of its replicate, of its own arm where that has one.
+    """
+    frame = results.table("results", "arm", "replicate", "level", "density", "accuracy")
+    if frame is None:
+        return None
+    loss = frame.get("loss", pd.Series(0.0, frame.index)).astype(float)
+    tested = loss.groupby(frame["run"]).transform("count") > 0
+    frame["diverged"] = ~(np.isfinite(frame["accuracy"].astype(float)) & np.isfinite(loss.where(tested, 0.0)))
+    frame["accuracy"] = frame["accuracy"].where(~frame["diverged"])
+    own: dict[Any, float] = {}
+    for row in frame[frame["level"] == 0].itertuples():
+        own.setdefault((row.run, row.replicate), row.accuracy)
+        own[row.run, row.replicate, row.arm] = row.accuracy
+    keys = zip(frame["run"], frame["replicate"], frame["arm"], strict=True)
+    frame["dense"] = [own.get(key, own.get(key[:2], math.nan)) for key in keys]
+    frame["difference"] = frame["accuracy"] - frame["dense"]
+    frame["matching"] = [at_least(*pair) for pair in zip(frame["accuracy"], frame["dense"], strict=True)]
+    return frame
+
+
+def summary(found: pd.DataFrame) -> pd.DataFrame:
+    """A row for each run, arm and level, over replicates: mean, least and greatest accuracy of those that did not
+    diverge, mean ``difference`` to their own dense networks, how many of the ``compared`` are ``matching``.
+
+    ``matches``: the mean difference is at least 0. Keras' accuracies are float32, so the mean is rounded to six digits
+    first: equal numbers of test examples stay equal.
+    """
+    known = found.assign(compared=found["difference"].notna())
+    out = known.groupby(["run", "arm", "level"], sort=False, as_index=False).agg(
+        density=("density", "mean"),
+        mean=("accuracy", "mean"),
+        least=("accuracy", "min"),
+        greatest=("accuracy", "max"),
+        difference=("difference", "mean"),
+        matching=("matching", "sum"),
+        compared=("compared", "sum"),
+        replicates=("replicate", "size"),
+        diverged=("diverged", "sum"),
+    )
+    out["matches"] = [at_least(round(difference, 6), 0.0) for difference in out["difference"]]
+    return out.sort_values("level", kind="stable", ignore_index=True)
+
+
+def dense(found: pd.DataFrame) -> pd.DataFrame:
+    """Mean, least and greatest accuracy of the dense networks, and their number, by run."""
+    rows = found[found["level"] == 0].drop_duplicates(["run", "replicate"])
+    return rows.groupby("run", sort=False)["accuracy"].agg(["mean", "min", "max", "count"])
+
+
+def verdicts(levels: pd.DataFrame) -> pd.DataFrame:
+    """A row an arm, for readers: where it matches, and what it loses at its sparsest level."""
+    out = []
+    for each in series(levels[levels["level"] > 0]):
+        good, last = each.rows[each.rows["matches"]], each.rows.iloc[-1]
+        best = last if each.rows["mean"].isna().all() else each.rows.loc[each.rows["mean"].idxmax()]
+        out.append({
+            "arm": each.name,
+            "sparsest matching": percent(good["density"].min()) if len(good) else "none",
+            "levels that match": f"{len(good)} of {len(each.rows)}",
+            "best, points to dense": f"{signed(best['difference'])} at {percent(best['density'])}",
+            "sparsest": percent(last["density"]),
+            "accuracy there, %": accuracy(last),
+            "points to dense": signed(last["difference"]),
+            "replicates that match": f"{last['matching']} of {last['compared']}",
+        })  # fmt: skip
+    return pd.DataFrame(out)
+
+
+def by_level(levels: pd.DataFrame) -> pd.DataFrame:
+    """A row a level, a column an arm, for readers: ``89.07 (88.95–89.20)``, and below it ``+0.08 (3/3) ✓``."""
+    columns = {}
+    for each in series(levels):
+        texts = [accuracy(row) for _, row in each.rows.iterrows()]
+        differences = [
+            f"\n{signed(row['difference'])} ({row['matching']}/{row['compared']}){' ✓' * bool(row['matches'])}"
+            if row["level"] and row["compared"]
+            else ""
+            for _, row in each.rows.iterrows()
+        ]
+        columns[f"{each.name}, %"] = pd.Series(map("".join, zip(texts, differences, strict=True)), each.rows["level"])
+    table = pd.DataFrame(columns).fillna("").sort_index()
+    densities = levels.groupby("level")["density"].mean()
+    table.insert(0, "weights remaining", [percent(densities[level]) for level in table.index])
+    table.insert(0, "level", [str(level) if level else "dense" for level in table.index])
+    return table
+
+
+def pairs(results: Results) -> pd.DataFrame | None:
+    """The table "instability" without the pairs that have a number that is not finite, in the order of fork steps.
+
+    ``network`` becomes the name for readers, with the densities of its replicates.
+    """
+    frame = results.table("instability", "replicate", "network", "fork", "alphas", "errors", "barrier")
+    if frame is None:
+        return None
+    whole = [bool(np.isfinite([*row.errors, row.barrier]).all()) for row in frame.itertuples()]
+    frame = (
+        frame[whole]
+        .sort_values("fork", kind="stable")
+        .sort_values("network", key=lambda n: n != "dense", kind="stable")
+    )
+    frame["data"] = frame.get("data", "test")
+    for (_, name), rows in frame.groupby(["run", "network"]) if "density" in frame else ():
+        least, most = percent(rows["density"].min()), percent(rows["density"].max())
+        if name != "dense":
+            frame.loc[rows.index, "network"] = f"{name}, {most if least == most else f'{most} to {least}'}"
+    return frame
+
+
+def stability(found: pd.DataFrame) -> pd.DataFrame:
+    """A row for each network and data, a column a fork step, for readers: mean instability in points over pairs (least
+    to greatest), and the step from which on the mean is below 2 points."""
+    out = []
+    for each, data in itertools.product(series(found, "network"), in_order(found["data"])):
+        forks = each.rows[each.rows["data"] == data].groupby("fork")["barrier"].agg(["mean", "min", "max"])
+        cells = {
+            f"k = {fork:,}": f"{100 * row['mean']:.2f} ({100 * row['min']:.2f}–{100 * row['max']:.2f})"
+            for fork, row in forks.iterrows()
+        }
+        tail = [fork for fork in forks.index if (forks["mean"][forks.index >= fork] < STABLE).all()]
+        if cells:
+            stable = f"step {tail[0]:,} on" if tail else "no step tried"
+            out.append({"network": each.name, "data": data, **cells, "stable from": stable})
+    return pd.DataFrame(out).fillna("")
+
+
+def accuracy(row: Any) -> str:
+    """``89.07 (88.95–89.20)``, in per cent, of a row of `summary`."""
+    if not math.isfinite(row["mean"]):
+        return "diverged"
+    many = row["replicates"] - row["diverged"] > 1
+    spread = f" ({100 * row['least']:.2f}–{100 * row['greatest']:.2f})" if many else ""
+    return f"{100 * row['mean']:.2f}{spread}" + (f", {row['diverged']} diverged" if row["diverged"] else "")
+
+
+def signed(share: float) -> str:
+    """A difference of accuracies in points, with its sign."""
+    # Six digits as in `summary`, and no negative zero.
+    return f"{100 * (round(share, 6) + 0.0):+.2f}".replace("-", "−") if math.isfinite(share) else "–"
+
+
+def percent(density: float) -> str:
+    """A density in per cent, with the digits that a reader needs: 100 %, 51.2 %, 8.6 %, 0.92 %."""
+    value = 100 * density
+    if value >= 99.95:
+        return "100 %"
+    return f"{value:.1f} %" if value >= 0.995 else f"{value:.2g} %"
