@@ -17,7 +17,7 @@ from keras_lth.callbacks.connection import Connection, examples, training_exampl
 from keras_lth.callbacks.imp_folder import InFolder
 from keras_lth.callbacks.imp_plan import IMPPlan
 from keras_lth.callbacks.imp_text import ended, introduction, pruned
-from keras_lth.callbacks.levels import Level, Monitor
+from keras_lth.callbacks.levels import Level, Monitor, curve_rows
 from keras_lth.callbacks.logs import Coming, logs_to_come
 from keras_lth.callbacks.run_store import ORIGIN
 from keras_lth.criteria import described, named, needs_data, scored
@@ -143,6 +143,7 @@ class IMPCallback(InFolder):
         self._seen: dict[str, float] = {}
         self._logs: dict[int, dict[str, float]] = {}
         self._rows: list[dict[str, Any]] = []
+        self._curves: dict[int, list[dict[str, Any]]] = {}
         self._coming: Coming | None = None
         self._connection = Connection()
 
@@ -251,6 +252,7 @@ class IMPCallback(InFolder):
             if self.keep == "trained":
                 self._kept[round + 1] = surgery.snapshot(model)
             self._say(pruned(self.history, self._masks[-1], table=self.verbose > 1))
+        self._curves[round] = curve_rows(self._rows, self.monitor.name)
         self._write()
         self._began, self._seen, self._logs, self._rows = time.perf_counter(), {}, {}, []
 
@@ -301,7 +303,7 @@ class IMPCallback(InFolder):
         """The scores of the weights that are pruned."""
         found, masks = scored(self._criterion, self.model, *self._data_of_criterion), self._masks[0]
         shapes = {path: array.shape for path, array in found.items() if path in masks}
-        if lines := differences({path: mask.shape for path, mask in masks.items()}, shapes):
+        if lines := differences(shapes, {path: mask.shape for path, mask in masks.items()}):
             raise ValueError(
                 f"the criterion {described(self.plan.criterion)} does not fit the weights that are pruned: "
                 f"{'; '.join(lines)}. It returns {{weight path: array}} for each path of lth.prunable(model)."

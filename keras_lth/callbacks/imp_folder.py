@@ -11,7 +11,7 @@ from keras_lth import surgery
 from keras_lth.callbacks.fit_call import in_other_fit
 from keras_lth.callbacks.imp_plan import IMPPlan
 from keras_lth.callbacks.imp_tickets import Tickets
-from keras_lth.callbacks.levels import Level, curve_rows, result_row
+from keras_lth.callbacks.levels import Level, result_row
 from keras_lth.callbacks.run_store import ORIGIN, REWIND, RunStore, level_name
 from keras_lth.callbacks.settings import moved_rates, settings_of
 from keras_lth.criteria import described
@@ -108,7 +108,7 @@ class InFolder(Tickets):
         if level.round + 1 < len(self._masks):
             there.put_masks(level.round + 1, self._masks[level.round + 1])
         about = {"level": level.as_dict(), "spent": self._spent, "rates": self._rates.seen if level.round == 0 else {}}
-        there.put_level(level.round, result_row(level), curve_rows(self._rows), about)
+        there.put_level(level.round, result_row(level), self._curves[level.round], about)
 
     def _resume(self, rows: list[dict[str, Any]], there: RunStore) -> None:
         machine = self._machine()
@@ -117,6 +117,7 @@ class InFolder(Tickets):
         self.history = [Level.from_dict(row["level"]) for row in rows]
         done = len(rows) - 1
         last = done == machine.rounds
+        self._curves = {level: there.curve(level) for level in range(done + 1)}
         self._kept_round = done
         self.monitor.follow(self.history[0].monitor, self.directory)
         self.captured, self.origin = there.state(REWIND), there.state(ORIGIN)

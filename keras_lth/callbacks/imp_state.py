@@ -26,6 +26,7 @@ def get(callback: Any, state: State, arrays: Arrays) -> tuple[State, Arrays]:
         "seen": encode(callback._seen),
         "logs": encode(callback._logs),
         "rows": encode(callback._rows),
+        "curves": encode(callback._curves),
         "seconds": time.perf_counter() - callback._began,
     }
     held = dict(arrays)
@@ -43,5 +44,5 @@ def set(callback: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray
     callback._masks = [Masks(within(f"level/{round}", arrays)) for round in range(levels["masks"])]
     callback._kept = {int(round): unpack(f"kept/{round}", step, arrays) for round, step in levels["kept"].items()}
     callback._seen, callback._logs = decode(levels["seen"]), decode(levels["logs"])
-    callback._rows = decode(levels["rows"])
+    callback._rows, callback._curves = decode(levels["rows"]), decode(levels["curves"])
     callback._began = time.perf_counter() - levels["seconds"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+from keras_lth import files
 from keras_lth.callbacks.imp_plan import IMPPlan
-from keras_lth.callbacks.levels import NONE_YET, Level, Monitor, nearest, sparsest_matching, summary, table
+from keras_lth.callbacks.levels import NONE_YET, Level, Monitor, nearest, result_row, sparsest_matching, summary, table
 from keras_lth.callbacks.rounds import RoundsCallback
 from keras_lth.criteria import described
 from keras_lth.masks import Masks
@@ -17,7 +19,9 @@ class Tickets(RoundsCallback):
     """The asking half of ``IMPCallback``, over levels that the pruning half fills in."""
 
     plan: IMPPlan
+    directory: str | os.PathLike[str] | None
     history: list[Level]
+    _curves: dict[int, list[dict[str, Any]]]
     keep: str
     restore_optimizer: bool
     monitor: Monitor
@@ -31,6 +35,47 @@ class Tickets(RoundsCallback):
 
     def _repr_html_(self) -> str:
         return html_table(table(self.history), self.name if self.history else f"{self.name}: {NONE_YET}")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The finished levels as tidy rows, with a label ``table``: "results", "curves" (an epoch) and "layers"."""
+        found: list[dict[str, Any]] = []
+        for level in self.history:
+            labels = {"arm": "imp", "replicate": 0, "level": level.round}
+            found.append({"table": "results", **labels, **result_row(level)})
+            found += [{"table": "curves", **labels, **row} for row in self._curves[level.round]]
+            columns = ("path", "size", "remaining", "density")
+            for row in self._masks[level.round].table():
+                found.append({"table": "layers", **labels, **{name: getattr(row, name) for name in columns}})
+        return found
+
+    def figure(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """The judging metric against density as a Matplotlib ``Figure``; written to ``path`` as PNG if given."""
+        from keras_lth.report import figures
+
+        results = self._results()
+        drawn = figures.accuracy(results) or figures.metric(results, "score")
+        if drawn is None:
+            raise RuntimeError("IMP has finished no training yet: there is nothing to draw.")
+        if path is not None:
+            files.write_atomic(path, drawn.png())
+        return drawn.figure
+
+    def report(self, folder: str | os.PathLike[str] | None = None) -> str:
+        """Write figures, tables and one HTML page of the finished levels; returns the path of the page.
+
+        ``folder`` is by default ``report`` in the run's directory. Raises ``ValueError`` without either.
+        """
+        from keras_lth.report.page import write_results
+
+        folder = folder if folder is not None else self.directory and files.join(self.directory, "report")
+        if not folder:
+            raise ValueError('this run has no directory: give a folder, as imp.report("report").')
+        return str(write_results(self._results(), folder))
+
+    def _results(self) -> Any:
+        from keras_lth.report.read import of_rows
+
+        return of_rows(self.rows(), self.model.name)
 
     def masks(self, round: int) -> Masks:
         """The masks of level ``round``; level 0 is the network that IMP began with."""

@@ -129,22 +129,31 @@ def sparsest_matching(history: Sequence[Level]) -> Level:
 def result_row(level: Level) -> dict[str, Any]:
     """A level as a row of the table "results": its numbers on validation data, those of training as ``train_…``."""
     row = {"density": level.density, "remaining": level.remaining, "steps": level.steps, "seconds": level.seconds}
-    return {**row, "matching": level.matching, "connected": level.connected, **_split(level.logs)}
+    numbers = _split(level.logs, level.monitor)
+    return {**row, "score": level.score, "matching": level.matching, "connected": level.connected, **numbers}
 
 
-def curve_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def curve_rows(rows: Sequence[Mapping[str, Any]], monitor: str) -> list[dict[str, Any]]:
     """The epochs of a level as rows of the table "curves"."""
     return [
-        {"step": row["step"], "epoch": row["epoch"], **_split({k: v for k, v in row.items() if k not in _PLACE})}
+        {
+            "step": row["step"],
+            "epoch": row["epoch"],
+            **_split({k: v for k, v in row.items() if k not in _PLACE}, monitor),
+        }
         for row in rows
     ]
 
 
-def _split(logs: Mapping[str, float]) -> dict[str, float]:
+def _split(logs: Mapping[str, float], monitor: str) -> dict[str, float]:
+    """Numbers of the validation under their plain names, of training as ``train_…``; a judging accuracy as such."""
     validation = {name.removeprefix("val_"): value for name, value in logs.items() if name.startswith("val_")}
-    if not validation:
-        return dict(logs)
-    return {**validation, **{f"train_{n}": value for n, value in logs.items() if not n.startswith("val_")}}
+    found = dict(logs)
+    if validation:
+        found = {**validation, **{f"train_{n}": value for n, value in logs.items() if not n.startswith("val_")}}
+    if "accuracy" not in found and is_accuracy(monitor) and monitor in logs:
+        found["accuracy"] = logs[monitor]
+    return found
 
 
 def first_name(history: Sequence[Level]) -> str:

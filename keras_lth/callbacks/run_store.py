@@ -69,6 +69,11 @@ class RunStore:
         """The state at the end of a level, without slots; None where it is missing or damaged."""
         return self.state(level_name(level, "trained"))
 
+    def curve(self, level: int) -> list[dict[str, Any]]:
+        """The rows of the epochs of a level; empty where they are missing or damaged."""
+        value = self._value(level_name(level, "curve"))
+        return [] if value is None else value.rows
+
     # One fit at a time.
     def open(
         self,

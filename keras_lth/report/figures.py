@@ -67,6 +67,25 @@ def accuracy(results: Results) -> Drawing | None:
 
 
 @style.styled
+def metric(results: Results, name: str) -> Drawing | None:
+    """A number of the table "results" against density, for runs that have no accuracy."""
+    found = results.table("results", "arm", "level", "density", name)
+    if found is None:
+        return None
+    made = style.canvas(4.4, f"{name} against weights remaining", results.title)
+    axes = made.grid[0, 0]
+    for each in series(found):
+        look = style.arm_look(each.key, each.place)
+        seaborn.lineplot(each.rows, x="density", y=name, errorbar=("pi", 100), ax=axes, label=each.name, **look)
+    first = found[found["level"] == 0][name].mean()
+    axes.axhline(first, color=GRAY, lw=1.4, label=f"dense, {first:.4g}")
+    style.density_axis(axes, found["density"], "weights remaining")
+    axes.set_ylabel(name)
+    made.legend(axes)
+    return made
+
+
+@style.styled
 def curves(results: Results) -> Drawing | None:
     """Test accuracy through training: the main arm at chosen densities, and beside it all arms at one of them (thesis
     figs. 3-1, 3-2)."""

@@ -18,7 +18,6 @@ import pandas as pd
 from keras_lth import files
 from keras_lth.files.stores import AnyPath, is_local
 from keras_lth.plans import tidy
-from keras_lth.report.imp_folder import rows_of_imp
 from keras_lth.store import DamagedError, MissingError, Store, Value
 
 Rows = Iterable[Mapping[str, Any]]
@@ -80,8 +79,6 @@ def read(*workdirs: AnyPath) -> Results:
             waiting += waits
         elif (here / "rows").names("*.csv"):
             rows, known = _of_csv(here / "rows")
-        elif (here / "levels.json").exists():
-            rows, known = rows_of_imp(here), {}
         else:
             _refuse(here)
         if not rows:
@@ -92,6 +89,11 @@ def read(*workdirs: AnyPath) -> Results:
         settings |= {run if len(known) == 1 else f"{run}, {plan}": setting for plan, setting in known.items()}
     whole = {name: pd.concat(frames, ignore_index=True) for name, frames in tables.items()}
     return Results(whole, settings, missing, sorted({*waiting}))
+
+
+def of_rows(rows: Rows, run: str) -> Results:
+    """Rows with a label ``table`` that lie in memory, of a run of this name."""
+    return Results({name: _of_run(frame, run, alone=True) for name, frame in frames_of(rows).items()})
 
 
 def _refuse(here: files.RunPath) -> NoReturn:

@@ -6,15 +6,12 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from keras_lth import report
 from keras_lth.experiments.tables import write_tables
-from keras_lth.masks import Masks
 from keras_lth.store import Store
-from keras_lth.tickets import Snapshot, Ticket
 from tests.report import rows
 
 THIRD = 1 / 3  # has no short decimal form
@@ -98,32 +95,3 @@ def test_what_has_no_rows_says_what_would_make_some(tmp_path: Path) -> None:
     (tmp_path / "rows" / "results.csv").write_text("arm,level\nimp,0,3\n")
     with pytest.raises(ValueError, match=r"results\.csv.*[Rr]emove"):
         report.read(tmp_path)
-
-
-def imp_folder(here: Path, logs: dict[str, float]) -> Path:
-    """What `IMPCallback` leaves: 10, 8 and 6 of 10 weights; tests after 10 and 20 steps."""
-    (here / "tickets").mkdir(parents=True)
-    levels, epochs = [], []
-    for level, kept in enumerate((10, 8, 6)):
-        mask = np.arange(10) < kept
-        snapshot = Snapshot({"dense/kernel": np.zeros(10, np.float32)}, {}, 5)
-        Ticket(Masks({"dense/kernel": mask}), snapshot, {}).save(here / "tickets" / f"level_{level:02d}.ticket")
-        levels.append({"round": level, "density": kept / 10, "remaining": kept, "logs": logs})
-        epochs += [{"round": level, "epoch": 2 * level + e, "step": 10 * (e + 1), **logs} for e in range(2)]
-    (here / "levels.json").write_text(json.dumps(levels))
-    (here / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in epochs))
-    return here
-
-
-def test_the_folder_of_imp_callback(tmp_path: Path) -> None:
-    logs = {"accuracy": 0.99, "loss": 0.01, "val_accuracy": 0.9, "val_loss": 0.2}
-    found = report.read(imp_folder(tmp_path / "imp", logs))
-    table = found.tables["results"]
-    assert table[["level", "density", "accuracy", "train_accuracy", "loss"]].to_numpy().tolist() == [
-        [0, 1.0, 0.9, 0.99, 0.2], [1, 0.8, 0.9, 0.99, 0.2], [2, 0.6, 0.9, 0.99, 0.2],
-    ]  # fmt: skip
-    assert found.tables["layers"]["remaining"].tolist() == [10, 8, 6]
-    assert found.tables["curves"]["step"].tolist() == [10, 20] * 3
-    assert "60.0 %" in report.write(tmp_path / "imp").read_text()
-    with pytest.raises(ValueError, match=r'loss, val_loss.*metrics=\["accuracy"\]'):
-        report.read(imp_folder(tmp_path / "none", {"loss": 0.1, "val_loss": 0.2}))
