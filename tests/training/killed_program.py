@@ -16,7 +16,8 @@ import keras
 import numpy as np
 
 import keras_lth as lth
-from keras_lth import datasets, files, surgery, training
+from keras_lth import datasets, surgery, training
+from keras_lth.store import Store
 
 ROUNDS, EPOCHS, STEPS = 2, 2, 4  # prunings; epochs of a training; batches of an epoch
 RANDOM = np.random.default_rng(0)
@@ -57,7 +58,7 @@ def run(folder: Path, *, steps_per_call: int = 3, jit_compile: bool | None = Non
         checkpoint_every=0,
     )  # fmt: skip
     state = surgery.snapshot(model)
-    tickets = [folder / "imp" / "tickets" / f"level_{level:02d}.ticket" for level in range(ROUNDS + 1)]
+    store = Store(folder / "imp")
     return {
         "weights": digest(state.weights),
         "optimizer": digest(state.optimizer),
@@ -66,9 +67,10 @@ def run(folder: Path, *, steps_per_call: int = 3, jit_compile: bool | None = Non
         "metrics": digest({str(i): variable.numpy() for i, variable in enumerate(model.metrics_variables)}),
         "masks": [imp.masks(level).digest for level in range(ROUNDS + 1)],
         "worn": digest(surgery.masks_of(model)),
-        "tickets": [hashlib.sha256(ticket.read_bytes()).hexdigest() for ticket in tickets],
+        "tickets": [digest(dict(imp.ticket(level).snapshot.named())) for level in range(ROUNDS + 1)],
+        "store": {name: digest(store.get(name).arrays) for name in sorted(store.names())},
         "levels": [{**level.as_dict(), "seconds": 0} for level in imp.history],
-        "lines": files.read_lines(folder / "imp" / "metrics.jsonl"),
+        "rows": [{**row, "seconds": 0} for row in imp.rows()],
         "history": history.history,
         "epochs": history.epoch,
         "plateau": [plateau.wait, plateau.cooldown_counter, plateau.best],
