@@ -18,9 +18,9 @@ ROOMS = (
     "selection", "schedules", "rounds", "imp", "tickets", "surgery", "criteria", "layers", "callbacks", "analysis",
     "models", "datasets", "training", "experiments", "report", "bin",
 )  # fmt: skip
-# Tickets are applied to models, callbacks end with an analysis, and that measures on several replicas as the training
-# loop does: imported when asked for, inside a function.
-LATE = {("tickets", "surgery"), ("callbacks", "analysis"), ("analysis", "training")}
+# Tickets are applied to models, callbacks end with an analysis or a report, and an analysis measures on several
+# replicas as the training loop does: imported when asked for, inside a function.
+LATE = {("tickets", "surgery"), ("callbacks", "analysis"), ("callbacks", "report"), ("analysis", "training")}
 
 
 def imports(path: Path) -> set[tuple[str, bool]]:

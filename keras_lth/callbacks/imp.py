@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from keras_lth import surgery
-from keras_lth.callbacks import imp_state
 from keras_lth.callbacks.connection import Connection, examples, training_examples
 from keras_lth.callbacks.imp_folder import InFolder
 from keras_lth.callbacks.imp_plan import IMPPlan
@@ -20,6 +19,7 @@ from keras_lth.callbacks.imp_text import ended, introduction, pruned
 from keras_lth.callbacks.levels import Level, Monitor, curve_rows
 from keras_lth.callbacks.logs import Coming, logs_to_come
 from keras_lth.callbacks.run_store import ORIGIN
+from keras_lth.callbacks.state import decode, encode, pack, unpack, within
 from keras_lth.criteria import described, named, needs_data, scored
 from keras_lth.imp import IMP, Start
 from keras_lth.masks import Masks, differences
@@ -263,14 +263,34 @@ class IMPCallback(InFolder):
         surgery.rewind(self.model, start, masks, restore_optimizer=self.restore_optimizer)
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Where the run is inside a round; finished levels are in it too, since there may be no folder."""
+        """Where the run is inside a round; finished levels are in it too, since there may be no directory."""
         state, arrays = super().get_state()
-        return imp_state.get(self, state, arrays)
+        state["levels"] = {
+            "history": [encode(level.as_dict()) for level in self.history],
+            "masks": len(self._masks),
+            "kept": {str(round): snapshot.step for round, snapshot in self._kept.items()},
+            "seen": encode(self._seen),
+            "logs": encode(self._logs),
+            "rows": encode(self._rows),
+            "curves": encode(self._curves),
+            "seconds": time.perf_counter() - self._began,
+        }
+        for round, masks in enumerate(self._masks):
+            arrays |= {f"level/{round}/{path}": mask for path, mask in masks.items()}
+        for round, snapshot in self._kept.items():
+            arrays |= pack(f"kept/{round}", snapshot)
+        return state, arrays
 
     def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on from inside a round; after ``on_train_begin``."""
+        """Continue from inside a round; after ``on_train_begin``."""
         super().set_state(state, arrays)
-        imp_state.set(self, state, arrays)
+        levels = state["levels"]
+        self.history = [Level.from_dict(decode(row)) for row in levels["history"]]
+        self._masks = [Masks(within(f"level/{round}", arrays)) for round in range(levels["masks"])]
+        self._kept = {int(round): unpack(f"kept/{round}", step, arrays) for round, step in levels["kept"].items()}
+        self._seen, self._logs = decode(levels["seen"]), decode(levels["logs"])
+        self._rows, self._curves = decode(levels["rows"]), decode(levels["curves"])
+        self._began = time.perf_counter() - levels["seconds"]
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Let go of the folder."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from keras_lth import files, surgery
 from keras_lth.arguments import real, whole
-from keras_lth.callbacks import instability_state
 from keras_lth.callbacks.before_fit import see_rewind_step
+from keras_lth.callbacks.state import pack, unpack
 from keras_lth.callbacks.watched import WatchedRounds
 from keras_lth.rounds import UNKNOWN, Rounds, Span
 from keras_lth.schedules import Duration
@@ -197,12 +197,18 @@ class InstabilityCallback(WatchedRounds):
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Where the run is inside a training, with the ends so far."""
-        return instability_state.get(self, *super().get_state())
+        state, arrays = super().get_state()
+        state["ends"] = [end.step for end in self.ends]
+        for number, end in enumerate(self.ends):
+            arrays |= pack(f"end/{number}", end)
+        return state, arrays
 
     def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on from inside a training; after ``on_train_begin``."""
+        """Continue from inside a training; after ``on_train_begin``."""
         super().set_state(state, arrays)
-        instability_state.set(self, state, arrays)
+        self.ends = [unpack(f"end/{number}", step, arrays) for number, step in enumerate(state["ends"])]
+        if len(self.ends) == self.runs:
+            self._compare()
 
     # What a user asks.
     def summary(self) -> str:

@@ -127,7 +127,7 @@ def sparsest_matching(history: Sequence[Level]) -> Level:
 
 
 def result_row(level: Level) -> dict[str, Any]:
-    """A level as a row of the table "results": its numbers on validation data, those of training as ``train_…``."""
+    """A level as a row of the table "results"; ``running_…`` are means over an epoch of training."""
     row = {"density": level.density, "remaining": level.remaining, "steps": level.steps, "seconds": level.seconds}
     numbers = _split(level.logs, level.monitor)
     return {**row, "score": level.score, "matching": level.matching, "connected": level.connected, **numbers}
@@ -146,11 +146,11 @@ def curve_rows(rows: Sequence[Mapping[str, Any]], monitor: str) -> list[dict[str
 
 
 def _split(logs: Mapping[str, float], monitor: str) -> dict[str, float]:
-    """Numbers of the validation under their plain names, of training as ``train_…``; a judging accuracy as such."""
+    """Numbers of the validation under their plain names, means over an epoch of training as ``running_…``."""
     validation = {name.removeprefix("val_"): value for name, value in logs.items() if name.startswith("val_")}
     found = dict(logs)
     if validation:
-        found = {**validation, **{f"train_{n}": value for n, value in logs.items() if not n.startswith("val_")}}
+        found = {**validation, **{f"running_{n}": value for n, value in logs.items() if not n.startswith("val_")}}
     if "accuracy" not in found and is_accuracy(monitor) and monitor in logs:
         found["accuracy"] = logs[monitor]
     return found

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_lth import surgery
-from keras_lth.callbacks import rounds_state
 from keras_lth.callbacks.before_fit import mind_the_data, mind_the_model, mind_the_neighbours, see_rewind_step
 from keras_lth.callbacks.driver import Driver
 from keras_lth.callbacks.fit_call import fit_argument, leave_epoch, seekable
 from keras_lth.callbacks.inner import Inner
 from keras_lth.callbacks.rates import Rates
+from keras_lth.callbacks.state import get_state, pack, set_state, unpack, within
 from keras_lth.rounds import UNKNOWN, Action, Position, Rounds, noise_seed
 from keras_lth.tickets import Snapshot
+
+# What a commit holds of a run beside its position: counts as they are, and states.
+_PLAIN = ("_step", "_spent", "_order_seed", "_cut", "_epoch_start", "_epoch_iterations")
+_SNAPSHOTS = ("captured", "origin")
 
 
 class RoundsCallback(Driver):
@@ -235,12 +239,39 @@ class RoundsCallback(Driver):
         return machine.stop(self.position) - self._step if machine.action(self.position) is Action.TRAIN else None
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Where the rounds are, to go on from inside one."""
-        return rounds_state.get(self)
+        """The position, the states of steps 0 and k, and the states of the callbacks inside."""
+        state: dict[str, Any] = {"position": asdict(self.position), "steps": {}, "inner": []}
+        arrays: dict[str, np.ndarray] = {}
+        state["plain"] = {name: getattr(self, name) for name in _PLAIN}
+        state["rates"] = self._rates.seen
+        for name in _SNAPSHOTS:
+            snapshot = getattr(self, name)
+            if snapshot is not None:
+                state["steps"][name] = snapshot.step
+                arrays |= pack(name, snapshot)
+        for number, inner in enumerate(self.callbacks):
+            held, own = get_state(inner)
+            state["inner"].append(held)
+            arrays |= {f"inner/{number}/{name}": value for name, value in own.items()}
+        return state, arrays
 
     def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on from where `get_state` was asked; after ``on_train_begin``."""
-        rounds_state.set(self, state, arrays)
+        """Continue from where `get_state` was asked; after ``on_train_begin``."""
+        machine = self._machine()
+        idle = machine.action(self.position) in (Action.REWIND, Action.DONE)
+        self.position = Position(**state["position"])
+        if idle and machine.action(self.position) not in (Action.REWIND, Action.DONE):
+            self._begin_inner(self.position.round)
+        for name, value in state["plain"].items():
+            setattr(self, name, value)
+        self._rates.seen = dict(state["rates"])
+        for name in _SNAPSHOTS:
+            step = state["steps"].get(name)
+            setattr(self, name, None if step is None else unpack(name, step, arrays))
+        for number, (inner, held) in enumerate(zip(self.callbacks, state["inner"], strict=True)):
+            set_state(inner, held, within(f"inner/{number}", arrays))
+        self._first_epoch = None
+        self.model._initial_epoch = None
 
     # Its parts.
     def _begin_inner(self, round: int) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
-__all__ = ["get_state", "set_state"]
+from keras_lth.tickets import Snapshot
+
+__all__ = ["get_state", "pack", "set_state", "unpack", "within"]
 
 State = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -94,3 +96,18 @@ def decode(value: Any) -> Any:
         return {decode(key): decode(item) for key, item in held}
     items = [decode(item) for item in held]
     return tuple(items) if kind == "tuple" else items
+
+
+def pack(name: str, snapshot: Snapshot) -> Arrays:
+    """The arrays of a snapshot under a name."""
+    return {f"{name}/{key}": value for key, value in snapshot.named()}
+
+
+def unpack(name: str, step: int, arrays: Mapping[str, np.ndarray]) -> Snapshot:
+    """The snapshot that `pack` took apart."""
+    return Snapshot.from_named(within(name, arrays), step)
+
+
+def within(name: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """The arrays under a name, without it."""
+    return {path[len(name) + 1 :]: value for path, value in arrays.items() if path.startswith(f"{name}/")}

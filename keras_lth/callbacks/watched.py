@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from keras_lth import files
 from keras_lth.callbacks.fingerprint import Fingerprint, Orders
@@ -72,6 +75,27 @@ class WatchedRounds(RoundsCallback):
             super().on_train_end(logs)
         finally:
             self._release()
+
+    def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Where the rounds are, with the fingerprints of the data orders."""
+        state, arrays = super().get_state()
+        state["watched"] = {
+            "batches": None if self._fingerprint is None else list(self._fingerprint.value()),  # None after the end
+            "mark": list(self._mark),
+            "prefix": None if self._prefix is None else list(self._prefix),
+            "orders": self._orders.as_list(),
+        }
+        return state, arrays
+
+    def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from where `get_state` was asked; after ``on_train_begin``."""
+        super().set_state(state, arrays)
+        watched = state["watched"]
+        if watched["batches"] is not None:
+            self._watch().restore(tuple(watched["batches"]))
+        self._mark = tuple(watched["mark"])
+        self._prefix = None if watched["prefix"] is None else tuple(watched["prefix"])
+        self._orders.take(watched["orders"])
 
     # Its parts.
     def _capture_if_due(self) -> None:

@@ -253,7 +253,7 @@ def test_a_run_is_a_store(tmp_path: Path) -> None:
     found = plans.tidy(store.plans()["imp"]["rows"], lambda name: store.get(name) if store.has(name) else None)
     results = [row for row in found.rows if row["table"] == "results"]
     assert [(row["level"], row["remaining"]) for row in results] == [(0, 144), (1, 115)]
-    assert {"accuracy", "loss", "train_accuracy", "train_loss", "density", "seconds"} <= results[0].keys()
+    assert {"accuracy", "loss", "running_accuracy", "running_loss", "density", "seconds"} <= results[0].keys()
     curves = [row for row in found.rows if row["table"] == "curves"]
     assert [(row["level"], row["step"]) for row in curves] == [(0, 6), (0, 12), (1, 6), (1, 12)]
     assert curves[-1]["accuracy"] == results[-1]["accuracy"]
