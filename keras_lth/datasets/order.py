@@ -14,8 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lth.datasets.augment import augmented, sequence
-from keras_lth.datasets.unshuffled import unshuffled
-from keras_lth.surgery.teaching import teach
+from keras_lth.datasets.unshuffled import never_shuffled
 
 # A look at the data draws few batches: Keras builds a model from one, and a distributed iterator prefetches a few more.
 # Only an iterator that goes past this many has used its epoch.
@@ -102,7 +101,7 @@ class Ordered(tf.data.Dataset):
             self.arrays = keras.utils.pack_x_y_sample_weight(*data)
             self._pipeline = self._build()
         super().__init__(self._pipeline._variant_tensor)
-        teach(keras.Model, {"fit": unshuffled(Ordered)})
+        never_shuffled(Ordered)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from typing import Any
 
-from keras_lth.surgery.teaching import Wrap
+from keras.src.backend.tensorflow import trainer
 
-__all__ = ["unshuffled"]
+from keras_lth.surgery.teaching import teach
+
+__all__ = ["never_shuffled"]
 
 
-def unshuffled(kind: type) -> Wrap:
-    """Wraps a ``fit`` so that ``shuffle`` is False by default for data of this kind; other data is not touched."""
+def never_shuffled(kind: type) -> None:
+    """Let ``fit`` not ask for data of this kind to be shuffled.
 
-    def wrap(fit: Any) -> Any:
-        names = list(inspect.signature(fit).parameters)
-        if "shuffle" not in names:
-            return fit
-        position = names.index("shuffle") - 2  # behind self and x
+    Not by wrapping ``fit``: in ``model.fit(ordered(…))`` Python looks ``fit`` up before it makes the data.
+    """
 
-        @functools.wraps(fit)
-        def fitting(self: Any, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-            if isinstance(x, kind) and len(args) <= position:
-                kwargs.setdefault("shuffle", False)
-            return fit(self, x, *args, **kwargs)
+    def wrap(before: Any) -> Any:
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+            x = kwargs.get("x", args[0] if args else None)
+            if isinstance(x, kind) and kwargs.get("shuffle"):
+                kwargs["shuffle"] = False
+            before(self, *args, **kwargs)
 
-        return fitting
+        return __init__
 
-    return wrap
+    # Where a later Keras has another iterator, it warns: no more than that is lost.
+    if hasattr(trainer, "TFEpochIterator"):
+        teach(trainer.TFEpochIterator, {"__init__": wrap})
