@@ -66,5 +66,5 @@ def config_errors() -> Iterator[None]:
         words = str(error).replace("\\n", " ").replace("\\", "").replace("'", "").split()
         said = " ".join(words)
         if isinstance(error, KeyError | AttributeError) and len(words) == 1:  # nothing near it
-            said += " is no key of this config: its file shows those that there are"
+            said += " is not a config key; keras_lth.experiments.config.DEFAULTS lists the valid keys"
         raise SystemExit(f"--config: {said}") from error

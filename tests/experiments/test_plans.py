@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import pytest
 
 from keras_lth import datasets, surgery, training
 from keras_lth.callbacks.imp import IMPCallback
-from keras_lth.experiments.instability_plan import instability
+from keras_lth.experiments.instability import copies, instability
 from keras_lth.experiments.kinds import examples, snapshot_of, value_of
 from keras_lth.experiments.lab import network
-from keras_lth.experiments.lottery_plan import levels, lottery
+from keras_lth.experiments.lottery import ablated, levels, lottery
 from keras_lth.imp import IMP, Start
 from keras_lth.masks import Masks
 from keras_lth.plans import Notebook, StepsFailedError, run
+from keras_lth.plans import rows as rows_of
 from keras_lth.store import Store
 from keras_lth.tickets import Snapshot
 from tests.plans import nets
@@ -116,6 +118,95 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     return found
 
 
+def test_a_fork_of_a_rewound_ticket_starts_at_its_step(tmp_path: Path, loads: list[int]) -> None:
+    """And with the rates from there on: from step k the rate is 0, so that a fork at k ends where it began, and so does
+    one before k, since a ticket begins at k."""
+    imp, rows = replace(nets.HOW, k=4, rounds=1), []
+
+    def plan(book: Notebook) -> None:
+        lab = nets.lab(book, rates=((0, 0.05), (4, 0.0)))
+        dense, ticket = levels(lab, imp, lab.init(3))
+        for name, level in {"dense": dense, "ticket": ticket}.items():
+            for fork in (0, 4):
+                a, b = copies(lab, level, fork, 2, 7)
+                lab.row(lab.compare(a, b), name=name, fork=fork)
+
+    rows = run(plan, tmp_path / "s", **quiet)
+    distances = {(row["name"], row["fork"]): row["l2"] for row in rows}
+    assert [distances["dense", 4], distances["ticket", 0], distances["ticket", 4]] == [0, 0, 0]
+    assert distances["dense", 0] > 0.1
+    # The dense training; two copies of it from 0 and from 4; those of the ticket from 4, once.
+    assert sorted(loads) == [0, 0, 0, 4, 4, 4, 4]
+
+
+def test_more_runs_train_only_the_new_ones(tmp_path: Path, loads: list[int]) -> None:
+    imp = replace(nets.HOW, rounds=1)
+
+    def forks(book: Notebook, runs: int) -> None:
+        instability(nets.lab(book), imp, forks=(6,), runs=runs)
+
+    def pairs(runs: int) -> list[str]:
+        run(partial(forks, runs=runs), tmp_path / "s", **quiet)
+        found = rows_of(partial(forks, runs=runs), tmp_path / "s").rows
+        return [row["pair"] for row in found if row["network"] == "dense"]
+
+    assert pairs(2) == ["0-1"]
+    networks = len(loads) - 2  # IMP trains two; the sparsest matching one may be the dense one itself
+    loads.clear()
+    assert pairs(3) == ["0-1", "0-2", "1-2"]
+    assert len(loads) == networks // 2
+    # One record: that of two runs knew nothing more.
+    assert len(Store(tmp_path / "s").plans()) == 1
+
+
+def test_rows_while_it_runs(tmp_path: Path) -> None:
+    """Whoever reads the store meanwhile has the rows whose values are there."""
+    imp, counts = replace(nets.HOW, rounds=1), []
+
+    def experiment(book: Notebook) -> None:
+        lottery(nets.lab(book), imp, arms=("imp", "reinit"), every=6)
+
+    def look(text: str) -> None:
+        found = rows_of(experiment, tmp_path / "s")
+        results = [row for row in found.rows if row["table"] == "results"]
+        assert all(0 <= row["accuracy"] <= 1 for row in results)
+        counts.append((len(results), len(found.missing)))
+
+    run(experiment, tmp_path / "s", say=look)
+    # Three trainings have a row of results and a curve each, two levels their layers.
+    assert counts[0] == (0, 8) and counts[-1] == (3, 0) and {count for count, _ in counts} == {0, 1, 2, 3}
+    assert counts == sorted(counts, key=lambda count: (count[0], -count[1]))
+
+
+def test_the_arms_are_what_they_say(tmp_path: Path) -> None:
+    found: dict[Any, Any] = {}
+
+    def experiment(book: Notebook) -> None:
+        lab, imp = nets.lab(book), replace(nets.HOW, rounds=2)
+        for number in range(2):
+            mine = replace(imp, seed=number)
+            for place, level in enumerate(levels(lab, mine, lab.init(number))):
+                found["imp", number, place] = level
+                for arm in ("reinit", "random_layerwise", "random_global") if place else ():
+                    found[arm, number, place] = ablated(lab, arm, level.masks, imp.T, 5, number, place)
+        book.want(*(level.masks for level in found.values()))
+
+    run(experiment, store := Store(tmp_path / "s"), **quiet)
+    masks = {key: Masks(store.get(level.masks.name).arrays) for key, level in found.items()}
+    for number in range(2):
+        mine = masks["imp", number, 2]
+        assert masks["reinit", number, 2] == mine != masks["imp", 1 - number, 2]
+        layerwise, overall = masks["random_layerwise", number, 2], masks["random_global", number, 2]
+        assert [row.remaining for row in layerwise.table()] == [row.remaining for row in mine.table()]
+        assert (
+            overall.remaining == layerwise.remaining == 41 and len({mine.digest, layerwise.digest, overall.digest}) == 3
+        )
+    # No two of them share a start or a noise, but for IMP's levels of one replicate.
+    starts = {key: level.run.start.name for key, level in found.items() if key[0] != "imp" or key[2] == 0}
+    noises = {key: str(level.run.params.get("noise")) for key, level in found.items()}
+    assert len(set(starts.values())) == len(starts) == 2 + 2 * 2 * 3 and len(set(noises.values())) == len(noises)
+
+
 def test_the_lottery_and_its_instability(tmp_path: Path, loads: list[int]) -> None:
     imp = replace(nets.HOW, k=4)
 
@@ -148,7 +239,12 @@ def test_the_lottery_and_its_instability(tmp_path: Path, loads: list[int]) -> No
     assert len([row for row in more if row["table"] == "instability"]) == 2 * 2 * 2
     levels_of = {row["level"] for row in more if row["table"] == "instability" and row["network"] == "ticket"}
     assert len(loads) == 2 * (4 + 2) if 0 not in levels_of else len(loads) <= 12
-    assert all(np.isfinite(row["barrier"]) for row in more if row["table"] == "instability")
+    for row in more:
+        if row["table"] == "instability":
+            # Thesis, 4.1.1: the greatest rise above the mean of the ends, at 30 points of the line.
+            ends = (row["errors"][0] + row["errors"][-1]) / 2
+            assert len(row["errors"]) == len(row["alphas"]) == 30
+            assert row["barrier"] == pytest.approx(max(row["errors"]) - ends)
 
 
 def test_a_density_ends_the_rounds(tmp_path: Path) -> None:

@@ -72,9 +72,8 @@ def test_a_run_and_more_of_it(tmp_path: Path) -> None:
     assert states(tmp_path) == first and table(tmp_path, "results") == rows
     # Another plan on this store leaves the rows of this one beside its own.
     kept = rows_of({"other": lambda book: book.row(note=1)}, tmp_path / "run").rows
-    assert kept[0] == {"note": 1} and [row["remaining"] for row in kept[1:] if row["table"] == "results"] == [
-        50200, 40160, 40160,
-    ]  # fmt: skip
+    assert kept[0] == {"plan": "other", "note": 1}
+    assert [row["remaining"] for row in kept[1:] if row["table"] == "results"] == [50200, 40160, 40160]
     # What cannot work is refused on this store too, before anything is loaded.
     _, err, loaded = program(tmp_path, *TINY, "--config.levels=60", done=False)
     # 50 200 · 0.8^43 = 3.4, 0.8^44 = 2.7, where each level is rounded: 44 is the last that leaves three weights.
