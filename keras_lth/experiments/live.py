@@ -124,12 +124,12 @@ def _trained(setting: str, strategy: Any) -> tuple[Live, Loop]:
     given = json.loads(setting)
 
     def optimizer() -> Any:
-        rates = [float(rate) if isinstance(rate, int) else rate for rate in given["rates"]]
-        rate: Any = rates[0]
-        if given["since"]:
-            # Keras goes on to the next rate after the boundary, so that a rate from step s on has the boundary s − 1.
-            boundaries = [step - 1 for step in given["since"]]
-            rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+        # One form for all rates, also a constant one: an optimizer with a rate of its own holds another variable, and a
+        # state before a drop could not be continued behind it. Keras goes on to the next rate after the boundary, so
+        # that a rate from step s on has the boundary s − 1.
+        rates = [float(rate) for rate in given["rates"]]
+        boundaries = [step - 1 for step in given["since"]] or [0]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates if given["since"] else rates * 2)
         options = dict(given["optimizer"])
         kind = type(keras.optimizers.get(options.pop("name", "sgd")))
         return kind(learning_rate=rate, **options)

@@ -15,7 +15,7 @@ import pytest
 from keras_lth import datasets, surgery, training
 from keras_lth.callbacks.imp import IMPCallback
 from keras_lth.experiments.instability import copies, instability
-from keras_lth.experiments.kinds import examples, snapshot_of, value_of
+from keras_lth.experiments.kinds import Trainer, examples, snapshot_of, value_of
 from keras_lth.experiments.lab import network
 from keras_lth.experiments.lottery import ablated, levels, lottery
 from keras_lth.imp import IMP, Start
@@ -29,7 +29,9 @@ from tests.plans import nets
 quiet: Any = {"say": lambda text: None}
 
 
-def by_plan(store: Store, imp: IMP, options: Any, **setting: Any) -> tuple[list[Masks], Snapshot, Snapshot]:
+def by_plan(
+    store: Store, imp: IMP, options: Any, *, commit_every: float = 60.0, **setting: Any
+) -> tuple[list[Masks], Snapshot, Snapshot]:
     """Masks of each level, W_k, and the end of the last."""
     found: list[Any] = []
 
@@ -38,7 +40,7 @@ def by_plan(store: Store, imp: IMP, options: Any, **setting: Any) -> tuple[list[
         found[:] = [levels(lab, imp, lab.init(3))]
         book.want(*(level.masks for level in found[0]), found[0][-1].run.at(imp.end(imp.rounds or 0)))
 
-    run(plan, store, **quiet)
+    run(plan, store, commit_every=commit_every, **quiet)
     last = found[0][-1]
     wk = found[0][0].run.at(imp.k)
     start = snapshot_of(store.get(wk.name)) if wk.kind.keep else Snapshot({})
@@ -102,11 +104,57 @@ def test_rates_that_change_are_those_of_a_schedule(tmp_path: Path) -> None:
     assert mine[0] == yours[0] and same(mine[2].weights, yours[2].weights)
 
 
+def test_a_state_before_a_drop_is_continued_behind_it(tmp_path: Path, loads: list[int]) -> None:
+    """What was trained to step 3 alone, where the rate is constant, has the slots for the rest."""
+    stores, trained = [Store(tmp_path / name) for name in ("a", "b")], list[Any]()
+
+    def plan(book: Notebook, *steps: int) -> None:
+        lab = nets.lab(book, rates=((0, 0.05), (5, 0.01)))
+        trained[:] = [lab.train(lab.init(1))]
+        book.want(*(trained[0].at(step) for step in steps), trained[0].slots(3))
+
+    for store, each in ((stores[0], [(3, 12)]), (stores[1], [(3,), (3, 12)])):
+        for steps in each:
+            run({"plan": lambda book, steps=steps: plan(book, *steps)}, store, **quiet)
+    assert loads == [0, 0, 3]
+    first, second = (store.get(trained[0].at(12).name).arrays for store in stores)
+    assert same(first, second)
+
+
+class Stop(BaseException):
+    """The process dies."""
+
+
+def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside an epoch, with the slots, the statistics and dropout's seeds of its last commit."""
+    imp, options = replace(nets.HOW, k=4, rounds=1, seed=3), {"dropout": 0.3, "norm": True}
+    monkeypatch.setattr(Trainer, "calls", 2)
+    undisturbed = by_plan(Store(tmp_path / "a"), imp, options)
+    store, advance, calls = Store(tmp_path / "b"), Trainer.advance, 0
+
+    def dying(self: Trainer, to: int) -> None:
+        nonlocal calls
+        calls += 1
+        # Two calls to k, four to T, four of level 1: killed in the second, the fifth, and after the first of level 1.
+        if calls in (2, 6, 10):
+            raise Stop
+        advance(self, to)
+
+    monkeypatch.setattr(Trainer, "advance", dying)
+    for _ in range(3):
+        with pytest.raises(Stop):
+            by_plan(store, imp, options, commit_every=0)
+    again = by_plan(store, imp, options, commit_every=0)
+    # Each call that was killed is made again, and no other.
+    assert calls == 10 + 3 and not store.under_way()
+    assert again[0] == undisturbed[0] and again[1].same_bits(undisturbed[1]) and again[2].same_bits(undisturbed[2])
+
+
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The step at which each training begins."""
-    from keras_lth.experiments.kinds import Trainer
-
     found: list[int] = []
     load = Trainer.load
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 
 from keras_lth.plans import Notebook, StepsFailedError, estimate, run, tidy
+from keras_lth.plans import rows as rows_of
 from keras_lth.plans.run import Session
 from keras_lth.store import Store, check
+from keras_lth.store.upkeep import distinguishing, plan_of
 from tests.plans import toy
 
 quiet: Any = {"say": lambda text: None}
@@ -276,8 +279,6 @@ def test_a_row_that_contradicts_itself_is_refused() -> None:
 
 
 def test_the_arms_differ_in_what_they_start_from(store: Store) -> None:
-    from dataclasses import replace
-
     from keras_lth.imp import IMP, Start
 
     how = IMP(k=20, T=40, rounds=1)
@@ -289,3 +290,27 @@ def test_the_arms_differ_in_what_they_start_from(store: Store) -> None:
     ends = [row["accuracy"] for row in rows if row["level"] == 1]
     assert len(set(ends)) == 5 and len({row["accuracy"] for row in rows if row["level"] == 0}) == 1
     assert not np.isnan(ends).any()
+
+
+def test_two_configs_of_one_plan_have_two_records(store: Store) -> None:
+    """And a plan that grows has one."""
+    rows = {count: run(partial(toy.imps, replicates=count), store, **quiet) for count in (1, 2)}
+    (record,) = store.plans()
+    assert record.startswith("imps-") and len(rows[2]) == 2 * len(rows[1]) == 8
+    how = replace(toy.HOW, T=80)
+    assert run({"imps": partial(toy.imps, how=how)}, store, **quiet)  # arguments without a canonical form: the name
+    run({"imps": partial(toy.imp, replicate=5)}, store, **quiet)
+    records = store.plans()
+    assert len(records) == 3 and {plan_of(name) for name in records} == {"imps"}
+    # All rows of all, each once, under the plan that has them; whoever asks has its own first.
+    mine = partial(toy.imps, replicates=1)
+    found = rows_of({"imps": mine}, store.folder).rows
+    assert len(found) == 8 + 8 + 4 and [row["replicate"] for row in found[:4]] == [0] * 4
+    assert len({row["plan"] for row in found}) == 4
+    assert distinguishing(store, record) == "replicates=2"
+
+
+def test_growing_drops_no_record_that_knows_more(store: Store) -> None:
+    run(partial(toy.imps, replicates=2), store, **quiet)
+    run(partial(toy.imps, replicates=1), store, **quiet)
+    assert len(store.plans()) == 2
