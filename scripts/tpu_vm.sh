@@ -126,7 +126,7 @@ run() {
     program=(env TPU_LOAD_LIBRARY=0 "${program[@]}")
     on_hosts all "cd keras_lth && scripts/tpu_host.sh serve" || return 1
   fi
-  # The same command goes on where it was stopped.
+  # The same command resumes where it was stopped.
   words=$(printf ' %q' "${program[@]}" --strategy=tpu --tpu="$target" --workdir="$WORKDIR" "$@")
   on_hosts 0 "cd keras_lth && scripts/tpu_host.sh again $RESTARTS$words"
 }
@@ -166,7 +166,7 @@ keep() {
         fi
         ;;
       PREEMPTED | TERMINATED | "")
-        echo "the slice is ${state:-not there}: made anew"
+        echo "the slice is ${state:-not there}: created again"
         [ -z "$state" ] || delete || true
         create || echo "not made, again in $PERIOD s"
         ;;

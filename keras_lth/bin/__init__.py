@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import platform
 import sys
@@ -35,6 +36,13 @@ def quick_imports() -> Iterator[None]:
             del modules[name]
         gc.freeze()
         gc.enable()
+
+
+def import_keras() -> None:
+    """Import what makes the steps of experiments, before a process does anything else with TensorFlow."""
+    with quick_imports():
+        importlib.import_module("keras_lth.experiments.kinds")
+    set_xla_flags()
 
 
 def set_xla_flags() -> None:

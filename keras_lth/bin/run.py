@@ -31,7 +31,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from keras_lth import configs, files
-from keras_lth.bin import config_errors, parse, quick_imports, set_xla_flags
+from keras_lth.bin import config_errors, import_keras, parse
 from keras_lth.experiments import config as experiment
 from keras_lth.experiments.tables import write_tables
 from keras_lth.masks import Masks
@@ -75,7 +75,7 @@ def _hosts(given: Any) -> Iterator[Hosts | None]:
         return
     if given.workers > 1 or given.runner != "local":
         raise ValueError(NOT_BOTH)
-    _import_keras()
+    import_keras()
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     from keras_lth import surgery
     from keras_lth.training import strategies
@@ -104,7 +104,7 @@ def _run(config: dict[str, Any], given: Any, hosts: Hosts | None) -> None:
             run_plans(
                 plans, Store(folder) if hosts is None else SharedStore(folder, hosts), workers=given.workers,
                 runner=given.runner, only=given.only, command=_command(sys.argv),
-                commit_every=config["checkpoint_every"], say=_say,
+                commit_every=config["checkpoint_every"], prepare="keras_lth.bin:import_keras", say=_say,
             )  # fmt: skip
     finally:
         if chief:
@@ -143,7 +143,7 @@ def _value(step: Step, store: Store | None) -> Value:
             return store.get(step.name)
     except (MissingError, DamagedError):
         pass
-    _import_keras()
+    import_keras()
     with _refusing():
         made: Value = resolve(step.kind.make)(**filled(step.given, step.kind.defaults))
     return made
@@ -151,7 +151,7 @@ def _value(step: Step, store: Store | None) -> Value:
 
 def _try(config: dict[str, Any]) -> None:
     """Make what trains the dense network: its optimizer, its batches. They are kept for the run."""
-    _import_keras()
+    import_keras()
     lab = experiment.lab_of(config, Notebook(lambda step: None))
     with _refusing():
         trainer_of(lab.train(lab.init(0)), config["steps"])
@@ -164,12 +164,6 @@ def _refusing() -> Iterator[None]:
         yield
     except Exception as error:
         raise ValueError(f"the config does not work: {_line(error)}") from error
-
-
-def _import_keras() -> None:
-    with quick_imports():
-        importlib.import_module("keras_lth.experiments.kinds")
-    set_xla_flags()
 
 
 def _write_rows(plans: Mapping[str, Plan], workdir: str) -> None:

@@ -20,7 +20,7 @@ from keras_lth.plans.agenda import Agenda, Plan, Steps, Task, key_of, ready
 from keras_lth.plans.estimate import duration
 from keras_lth.plans.notebook import Tidy
 from keras_lth.plans.on_ray import on_ray
-from keras_lth.plans.step import Step, StepError
+from keras_lth.plans.step import Step, StepError, resolve
 from keras_lth.plans.training import train
 from keras_lth.plans.values import Values
 from keras_lth.plans.workers import TERMINATED, in_processes, until_terminated
@@ -216,6 +216,7 @@ def run(
     only: str | None = None,
     command: str = "",
     commit_every: float = 60.0,
+    prepare: str = "",
     say: Say = print,
 ) -> list[dict[str, Any]]:
     """Make what plans want and the store does not have; returns their rows.
@@ -228,6 +229,7 @@ def run(
         only: the name of a step: that one, and what it needs.
         command: how a user starts this run, for messages.
         commit_every: seconds between the commits of a training.
+        prepare: "module:function", called in each worker before it begins.
         say: hears a line for each value that is made, in this process.
 
     Raises:
@@ -252,7 +254,7 @@ def run(
         elif session.missing():
             # A worker may be started in another folder.
             folder = os.path.abspath(store.folder) if files.is_local(store.folder) else store.folder
-            died = RUNNERS[runner](workers, _worker, (named, folder, only, command, commit_every, session.run))
+            died = RUNNERS[runner](workers, _worker, (named, folder, only, command, commit_every, session.run, prepare))
             if died:
                 say(died)
         before = dict(session.damaged)
@@ -274,8 +276,11 @@ def _name_of(plan: Any) -> str:
 
 
 def _worker(
-    plans: Mapping[str, Plan], folder: str, only: str | None, command: str, commit_every: float, run: str
+    plans: Mapping[str, Plan], folder: str, only: str | None, command: str, commit_every: float, run: str, prepare: str
 ) -> None:
+    if prepare:
+        resolve(prepare)()
+
     def say(text: str) -> None:
         print(text, flush=True)
 

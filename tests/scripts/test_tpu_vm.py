@@ -11,7 +11,7 @@ import pytest
 
 from tests.scripts.cloud import ROOT, Cloud, shellcheck
 
-FLAGS = ["--config=demo", "--config.arms=('imp',)", "--config.name=two words"]
+FLAGS = ["--config=demo", "--config.arms=('imp',)", "--config.data=two words"]
 
 
 @pytest.fixture
