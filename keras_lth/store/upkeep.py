@@ -92,6 +92,8 @@ def supersede(store: Store, name: str) -> None:
         plans = store.plans()
     except ValueError:  # one is damaged: who needs it says so
         return
+    if name not in plans:  # a run of more has superseded this one meanwhile
+        return
     mine = set(plans[name]["names"])
     for other, known in plans.items():
         if other != name and plan_of(other) == plan_of(name) and mine.issuperset(known["names"]):

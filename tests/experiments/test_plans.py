@@ -259,14 +259,14 @@ def test_the_lottery_and_its_instability(tmp_path: Path, loads: list[int]) -> No
     imp = replace(nets.HOW, k=4)
 
     def experiment(book: Notebook) -> None:
-        lottery(nets.lab(book), imp, replicates=2, arms=("imp", "reinit", "random_layerwise"), every=6, seed=5)
+        lottery(nets.lab(book), imp, replicates=2, arms=("imp", "reinit"), every=6, seed=5)
 
     def forks(book: Notebook) -> None:
         instability(nets.lab(book), imp, forks=(0, 4), runs=2, replicates=2, seed=5)
 
     rows = run(experiment, tmp_path / "s", **quiet)
     results = [row for row in rows if row["table"] == "results"]
-    assert len(results) == 2 * (3 + 2 * 2) and len(loads) == 14
+    assert len(results) == 2 * (3 + 2) and len(loads) == 10
     first = results[0]
     assert {"accuracy", "loss", "train_accuracy", "train_loss", "density", "remaining", "arm"} <= set(first)
     # 8 · 5 + 3 · 8 = 64 weights: 64, 51, 41.

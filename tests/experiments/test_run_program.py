@@ -148,9 +148,6 @@ def network(shape, classes, seed, outputs=None, fixed=None):
         keras.Input(fixed or shape), keras.layers.Dense(outputs or classes, kernel_initializer=kernel, name="only"),
     ])
 
-def unmarked(shape, classes, seed):
-    return network(shape, classes, seed)
-
 def plan(lab, imp, *, name):
     lab.row(lab.evaluate(lab.train(lab.init(0)).at(imp.T)), table=name)
 
@@ -171,13 +168,9 @@ def test_ones_own_data_model_plan_and_config(tmp_path: Path) -> None:
     ended = program(tmp_path, "--config=mine.py")
     (row,) = table(tmp_path, "own")
     assert 0 <= float(row["accuracy"]) <= 1 and row["plan"].startswith("mine.plan-") and "failed" not in ended.out
-    for options, said in {
-        "{'outputs': 2}": ["(None, 2)", "3 classes"], "{'fixed': (5,)}": ["5"], "{'layers': 2}": ["layers"],
-    }.items():  # fmt: skip
+    for options, said in {"{'outputs': 2}": ["(None, 2)", "3 classes"], "{'fixed': (5,)}": ["5"]}.items():
         ended = program(tmp_path, "--config=mine.py", f"--config.model_options={options}", done=False)
         assert all(word in ended.err.splitlines()[-1] for word in said) and "Traceback" not in ended.err
-    ended = program(tmp_path, "--config=mine.py", "--config.model=mine:unmarked", done=False)
-    assert "versioned" in ended.err and "Traceback" not in ended.err
     assert len(states(tmp_path)) == 1
 
 

@@ -20,7 +20,7 @@ from keras_lth.plans import Notebook, StepsFailedError, estimate, run, tidy
 from keras_lth.plans import rows as rows_of
 from keras_lth.plans.run import Session
 from keras_lth.store import Store, check
-from keras_lth.store.upkeep import distinguishing, plan_of
+from keras_lth.store.upkeep import distinguishing, plan_of, supersede
 from tests.plans import toy
 
 quiet: Any = {"say": lambda text: None}
@@ -313,4 +313,8 @@ def test_two_configs_of_one_plan_have_two_records(store: Store) -> None:
 def test_growing_drops_no_record_that_knows_more(store: Store) -> None:
     run(partial(toy.imps, replicates=2), store, **quiet)
     run(partial(toy.imps, replicates=1), store, **quiet)
+    (less,) = [name for name, known in store.plans().items() if known["arguments"] == {"replicates": 1}]
     assert len(store.plans()) == 2
+    store.drop_plan(less)
+    supersede(store, less)  # another run has dropped it meanwhile
+    assert len(store.plans()) == 1
