@@ -26,8 +26,9 @@ KERAS_HUB := "keras-hub==0.32.0; python_version >= '3.11'" "keras-hub==0.25.1; p
 	touch $@
 
 demo: .venv/installed data-$(DATA)
-	$(BIN)/python -m keras_lth.bin.lottery --config=configs/demo.py --config.data=$(DATA) $(DEMO_$(DATA)) \
+	$(BIN)/python -m keras_lth.bin.run --config=demo --config.data=$(DATA) $(DEMO_$(DATA)) \
 	  --workers=2 --workdir=runs/demo_$(DATA)
+	$(BIN)/python -m keras_lth.bin.report --workdir=runs/demo_$(DATA)
 
 test: .venv/installed data-fashion_mnist
 	$(BIN)/ruff check .

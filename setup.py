@@ -1,4 +1,4 @@
-"""The compiled extensions; everything else about the package is in pyproject.toml."""
+"""The compiled extensions, and the folder configs; everything else about the package is in pyproject.toml."""
 
 import os
 import platform
@@ -8,6 +8,7 @@ from pathlib import Path
 import pybind11
 from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mpopcnt"]
 # Each instruction set is one file with flags of its own; which one runs is chosen when the module is used.
@@ -40,6 +41,17 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
+class BuildPy(build_py):
+    """build_py that installs the modules of the folder configs as those of the package keras_lth.configs."""
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        """Find (package, module, file), as setuptools does."""
+        found = list(super().find_package_modules(package, package_dir))
+        if package == "keras_lth.configs":
+            found += [(package, path.stem, str(path)) for path in sorted(Path("configs").glob("*.py"))]
+        return found
+
+
 SYSTEM_INCLUDES = [pybind11.get_include(), sysconfig.get_path("include"), sysconfig.get_path("platinclude")]
 
 
@@ -68,4 +80,5 @@ CORE = extension("keras_lth._core", ("isa", "python", "select", "sparse", "threa
 TF_OPS = extension("keras_lth._tf_ops", ("isa", "sparse", "tf", "threads"), ("-ldl",))
 
 if __name__ == "__main__":
-    setup(ext_modules=[CORE] if os.name == "nt" else [CORE, TF_OPS], cmdclass={"build_ext": BuildExt})
+    commands = {"build_ext": BuildExt, "build_py": BuildPy}
+    setup(ext_modules=[CORE] if os.name == "nt" else [CORE, TF_OPS], cmdclass=commands)

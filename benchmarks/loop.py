@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import timing
 
+from keras_lth.configs import lenet_300_100
+
 WHOLE = "--whole-process"
 
 
@@ -34,11 +36,12 @@ def whole(data: str) -> None:
     from keras_lth.bin import quick_imports, set_xla_flags
 
     with quick_imports():
+        from setting import Setting
+
         from keras_lth import datasets, training
-        from keras_lth.experiments.lottery import Setting
     set_xla_flags()
 
-    config = importlib.import_module("configs.lenet_300_100").thesis(data).to_dict()
+    config = lenet_300_100.get_config(data).to_dict()
     setting = Setting(config)
     x, y = setting.splits.train
     model = setting.model(1)
@@ -67,8 +70,9 @@ def beside(fit: list[float], loop: list[float]) -> dict[str, float]:
 
 def contestants(config: dict[str, Any], examples: int | None, jit: bool, name: str) -> dict[str, Callable[[int], None]]:
     """An epoch of ``fit`` and an epoch of the loop, on networks of their own."""
+    from setting import Setting
+
     from keras_lth import datasets, training
-    from keras_lth.experiments.lottery import Setting
 
     setting = Setting({**config, "jit_compile": jit})
     x, y = (part[:examples] for part in setting.splits.train)
@@ -88,7 +92,7 @@ def contestants(config: dict[str, Any], examples: int | None, jit: bool, name: s
 
 
 def lenet(data: str, pairs: int) -> dict[str, float]:
-    config = importlib.import_module("configs.lenet_300_100").thesis(data).to_dict()
+    config = lenet_300_100.get_config(data).to_dict()
     seconds = in_turns(contestants(config, None, True, ""), pairs)
     steps = 60_000 // config["batch_size"] if data != "digits" else 24
     return {
@@ -99,7 +103,7 @@ def lenet(data: str, pairs: int) -> dict[str, float]:
 
 
 def resnet(data: str, pairs: int, examples: int) -> dict[str, float]:
-    config = importlib.import_module(f"configs.resnet_20_{data}").get_config().to_dict()
+    config = importlib.import_module(f"keras_lth.configs.resnet_20_{data}").get_config().to_dict()
     calls = contestants(config, examples, False, "") | contestants(config, examples, True, ", XLA")
     seconds = in_turns(calls, pairs)
     steps = examples // config["batch_size"]

@@ -9,7 +9,6 @@ LeNet-300-100 on Fashion-MNIST: 24 000 steps of Adam at batch 60 through ``fit``
 from __future__ import annotations
 
 import argparse
-import importlib
 import statistics
 import sys
 import time
@@ -19,9 +18,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import timing
+from setting import Setting
 
 import keras_lth as lth
-from keras_lth.experiments.lottery import Setting
+from keras_lth import datasets, training
+from keras_lth.configs import lenet_300_100
 
 
 def milliseconds(call: Callable[[], object], repeats: int = 15) -> float:
@@ -39,8 +40,9 @@ def main() -> None:
     parser.add_argument("--data", default="fashion_mnist")
     arguments = parser.parse_args()
 
-    config = importlib.import_module("configs.lenet_300_100").thesis(arguments.data).to_dict()
+    config = lenet_300_100.get_config(arguments.data).to_dict()
     setting = Setting(config)
+    data = datasets.ordered(*setting.splits.train, batch_size=config["batch_size"], seed=1)
     steps = setting.epochs * setting.steps_per_epoch
     seconds = {}
     for name in ("plain", "masked, density 20 %"):
@@ -50,7 +52,7 @@ def main() -> None:
         if name != "plain":
             lth.mask(model, masks)
         begin = time.perf_counter()
-        setting.fit(model, 1, setting.epochs, [])
+        training.fit(model, data, epochs=setting.epochs, validation_data=setting.test)
         seconds[name] = time.perf_counter() - begin
 
     def prune() -> lth.Masks:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs.lenet_300_100 import thesis
+from keras_lth.configs.lenet_300_100 import get_config as thesis
 
 
 def get_config() -> ConfigDict:
@@ -17,8 +17,7 @@ def get_config() -> ConfigDict:
     config.steps = 480
     config.levels = 9
     config.replicates = 3
-    # Two epochs of the digits; a callback sees every 24th step.
-    config.steps_per_execution = 24
+    # Two epochs of the digits.
     config.rewind_to = "48 steps"
     config.arms = ("imp", "reinit", "random_layerwise")
     return config

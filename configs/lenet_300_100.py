@@ -8,7 +8,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 
-def thesis(data: str) -> ConfigDict:
+def get_config(data: str = "mnist") -> ConfigDict:
     """The setting on ``data``; every value can be overridden as ``--config.KEY=VALUE``."""
     return ConfigDict(
         {
@@ -26,9 +26,8 @@ def thesis(data: str) -> ConfigDict:
             "replicates": 1,
             "seed": 1,
             "jit_compile": True,
-            "steps_per_execution": 50,
             "validation_freq": 1,
-            # Instability analysis of the dense network and of the sparsest matching ticket; no forks, no analysis.
+            # Of the plan "instability": the dense network and the sparsest matching ticket, forked at these steps.
             "instability": {"forks": (), "runs": 3},
         }
     )

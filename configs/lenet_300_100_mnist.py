@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs.lenet_300_100 import thesis
+from keras_lth.configs.lenet_300_100 import get_config as thesis
 
 
 def get_config() -> ConfigDict:

@@ -15,7 +15,11 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict, config_dict
 
 
-def thesis(data: str, mean: Sequence[float], std: Sequence[float]) -> ConfigDict:
+def get_config(
+    data: str = "cifar10",
+    mean: Sequence[float] = (0.485, 0.456, 0.406),
+    std: Sequence[float] = (0.229, 0.224, 0.225),
+) -> ConfigDict:
     """The setting on ``data``, whose channels have this mean and deviation."""
     return ConfigDict(
         {
@@ -37,9 +41,8 @@ def thesis(data: str, mean: Sequence[float], std: Sequence[float]) -> ConfigDict
             "seed": 1,
             # As the training loop finds best: on a CPU without XLA, elsewhere with it.
             "jit_compile": config_dict.placeholder(bool),
-            "steps_per_execution": 50,
             "validation_freq": 1,
-            # Instability analysis of the dense network and of the sparsest matching ticket; no forks, no analysis.
+            # Of the plan "instability": the dense network and the sparsest matching ticket, forked at these steps.
             "instability": {"forks": (), "runs": 3},
         }
     )

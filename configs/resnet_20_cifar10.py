@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs.resnet_20 import thesis
+from keras_lth.configs.resnet_20 import get_config as thesis
 
 
 def get_config() -> ConfigDict:
     """The setting."""
-    return thesis("cifar10", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    return thesis()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs.resnet_20 import thesis
+from keras_lth.configs.resnet_20 import get_config as thesis
 
 
 def get_config() -> ConfigDict:

@@ -8,7 +8,7 @@ is one definition of a cut, of a start and of a seed. No Keras and no TensorFlow
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -240,30 +240,50 @@ class IMP:
         """
         if Structured(self.structure).n_of_m:
             return
-        last = self.counts(first)[-1]
-        left, there = sum(last.values()), self._counted(first)
+        self._fractions(self._groups(first))  # a pattern that matches no layer is an error of its own
+        there, size = self._counted(first), self._size(first)
         layers = sum(count > 0 for count in there.values())
-        empty = [path for path, count in last.items() if count == 0 and there.get(path, 0) > 0]
-        if self.min_per_layer is not None:
+        asked = f"target_density={self.target_density}"
+        fewer = ""
+        if self.target_density is None:
+            asked = f"rounds={self.rounds} at fraction={self.fraction}"
+            fewer = f"rounds={self._fine(first)} or fewer, or "
+        last = self._last(first)
+        if last is not None and self.min_per_layer is not None:
             floor = floors(self._counted(Masks.ones(first)), self.min_per_layer)
-            refuse_below_floor(left, {path: min(there[path], floor[path]) for path in there}, self.min_per_layer)
-        if left >= layers and not empty:
-            return
-        asked = f"rounds={self.rounds} at fraction={self.fraction}"
-        if self.target_density is not None:
-            asked = f"target_density={self.target_density}"
-        where, size = f", none in {listed(empty)}" if empty else "", self._size(first)
-        raise ValueError(
-            f"{asked} would leave {left} of {size} weights for {layers} layers{where}: a layer without a weight passes "
-            f"on nothing. Use {self._fewer(first, layers)}target_density={layers / size:.2g} or more."
-        )
+            least = {path: min(there[path], floor[path]) for path in there}
+            refuse_below_floor(sum(last.values()), least, self.min_per_layer)
+        if last is None or sum(last.values()) < layers or self._emptied(last, there):
+            left = "nothing" if last is None else str(sum(last.values()))
+            empty = [] if last is None else self._emptied(last, there)
+            where = f", none in {listed(empty)}" if empty else ""
+            raise ValueError(
+                f"{asked} would leave {left} of {size:,} weights for {layers} layers{where}: a layer without a weight "
+                f"passes on nothing. Use {fewer}target_density={layers / size:.2g} or more."
+            )
 
-    def _fewer(self, first: Masks, layers: int) -> str:
-        """How many rounds would leave each layer a weight."""
-        if self.target_density is not None or not self.rounds:
-            return ""
-        fine = [sum(c.values()) >= layers and (self.scope == "global" or all(c.values())) for c in self.counts(first)]
-        return f"rounds={fine.index(False) - 1} or fewer, or "
+    def _fine(self, first: Masks) -> int:
+        """How many of the rounds leave each layer a weight."""
+        there = self._counted(first)
+        layers = sum(count > 0 for count in there.values())
+        for rounds in range(1, (self.rounds or 0) + 1):
+            last = replace(self, rounds=rounds)._last(first)
+            if last is None or sum(last.values()) < layers or self._emptied(last, there):
+                return rounds - 1
+        return self.rounds or 0
+
+    def _last(self, first: Masks) -> Counts | None:
+        """What remains at the last level; None where there is no such level because nothing would be left to cut."""
+        try:
+            return self.counts(first)[-1]
+        except ValueError:
+            if self.target_density is not None:
+                raise
+            return None
+
+    @staticmethod
+    def _emptied(last: Counts, there: Counts) -> list[str]:
+        return [path for path, count in last.items() if count == 0 and there.get(path, 0) > 0]
 
     def _counted(self, masks: Masks) -> Counts:
         structured = Structured(self.structure)

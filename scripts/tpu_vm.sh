@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A lottery experiment on a Cloud TPU VM slice, from the machine where you are; docs/pods.md says what to do when.
+# An experiment on a Cloud TPU VM slice, from the machine where you are; docs/pods.md says what to do when.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-scripts/tpu_vm.sh [--dry-run] COMMAND [-- FLAGS of keras_lth.bin.lottery]
+scripts/tpu_vm.sh [--dry-run] COMMAND [-- FLAGS of keras_lth.bin.run]
 
   create    the slice
   install   keras_lth and TensorFlow for TPU on every host
@@ -97,7 +97,8 @@ install() {
     on_hosts all "$INSTALL"
 }
 
-# TensorFlow for TPU stands in for TensorFlow, which pip would put over it: --no-deps.
+# TensorFlow for TPU stands in for TensorFlow, which pip would put over it: --no-deps. The program is started in the
+# folder of the sources, where Python imports them: --editable builds the C++ core there.
 INSTALL='set -e
 sudo apt-get update -qq
 sudo apt-get install -y -qq g++ python3-dev python3-venv
@@ -107,13 +108,13 @@ cd keras_lth
 python3 -m venv .venv
 .venv/bin/pip install --quiet --upgrade pip setuptools wheel pybind11
 .venv/bin/pip install --quiet --requirement scripts/tpu_requirements.txt
-.venv/bin/pip install --quiet --no-deps --no-build-isolation .'
+.venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .'
 
 # With several hosts each has a server of its TPUs, and the program on host 0 drives them all.
 run() {
   need_workdir
   local addresses target=local words
-  local program=(.venv/bin/python -m keras_lth.bin.lottery)
+  local program=(.venv/bin/python -m keras_lth.bin.run)
   addresses=$(hosts)
   if [ -z "$addresses" ]; then
     echo "tpu_vm.sh: there is no slice $NAME in $ZONE: scripts/tpu_vm.sh create" >&2
@@ -125,7 +126,7 @@ run() {
     program=(env TPU_LOAD_LIBRARY=0 "${program[@]}")
     on_hosts all "cd keras_lth && scripts/tpu_host.sh serve" || return 1
   fi
-  # The same command goes on where it was stopped.
+  # The same command resumes where it was stopped.
   words=$(printf ' %q' "${program[@]}" --strategy=tpu --tpu="$target" --workdir="$WORKDIR" "$@")
   on_hosts 0 "cd keras_lth && scripts/tpu_host.sh again $RESTARTS$words"
 }
@@ -165,7 +166,7 @@ keep() {
         fi
         ;;
       PREEMPTED | TERMINATED | "")
-        echo "the slice is ${state:-not there}: made anew"
+        echo "the slice is ${state:-not there}: created again"
         [ -z "$state" ] || delete || true
         create || echo "not made, again in $PERIOD s"
         ;;

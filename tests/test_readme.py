@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+
+from keras_lth.experiments.config import DEFAULTS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
@@ -36,12 +39,28 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "train": ordered(x, y, batch_size=60, seed=1),
         "test": (x[:200], y[:200]),
     }
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     for block in BLOCKS:
         # The models are compiled already; a short fit stands for one whose arguments are left out.
         code = block.replace("model.compile(...)", "pass").replace("fit(...)", "fit(x, y, verbose=0)")
         exec(code.replace("callbacks=", "verbose=0, callbacks="), names)
+    # A config of one's own.
+    assert names["get_config"]().data == "mine.npz" and set(names["get_config"]()) <= set(DEFAULTS)
     imp = names["imp"]
     assert [level.steps for level in imp.history] == [600, *[100] * 15]
     assert (tmp_path / "lenet.ticket").exists() and (tmp_path / "path.png").exists()
-    assert (tmp_path / "runs" / "lenet" / "store.json").exists()
+    assert (tmp_path / "runs" / "lenet" / "levels.json").exists()
+
+
+def test_the_commands_of_the_readme_have_the_flags_of_the_programs() -> None:
+    commands = re.findall(r"^python -m (keras_lth\.bin\.\w+) +(.*?)(?: +#.*)?$", README, re.M)
+    assert {program.rpartition(".")[2] for program, _ in commands} == {"run", "report", "store"} and len(commands) == 6
+    for program, words in commands:
+        source = Path(__file__).parents[1].joinpath(*program.split(".")).with_suffix(".py").read_text()
+        flags = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
+        for flag, value in re.findall(r"--([\w.]+)(?:=(\S+))?", words):
+            name, *keys = flag.split(".")
+            assert name in flags, flag
+            assert not keys or keys[0] in DEFAULTS, flag
+            if flag == "config":
+                assert importlib.import_module(f"keras_lth.configs.{value}").get_config()

@@ -1,10 +1,11 @@
-"""The module that Bazel built, as Python uses it."""
+"""The package that Bazel built, as Python uses it."""
 
 import os
 
 import numpy as np
 
 from keras_lth import _core, ops
+from keras_lth.configs import demo
 from keras_lth.ops import reference
 
 # Not the module that pip installed.
@@ -20,3 +21,6 @@ for isa in _core.supported():
         for mask, expected in zip(masks, reference.top_k_masks(weights, k), strict=True):
             np.testing.assert_array_equal(mask, expected)
         assert sum(int(mask.sum()) for mask in masks) == k
+
+# The settings lie in another folder of the source tree.
+assert os.environ["TEST_SRCDIR"] in demo.__file__ and demo.get_config().data == "digits"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import platform
 import sys
@@ -37,6 +38,13 @@ def quick_imports() -> Iterator[None]:
         gc.enable()
 
 
+def import_keras() -> None:
+    """Import what makes the steps of experiments, before a process does anything else with TensorFlow."""
+    with quick_imports():
+        importlib.import_module("keras_lth.experiments.kinds")
+    set_xla_flags()
+
+
 def set_xla_flags() -> None:
     """Let XLA compute matrix products by Eigen; before anything is compiled by it.
 
@@ -66,5 +74,5 @@ def config_errors() -> Iterator[None]:
         words = str(error).replace("\\n", " ").replace("\\", "").replace("'", "").split()
         said = " ".join(words)
         if isinstance(error, KeyError | AttributeError) and len(words) == 1:  # nothing near it
-            said += " is no key of this config: its file shows those that there are"
+            said += " is not a config key; keras_lth.experiments.config.DEFAULTS lists the valid keys"
         raise SystemExit(f"--config: {said}") from error

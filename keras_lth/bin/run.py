@@ -3,10 +3,14 @@
     python -m keras_lth.bin.run --config=lenet_300_100_digits --workdir=runs/lenet
     python -m keras_lth.bin.run --config=demo --workdir=runs/lenet --config.plan=lottery,instability --dry_run
 
-A config is a Python file with get_config(), or the name of one in this project's folder configs. Every key has a
-default (`keras_lth.experiments.config.DEFAULTS`) and can be overridden: ``--config.replicates=3``. The same command
-goes on where it was stopped, inside a training too. The rows that are there lie in ``WORKDIR/rows``, a CSV file a
-table.
+A config is a Python file with get_config(), or the name of a module of `keras_lth.configs`. Every key has a default
+(`keras_lth.experiments.config.DEFAULTS`) and can be overridden: ``--config.replicates=3``. The same command resumes
+where it was stopped, inside a training too. The rows that are there lie in ``WORKDIR/rows``, a CSV file a table.
+
+``--workers=2`` trains two at once, ``--runner=ray`` on a Ray cluster. One training on several devices:
+``--strategy=mirrored``; on several machines, the same command on each:
+``--strategy=multiworker --cluster=host0:2222,host1:2222 --task=0`` (or TF_CONFIG); on TPUs:
+``--strategy=tpu --tpu=NAME``. ``--workdir`` may be ``gs://…``.
 """
 
 from __future__ import annotations
@@ -14,21 +18,22 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import logging
 import os
+import re
 import runpy
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-import keras_lth
-from keras_lth import files
-from keras_lth.bin import config_errors, parse, quick_imports, set_xla_flags
-from keras_lth.experiments import config as configs
+from keras_lth import configs, files
+from keras_lth.bin import config_errors, import_keras, parse
+from keras_lth.experiments import config as experiment
 from keras_lth.experiments.tables import write_tables
 from keras_lth.masks import Masks
 from keras_lth.names import near
@@ -36,59 +41,88 @@ from keras_lth.plans import Notebook, Step, StepsFailedError, estimate
 from keras_lth.plans import rows as rows_of
 from keras_lth.plans import run as run_plans
 from keras_lth.plans.agenda import Plan
-from keras_lth.plans.run import Session
+from keras_lth.plans.run import NOT_BOTH, RUNNERS
 from keras_lth.plans.step import filled, resolve
 from keras_lth.plans.training import trainer_of
 from keras_lth.store import DamagedError, MissingError, Store, Value
+from keras_lth.store.shared import Hosts, SharedStore, told
 
-_CONFIGS = Path(keras_lth.__file__).resolve().parent.parent / "configs"
 _COMMAND = "python -m keras_lth.bin.run"
+STRATEGIES = ("none", "mirrored", "multiworker", "tpu")
 
 
 def main(argv: Sequence[str]) -> None:
     """Refuse what cannot work, make what is missing, write the rows."""
     if len(argv) > 1:
-        raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
+        raise SystemExit(f"Unknown arguments: {' '.join(argv[1:])}. Flags look like --config.replicates=3.")
     given = flags.FLAGS
-    config = configs.completed(given.config.to_dict())
-    setting = json.loads(json.dumps(config, default=str))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        configs.check(config)
-        store = _store(given.workdir)
-        plans = _plans(config, store)
-        found = estimate(plans, given.workdir, given.only)
-        missing = found.looks + sum(line.missing for line in found.lines)
-        if missing:
-            _try(config)
-        print(found if missing or given.dry_run else "Nothing is missing.", flush=True)
-        try:
-            if missing and not given.dry_run:
-                run_plans(
-                    plans, Store(given.workdir), workers=given.workers, only=given.only, command=_command(sys.argv),
-                    commit_every=config["checkpoint_every"], say=_say, setting=setting,
-                )  # fmt: skip
-            elif not given.dry_run:
-                Session(plans, Store(given.workdir), setting=setting).missing()  # the store learns what is asked now
-        finally:
-            _write_rows(plans, given.workdir, setting)
+        config = experiment.completed(given.config.to_dict())
+        experiment.check(config)
+        with _hosts(given) as hosts:
+            _run(config, given, hosts)
     except StepsFailedError as error:
         raise SystemExit(f"{len(set(error.errors.values()))} failed, as said above; all else is made.") from error
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ImportError, ValueError, RuntimeError, OSError) as error:
         raise SystemExit(_line(error)) from error
 
 
-def _store(folder: str) -> Store | None:
+@contextlib.contextmanager
+def _hosts(given: Any) -> Iterator[Hosts | None]:
+    """Under the strategy of the flags, the hosts that run together; None where this process runs alone."""
+    if given.strategy == "none" and not (given.tpu or given.cluster or given.task is not None):
+        yield None
+        return
+    if given.workers > 1 or given.runner != "local":
+        raise ValueError(NOT_BOTH)
+    import_keras()
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)
+    from keras_lth import surgery
+    from keras_lth.training import strategies
+
+    strategy = strategies.make(
+        given.strategy, tpu=given.tpu, workers=given.cluster, index=given.task, timeout=given.timeout
+    )
+    hosts = surgery.Hosts(strategy)
+    with hosts.together(), strategy.scope():
+        yield hosts if hosts.count > 1 else None
+
+
+def _run(config: dict[str, Any], given: Any, hosts: Hosts | None) -> None:
+    folder, chief = given.workdir, hosts is None or hosts.chief
+    if hosts is not None:
+        hosts.check_same(repr(config).encode(), "configs")
+    plans = _plans(config, _there(folder, hosts))
+    found = told(hosts, lambda: estimate(plans, folder, given.only))
+    missing = found.looks + sum(line.missing for line in found.lines)
+    if missing:
+        _try(config)
+    if chief:
+        print(found if missing or given.dry_run else "Nothing is missing.", flush=True)
+    try:
+        if missing and not given.dry_run:
+            run_plans(
+                plans, Store(folder) if hosts is None else SharedStore(folder, hosts), workers=given.workers,
+                runner=given.runner, only=given.only, command=_command(sys.argv),
+                commit_every=config["checkpoint_every"], prepare="keras_lth.bin:import_keras", say=_say,
+            )  # fmt: skip
+    finally:
+        if chief:
+            _write_rows(plans, folder, config)
+
+
+def _there(folder: str, hosts: Hosts | None) -> Store | None:
     """The store that is there."""
     try:
-        return Store(folder, create=False)
+        return Store(folder, create=False) if hosts is None else SharedStore(folder, hosts, create=False)
     except FileNotFoundError:
         return None
 
 
 def _plans(config: dict[str, Any], store: Store | None) -> dict[str, Plan]:
     """The plans of a config that fits its data and its model; with both in the store, neither is loaded."""
-    lab = configs.lab_of(config, Notebook(lambda step: None))
+    lab = experiment.lab_of(config, Notebook(lambda step: None))
     with _refusing():
         sizes = lab.examples()
     about = _value(sizes, store)
@@ -98,8 +132,8 @@ def _plans(config: dict[str, Any], store: Store | None) -> dict[str, Plan]:
             f"augment={config['augment']!r} needs images of shape (height, width, channels), and an example of this "
             f"data has shape {shape}: use augment=()."
         )
-    plans = configs.plans_of(config, examples)
-    configs.check_levels(configs.imp_of(config, examples), Masks(_value(lab.full(), store).arrays))
+    plans = experiment.plans_of(config, examples)
+    experiment.check_levels(experiment.imp_of(config, examples), Masks(_value(lab.full(), store).arrays))
     return plans
 
 
@@ -110,7 +144,7 @@ def _value(step: Step, store: Store | None) -> Value:
             return store.get(step.name)
     except (MissingError, DamagedError):
         pass
-    _import_keras()
+    import_keras()
     with _refusing():
         made: Value = resolve(step.kind.make)(**filled(step.given, step.kind.defaults))
     return made
@@ -118,8 +152,8 @@ def _value(step: Step, store: Store | None) -> Value:
 
 def _try(config: dict[str, Any]) -> None:
     """Make what trains the dense network: its optimizer, its batches. They are kept for the run."""
-    _import_keras()
-    lab = configs.lab_of(config, Notebook(lambda step: None))
+    import_keras()
+    lab = experiment.lab_of(config, Notebook(lambda step: None))
     with _refusing():
         trainer_of(lab.train(lab.init(0)), config["steps"])
 
@@ -133,19 +167,15 @@ def _refusing() -> Iterator[None]:
         raise ValueError(f"the config does not work: {_line(error)}") from error
 
 
-def _import_keras() -> None:
-    with quick_imports():
-        importlib.import_module("keras_lth.experiments.kinds")
-    set_xla_flags()
-
-
-def _write_rows(plans: Mapping[str, Plan], workdir: str, setting: Mapping[str, Any]) -> None:
-    if _store(workdir) is None:
+def _write_rows(plans: Mapping[str, Plan], workdir: str, config: Mapping[str, Any]) -> None:
+    if _there(workdir, None) is None:
         return
     folder, found = files.join(workdir, "rows"), rows_of(plans, workdir)
     for name, count in write_tables(found.rows, folder).items():
         print(f"{files.join(folder, name)}  {count} rows")
-    files.write_atomic(files.join(folder, "setting.json"), (json.dumps(setting, indent=1) + "\n").encode())
+    # Rows that are kept without their store say what they are of.
+    text = json.dumps(config, indent=1, default=str) + "\n"
+    files.write_atomic(files.join(folder, "setting.json"), text.encode())
     if found.missing:
         print(f"{len(found.missing)} rows wait for what is missing.")
 
@@ -161,29 +191,31 @@ def _say(text: str) -> None:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # Keras prints in bold
+    return f"{type(error).__name__}: {' '.join(text.split())}"
 
 
 def load(name: str) -> ConfigDict:
-    """The config in a file, or of a name in the folder ``configs``, with its defaults.
+    """The config in a file, or of a module of `keras_lth.configs`, with its defaults.
 
     Raises ``ValueError`` or ``OSError`` that says what there is.
     """
-    path = Path(name)
-    if not path.is_file():
-        path = _CONFIGS / f"{name}.py"
-    if not path.is_file():
-        there = sorted(each.stem for each in _CONFIGS.glob("*.py") if "def get_config" in each.read_text())
+    there = sorted(path.stem for path in configs.FOLDER.glob("*.py") if "def get_config" in path.read_text())
+    get_config: Callable[[], Any] | None
+    if Path(name).is_file():
+        get_config = runpy.run_path(name).get("get_config")
+    elif name in there:
+        get_config = importlib.import_module(f"{configs.__name__}.{name}").get_config
+    else:
         close = near(name, there)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(there)}"
         raise ValueError(f"there is no file {name} and no config of this name: {hint}")
-    # A config builds on others by ``from configs.… import``.
-    sys.path += [root for root in (str(_CONFIGS.parent),) if root not in sys.path]
-    space = runpy.run_path(str(path))
-    if "get_config" not in space:
-        raise ValueError(f"{path} has no function get_config().")
-    made = space["get_config"]()
-    config = ConfigDict(configs.completed(made.to_dict() if isinstance(made, ConfigDict) else made))
+    if get_config is None:
+        raise ValueError(f"{name} has no function get_config().")
+    made = get_config()
+    if not isinstance(made, (ConfigDict, Mapping)):
+        raise ValueError(f"get_config() of {name} returns {made!r}: let it return a ConfigDict or a dict.")
+    config = ConfigDict(experiment.completed(ConfigDict(made).to_dict()))
     if config.jit_compile is None:
         config.jit_compile = config_dict.placeholder(bool)
     return config
@@ -203,17 +235,25 @@ def _taken(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def run() -> None:
     """Define the flags and run; not at import, so that this module and another program's flags can meet."""
+    # A plan, a model or data of a user's own lie in this folder, where a console script does not look.
+    sys.path += [] if {"", os.getcwd()} & set(sys.path) else [os.getcwd()]
     name, argv = _taken(sys.argv)
     asked = any(word.lstrip("-").startswith("help") for word in argv)
     if name is None and not asked:
-        raise SystemExit(f"--config is missing: a file with get_config(), or one of {_CONFIGS}.")
-    about = "A file with get_config(), or its name in the folder configs."
+        raise SystemExit("--config is missing: a file with get_config(), or a name such as lenet_300_100_digits.")
+    about = "A file with get_config(), or the name of one that comes with keras_lth."
     with config_errors():
         config = ConfigDict() if name is None else load(name)
         config_flags.DEFINE_config_dict("config", config, about, sys_argv=argv)
     flags.DEFINE_string("workdir", None, "The folder of the store, local or gs://; made if it is not there.")
     flags.DEFINE_bool("dry_run", False, "Print what is there, what is missing, the time and the bytes; make nothing.")
     flags.DEFINE_integer("workers", 1, "Processes that divide the work.", lower_bound=1)
+    flags.DEFINE_enum("runner", "local", list(RUNNERS), "Where workers are: on this machine, or on a Ray cluster.")
+    flags.DEFINE_enum("strategy", "none", STRATEGIES, "On what one training runs; see docs/pods.md.")
+    flags.DEFINE_string("tpu", None, "Of --strategy=tpu: name or grpc address of a TPU, or local.")
+    flags.DEFINE_list("cluster", [], "Of --strategy=multiworker: host:port of every worker; else TF_CONFIG.")
+    flags.DEFINE_integer("task", None, "Of --strategy=multiworker: which of --cluster this process is.")
+    flags.DEFINE_float("timeout", 300.0, "Seconds to wait for other workers, or for the TPU.", lower_bound=0.0)
     flags.DEFINE_string("only", None, "The name of a step: make that one, and what it needs.")
     flags.mark_flag_as_required("workdir")
     app.run(main, argv=argv, flags_parser=parse)

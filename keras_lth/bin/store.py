@@ -1,8 +1,9 @@
 """Looks after a store: lists it, checks it, removes what is no longer needed, copies it.
 
-python -m keras_lth.bin.store --workdir=runs/lenet                lists kind, labels, age and bytes
+python -m keras_lth.bin.store --workdir=runs/lenet                lists kind, labels, age and bytes, and the plans
 python -m keras_lth.bin.store --workdir=runs/lenet --check        reads every value
 python -m keras_lth.bin.store --workdir=runs/lenet --sweep --yes  removes what no plan names
+python -m keras_lth.bin.store --workdir=runs/lenet --forget=PLAN --yes   and what PLAN knows, for the next --sweep
 python -m keras_lth.bin.store --workdir=runs/lenet --thin --yes   removes what could be made again
 python -m keras_lth.bin.store --workdir=runs/lenet --copy_to=gs://bucket/lenet
 """
@@ -16,7 +17,7 @@ from absl import app, flags
 
 from keras_lth.plans.estimate import duration, size_text
 from keras_lth.store import Store, check, copy, listed, sweepable, thinnable
-from keras_lth.store.upkeep import Entry, abandoned, bytes_of, clear, drop
+from keras_lth.store.upkeep import Entry, abandoned, bytes_of, clear, distinguishing, drop
 
 
 def main(argv: Sequence[str]) -> None:
@@ -32,11 +33,14 @@ def main(argv: Sequence[str]) -> None:
             if given.sweep:
                 _clear(store, yes=given.yes)
             _remove(store, sweepable(store) if given.sweep else thinnable(store), yes=given.yes)
+        elif given.forget:
+            _forget(store, given.forget, yes=given.yes)
         elif given.copy_to:
             copied = copy(store, Store(given.copy_to))
             print(f"copied {len(copied)} values to {given.copy_to}")
         else:
             _list(listed(store))
+            _list_plans(store)
     except (ValueError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 
@@ -74,6 +78,22 @@ def _list(entries: Sequence[Entry]) -> None:
     print(f"{len(entries)} values, {size_text(bytes_of(entries))}")
 
 
+def _list_plans(store: Store) -> None:
+    there = store.names()
+    for name, known in store.plans().items():
+        kept = len(there.intersection(known["names"]))
+        told = distinguishing(store, name)
+        print(f"plan {name}: {kept} of {len(known['names'])} values, {len(known['rows'])} rows  {told}".rstrip())
+
+
+def _forget(store: Store, name: str, *, yes: bool) -> None:
+    if name not in (plans := store.plans()):
+        raise ValueError(f"there is no plan {name}, but {', '.join(plans) or 'none'}.")
+    if yes:
+        store.drop_plan(name)
+    print(f"The plan {name} is forgotten: --sweep finds its values." if yes else "Add --yes to forget this plan.")
+
+
 def _age(made: str) -> str:
     try:
         return duration((datetime.now(timezone.utc) - datetime.fromisoformat(made)).total_seconds())
@@ -86,8 +106,9 @@ def run() -> None:
     flags.DEFINE_string("workdir", None, "The folder of the store, local or gs://.")
     flags.DEFINE_bool("check", False, "Read every byte of every value, and name those that are damaged.")
     flags.DEFINE_bool("sweep", False, "List the values that no plan names.")
+    flags.DEFINE_string("forget", None, "A plan that is no longer wanted, such as one of a config that was changed.")
     flags.DEFINE_bool("thin", False, "List the states that could be made again and that nothing missing needs.")
-    flags.DEFINE_bool("yes", False, "Remove what --sweep or --thin lists.")
+    flags.DEFINE_bool("yes", False, "Remove what --sweep, --forget or --thin names.")
     flags.DEFINE_string("copy_to", None, "Another store, to which what it lacks is copied.")
     flags.mark_flag_as_required("workdir")
     app.run(main)

@@ -46,7 +46,7 @@ class RunStore:
     def config(self) -> dict[str, Any] | None:
         """The settings of the run in the folder; None where there is none."""
         store = self._store()
-        return None if store is None else store.plans().get(PLAN, {}).get("setting")
+        return None if store is None else store.plans().get(PLAN, {}).get("arguments", {}).get("config")
 
     def state(self, name: str) -> Snapshot | None:
         """A state; None where it is missing or damaged."""
@@ -102,7 +102,7 @@ class RunStore:
         store = Store(self.folder, create=self.writes)
         known = store.plans().get(PLAN)
         if known is not None and resume:
-            _refuse_another(self.folder, known["setting"], config, free)
+            _refuse_another(self.folder, known["arguments"]["config"], config, free)
             return self._levels(store)
         if self.writes:
             # The levels first: what they are made of goes after them.
@@ -111,7 +111,7 @@ class RunStore:
                 store.drop(name)
             if names:
                 store.settle()
-            store.put_plan(PLAN, {"names": [], "wanted": [], "sources": {}, "keys": [], "rows": [], "setting": config})
+            self.expect(0, config, {})
         return []
 
     def _levels(self, store: Store) -> list[dict[str, Any]]:
@@ -140,7 +140,8 @@ class RunStore:
     # Writing.
     def expect(self, levels: int, setting: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
         """Say which rows the run will have, of ``levels`` levels."""
-        rows, names = [], [ORIGIN, REWIND]
+        rows: list[Any] = []
+        names = [ORIGIN, REWIND]
         for level in range(levels):
             about = {**labels, "level": level}
             names += [level_name(level), *(level_name(level, part) for part in _PARTS)]
@@ -151,7 +152,7 @@ class RunStore:
             PLAN,
             {
                 "names": names, "wanted": names, "sources": {name: [] for name in names}, "keys": [], "rows": rows,
-                "setting": dict(setting),
+                "arguments": {"config": dict(setting)},
             },
         )  # fmt: skip
 

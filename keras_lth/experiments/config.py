@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from keras_lth.arguments import is_whole, real, whole
-from keras_lth.experiments.instability_plan import instability
+from keras_lth.experiments.instability import instability
 from keras_lth.experiments.lab import Lab, network
-from keras_lth.experiments.lottery_plan import ARMS, lottery
+from keras_lth.experiments.lottery import ARMS, lottery
 from keras_lth.imp import IMP
 from keras_lth.masks import Masks
 from keras_lth.names import near
@@ -48,8 +48,6 @@ DEFAULTS: Config = {
     "instability": {"forks": (), "runs": 3},
     # Seconds between the commits of a training that is under way.
     "checkpoint_every": 60.0,
-    # Of keras_lth.bin.lottery; the plans choose their own.
-    "steps_per_execution": 50,
 }
 # These belong to another key: a config replaces them whole.
 _WHOLE = ("optimizer", "model_options", "plan_options")
@@ -145,24 +143,20 @@ def plans_of(config: Config, examples: int) -> dict[str, Plan]:
     imp_of(config, examples)
     for fork in config["instability"]["forks"]:
         _step(config, f"instability.forks {fork!r}", fork, examples)
+    # What is not of the recipe is left out: a store tells the records of a plan apart by its arguments.
+    recipe = {key: value for key, value in config.items() if key not in ("plan", "checkpoint_every")}
     return {
-        re.sub(r"\W+", ".", name): partial(_plan, name=name, config=config, examples=examples)
+        re.sub(r"\W+", ".", name): partial(_plan, name=name, config=recipe, examples=examples)
         for name in _names(config)
     }
 
 
 def check_levels(imp: IMP, masks: Masks) -> None:
     """Raise ``ValueError`` where the levels leave fewer weights than there are layers, with how many would not."""
-    for level in range(imp.rounds or 0):
-        try:
-            left = sum(IMP(T=1, rounds=level + 1, fraction=imp.fraction, scope=imp.scope).counts(masks)[-1].values())
-        except ValueError:
-            left = 0
-        if left < len(masks):
-            raise ValueError(
-                f"levels={imp.rounds} with fraction={imp.fraction} leave fewer weights than the {len(masks)} layers "
-                f"of {masks.size:,} weights: use levels={level} or fewer."
-            )
+    try:
+        imp.check(masks)
+    except ValueError as error:
+        raise ValueError(str(error).replace("rounds=", "levels=")) from None
 
 
 def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:

@@ -1,78 +1,46 @@
-"""Instability of a dense network and of a ticket, from several steps of their training (thesis 4.1.1, 4.2.2).
-
-The ticket is the sparsest matching one of a replicate's IMP; it is trained from its own rewound weights, and forked
-at each step asked for, like the dense network.
-"""
+"""Instability to SGD noise (thesis 4.1.1, Algorithm 3): copies of a state under several noises, compared in pairs."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 
-import tensorflow as tf
-
-from keras_lth import files
-from keras_lth.analysis.instability import Comparison
-from keras_lth.callbacks.instability import InstabilityCallback
-from keras_lth.callbacks.journal import Journal
-from keras_lth.experiments.lottery import Config, Setting, folder, seed_of
-from keras_lth.tickets import Ticket
+from keras_lth.experiments.lab import Lab
+from keras_lth.experiments.lottery import Level, levels
+from keras_lth.imp import IMP, Noise, at_least
+from keras_lth.plans import Step
+from keras_lth.seeds import seed_of
 
 
-def sparsest_matching(imp_folder: files.RunPath) -> int:
-    """The sparsest level that IMP itself found to be matching; 0, the dense network, when none is."""
-    rows = json.loads((imp_folder / "levels.json").read_text())
-    return max(row["round"] for row in rows if row["matching"])
+def copies(lab: Lab, level: Level, fork: int, count: int, seed: int) -> list[Step]:
+    """Train copies of a level from step ``fork`` on; a fork before its start is its start."""
+    state = level.run.at(max(fork, level.run.begin))
+    return [lab.train(state, level.masks, Noise.of(seed, number)).at(level.end) for number in range(count)]
 
 
-def run_instability(
-    config: Config,
-    workdir: files.RunPath,
-    network: str,
-    fork: str,
-    replicate: int = 0,
-    strategy: tf.distribute.Strategy | None = None,
-) -> None:
-    """One network ("dense" or "ticket"), one fork: a training and its copies under other data orders."""
-    name = f"{network}_{fork.replace(' ', '_').replace('%', 'pc')}"
-    path, checkpoints = workdir / "instability" / f"{name}.json", workdir / "instability" / f"checkpoints_{name}"
-    setting = Setting(config, strategy)
-    if setting.hosts.of_chief(int(path.exists())):
-        return
-    imp_folder = folder(workdir, replicate, "imp")
-    level = 0 if network == "dense" else sparsest_matching(imp_folder)
-    ticket: Ticket = Journal(imp_folder).ticket(level)
-    model = setting.model(seed_of(config, "init", replicate))
-    ticket.apply_to(model)
-    runs = config["instability"]["runs"]
-    callback = InstabilityCallback(
-        fork_at=fork, runs=runs, data={"train": setting.splits.train, "test": setting.splits.test}
-    )
-    setting.fit(
-        model,
-        seed_of(config, "instability", replicate),
-        runs * setting.epochs,
-        [callback],
-        checkpoints,
-    )
-    if not setting.hosts.chief:
-        return
-    about = {"network": network, "level": level, "density": ticket.density, "replicate": replicate}
-    rows = [{**about, "fork_step": callback.as_dict()["fork_step"], **_flat(result)} for result in callback.results]
-    files.write_atomic(path, (json.dumps(rows) + "\n").encode())
-    checkpoints.clear()
-    print(f"instability of {network} (level {level}) from {fork}:\n{callback.summary()}", flush=True)
+def sparsest_matching(lab: Lab, found: Sequence[Level], metric: str = "accuracy") -> int:
+    """Look for the sparsest level that is at least as good as the dense network; 0 where none is."""
+    scores = lab.each(found, lambda level: lab.look(lab.evaluate(level.run.at(level.end))).rows[0][metric])
+    return max((place for place, score in enumerate(scores) if at_least(score, scores[0])), default=0)
 
 
-def _flat(result: Comparison) -> dict[str, Any]:
-    row = result.as_dict()
-    return {**row, **row.pop("path"), "stable": result.stable()}
+def instability(lab: Lab, imp: IMP, *, forks: Sequence[int], runs: int = 3, replicates: int = 1, seed: int = 1) -> None:
+    """Name the rows "instability" of the dense network and of the sparsest matching ticket, of every replicate."""
 
+    def network(found: Sequence[Level], number: int, name: str) -> None:
+        place = 0 if name == "dense" else sparsest_matching(lab, found)
+        for fork in forks:
+            ends = copies(lab, found[place], fork, runs, seed_of(seed, "instability", number))
+            for a, b in itertools.combinations(range(runs), 2):
+                lab.row(
+                    lab.compare(ends[a], ends[b]), found[place].masks, table="instability", replicate=number,
+                    network=name, level=place, fork=fork, pair=f"{a}-{b}",
+                )  # fmt: skip
 
-def gather(workdir: files.RunPath) -> None:
-    """All forks in one ``instability.json``."""
-    here = workdir / "instability"
-    rows = [row for name in here.names("*.json") for row in json.loads((here / name).read_text())]
-    if rows:
-        rows.sort(key=lambda row: (row["network"], row["fork_step"], row["data"], row["pair"]))
-        files.write_atomic(workdir / "instability.json", (json.dumps(rows, indent=1) + "\n").encode())
+    def replicate(number: int) -> None:
+        mine = replace(imp, seed=seed_of(seed, "order", number))
+        found = levels(lab, mine, lab.init(seed_of(seed, "init", number)))
+        lab.each(("dense", "ticket"), lambda name: network(found, number, name))
+
+    lab.each(range(replicates), replicate)

@@ -94,26 +94,42 @@ def built(network: Json, seed: int) -> keras.Model:
     build = getattr(models, model, None) if isinstance(model, str) else called(model)
     if build is None:
         raise ValueError(f"model={model!r} is not in keras_lth.models: {', '.join(models.__all__)}.")
-    return build(splits.train[0].shape[1:], splits.classes, seed=seed, **network["options"])
+    made = build(splits.train[0].shape[1:], splits.classes, seed=seed, **network["options"])
+    shape = getattr(made, "output_shape", None)
+    if network["loss"].startswith("sparse") and isinstance(shape, tuple) and (shape[-1] or 0) < splits.classes:
+        raise ValueError(
+            f"the model has the output shape {shape}, and the data has {splits.classes} classes: give it an output for "
+            "each class."
+        )
+    return made
+
+
+def measured(network: str) -> Live:
+    """A model that is never trained: for scores, evaluations, comparisons."""
+    return _measured(network, tf.distribute.get_strategy())
+
+
+def trained(setting: str) -> tuple[Live, Loop]:
+    """A model and its compiled steps, for all trainings of one setting."""
+    return _trained(setting, tf.distribute.get_strategy())
 
 
 @functools.lru_cache(maxsize=2)
-def measured(network: str) -> Live:
-    """A model that is never trained: for scores, evaluations, comparisons."""
+def _measured(network: str, strategy: Any) -> Live:
     return Live(json.loads(network), keras.optimizers.SGD, None)
 
 
 @functools.lru_cache(maxsize=3)
-def trained(setting: str) -> tuple[Live, Loop]:
-    """A model and its compiled steps, for all trainings of one setting."""
+def _trained(setting: str, strategy: Any) -> tuple[Live, Loop]:
     given = json.loads(setting)
 
     def optimizer() -> Any:
-        rate: Any = given["rates"][0]
-        if given["since"]:
-            # Keras goes on to the next rate after the boundary, so that a rate from step s on has the boundary s − 1.
-            boundaries = [step - 1 for step in given["since"]]
-            rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, given["rates"])
+        # One form for all rates, also a constant one: an optimizer with a rate of its own holds another variable, and a
+        # state before a drop could not be continued behind it. Keras goes on to the next rate after the boundary, so
+        # that a rate from step s on has the boundary s − 1.
+        rates = [float(rate) for rate in given["rates"]]
+        boundaries = [step - 1 for step in given["since"]] or [0]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates if given["since"] else rates * 2)
         options = dict(given["optimizer"])
         kind = type(keras.optimizers.get(options.pop("name", "sgd")))
         return kind(learning_rate=rate, **options)

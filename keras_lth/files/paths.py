@@ -57,10 +57,3 @@ class RunPath(os.PathLike[str]):
     def remove(self) -> None:
         """Remove the file, if it is there."""
         remove(self)
-
-    def clear(self) -> None:
-        """Remove the files in this folder, and a local folder that is then empty."""
-        for name in self.names():
-            (self / name).remove()
-        if is_local(self) and os.path.isdir(self._path):
-            os.rmdir(self._path)

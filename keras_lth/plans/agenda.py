@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from keras_lth.plans.notebook import Notebook, Tidy, Waiting, tidy
-from keras_lth.plans.step import Step, digest
+from keras_lth.plans.step import Step, canonical, digest
 from keras_lth.store.values import Value
 
 Plan = Callable[[Notebook], Any]
@@ -51,12 +52,19 @@ class Agenda:
             read.append(name)
         return read
 
+    def record(self, name: str) -> str:
+        """The name under which a store keeps what it knows of a plan: that of the plan, and a digest of its arguments,
+        such as a config, so that one plan under two configs has two records."""
+        given = arguments_of(self._plans[name])
+        return f"{name}-{digest(given)[:8]}" if given else name
+
     def known(self, name: str) -> dict[str, Any]:
-        """What a store keeps of a plan: the names of its steps, the steps each is made of, its rows, and those of the
-        values that it waits for before it can name more."""
+        """What a store keeps of a plan: its arguments, the names of its steps, the steps each is made of, its rows, and
+        the names of the values that it waits for before it can name more."""
         notebook = self.notebooks[name]
         steps = _all([notebook])
         return {
+            "arguments": arguments_of(self._plans[name]),
             "names": list(steps),
             "wanted": [step.name for step in notebook.steps],
             "sources": {step.name: [each.name for each in step.sources] for step in steps.values()},
@@ -100,6 +108,15 @@ class Agenda:
         if only not in steps:
             raise ValueError(f"no plan has a step {only}, of {len(steps)} steps.")
         return closure([steps[only]], there)
+
+
+def arguments_of(plan: Plan) -> dict[str, Any]:
+    """The arguments that a `functools.partial` gives; none where they have no canonical form."""
+    given = {}
+    if isinstance(plan, partial):
+        with suppress(TypeError, ValueError):
+            given = canonical({**{str(place): value for place, value in enumerate(plan.args)}, **plan.keywords})
+    return given
 
 
 def _all(notebooks: Iterable[Notebook]) -> Steps:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from keras_lth.files.stores import AnyPath
 from keras_lth.plans.agenda import Agenda, Plan
 from keras_lth.plans.notebook import Tidy, tidy
-from keras_lth.plans.step import Step
+from keras_lth.plans.step import Step, digest
 from keras_lth.store.values import DamagedError, MissingError, Store, Value
 
 _RECORDS = 50  # that are read of a kind
@@ -88,13 +88,20 @@ class Reading:
 
 
 def rows(plans: Plan | Mapping[str, Plan], folder: AnyPath) -> Tidy:
-    """The rows whose values are there: of these plans, then of the others that the store knows; and the labels of those
-    rows of these plans that wait for a value."""
+    """The rows whose values are there, under the label ``plan``: of these plans, then of the others that the store
+    knows, each row once; and the labels of those rows of these plans that wait for a value."""
     reading = Reading(plans, folder)
-    mine = reading.agenda.rows(reading.seen)
-    known = {} if reading.store is None else reading.store.plans()
-    others = [row for name, plan in known.items() if name not in reading.agenda.notebooks for row in plan["rows"]]
-    return Tidy([*mine.rows, *tidy([(labels, names) for labels, names in others], reading.value).rows], mine.missing)
+    agenda, known = reading.agenda, {} if reading.store is None else reading.store.plans()
+    mine = {agenda.record(name): agenda.known(name)["rows"] for name in agenda.notebooks}
+    once: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for record, listed in {**{name: plan["rows"] for name, plan in known.items()}, **mine}.items():
+        for labels, names in listed:
+            key = digest(labels, names)
+            if key not in once or record in mine:
+                once[key] = {"plan": record, **labels}, names
+    found = tidy(once.values(), reading.value)
+    found.rows.sort(key=lambda row: row["plan"] not in mine)
+    return Tidy(found.rows, [labels for labels in found.missing if labels["plan"] in mine])
 
 
 def estimate(plans: Plan | Mapping[str, Plan], folder: AnyPath, only: str | None = None) -> Estimate:

@@ -6,6 +6,7 @@ hands out work. So a run that goes on, one with several workers and one on sever
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import traceback
@@ -18,15 +19,25 @@ from keras_lth.files.stores import AnyPath
 from keras_lth.plans.agenda import Agenda, Plan, Steps, Task, key_of, ready
 from keras_lth.plans.estimate import duration
 from keras_lth.plans.notebook import Tidy
-from keras_lth.plans.step import Step, StepError
+from keras_lth.plans.on_ray import on_ray
+from keras_lth.plans.step import Step, StepError, resolve
 from keras_lth.plans.training import train
 from keras_lth.plans.values import Values
 from keras_lth.plans.workers import TERMINATED, in_processes, until_terminated
 from keras_lth.store.claims import Claim, LostError
+from keras_lth.store.upkeep import supersede
 from keras_lth.store.values import DamagedError, MissingError, Store, Value
 
 Say = Callable[[str], None]
 _DAMAGES = 3  # of one value, before the disk is to blame
+# Where workers are: each calls ``function(*arguments)`` in so many processes.
+RUNNERS: Mapping[str, Callable[[int, Callable[..., None], tuple[Any, ...]], str]] = {
+    "local": in_processes,
+    "ray": on_ray,
+}
+NOT_BOTH = (
+    "Use --workers= (several trainings, one device each) or --strategy= (one training, several devices), not both."
+)
 
 
 class StepsFailedError(RuntimeError):
@@ -48,7 +59,6 @@ class Session:
     commit_every: float = 60.0
     say: Say = print
     run: str = ""
-    setting: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.run = self.run or self.store.token()
@@ -67,8 +77,7 @@ class Session:
         self._there = self.store.names()
         read = self.agenda.read(self._there)
         for name in read:
-            setting = {} if self.setting is None else {"setting": self.setting}
-            self.store.put_plan(name, {**self.agenda.known(name), **setting})
+            self.store.put_plan(self.agenda.record(name), self.agenda.known(name))
         if read:  # the plans name more steps: estimate the time left again
             self._labels, self._began = self.agenda.labels(), None
         missing = self.agenda.missing(self._there, self.only)
@@ -203,11 +212,12 @@ def run(
     store: Store | AnyPath,
     *,
     workers: int = 1,
+    runner: str = "local",
     only: str | None = None,
     command: str = "",
     commit_every: float = 60.0,
+    prepare: str = "",
     say: Say = print,
-    setting: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Make what plans want and the store does not have; returns their rows.
 
@@ -215,30 +225,36 @@ def run(
         plans: a function of a `Notebook`, or several by name; with several workers, functions that can be pickled.
         store: a `Store`, or its folder.
         workers: processes that divide the work. Processes that were started apart do so too.
+        runner: where they are: "local", this machine; "ray", a Ray cluster, which must see the store.
         only: the name of a step: that one, and what it needs.
         command: how a user starts this run, for messages.
         commit_every: seconds between the commits of a training.
+        prepare: "module:function", called in each worker before it begins.
         say: hears a line for each value that is made, in this process.
-        setting: what the store keeps beside the rows of the plans, for reports: JSON.
 
     Raises:
         StepsFailedError: steps raised; each is named, with the command that repeats it alone. The others were made.
-        RuntimeError: worker processes died; the same call goes on.
+        RuntimeError: worker processes died: the same call resumes. Or Ray is not installed, or not reached.
+        ValueError: there is no such runner; or several workers are to share the store of several hosts.
         OSError: the store cannot be read or written.
         SystemExit: SIGTERM came; what was under way is committed.
     """
     store = store if isinstance(store, Store) else Store(store)
     named = plans if isinstance(plans, Mapping) else {_name_of(plans): plans}
-    if workers > 1 and type(store) is not Store:
-        raise ValueError("Use workers (several trainings, one device each) or a strategy (one training), not both.")
-    session = Session(named, store, only, command, commit_every, say, setting=setting)
+    if runner not in RUNNERS:
+        raise ValueError(f"runner is one of {', '.join(RUNNERS)}, not {runner!r}.")
+    apart = workers > 1 or runner != "local"
+    if apart and type(store) is not Store:
+        raise ValueError(NOT_BOTH)
+    session = Session(named, store, only, command, commit_every, say)
     while True:
         died = ""
-        if workers == 1:
+        if not apart:
             session.work()
         elif session.missing():
-            arguments = (named, store.folder, only, command, commit_every, session.run, setting)
-            died = in_processes(workers, _worker, arguments)
+            # A worker may be started in another folder.
+            folder = os.path.abspath(store.folder) if files.is_local(store.folder) else store.folder
+            died = RUNNERS[runner](workers, _worker, (named, folder, only, command, commit_every, session.run, prepare))
             if died:
                 say(died)
         before = dict(session.damaged)
@@ -247,6 +263,8 @@ def run(
         if failed:
             raise StepsFailedError(failed)
         if not left:
+            for name in named:
+                supersede(store, session.agenda.record(name))
             return found.rows
         if session.damaged == before:
             raise RuntimeError(f"{died or 'no worker finished'}: {len(left)} steps are left. Start the same run again.")
@@ -258,15 +276,12 @@ def _name_of(plan: Any) -> str:
 
 
 def _worker(
-    plans: Mapping[str, Plan],
-    folder: str,
-    only: str | None,
-    command: str,
-    commit_every: float,
-    run: str,
-    setting: Mapping[str, Any] | None,
+    plans: Mapping[str, Plan], folder: str, only: str | None, command: str, commit_every: float, run: str, prepare: str
 ) -> None:
+    if prepare:
+        resolve(prepare)()
+
     def say(text: str) -> None:
         print(text, flush=True)
 
-    Session(plans, Store(folder), only, command, commit_every, say, run, setting).work()
+    Session(plans, Store(folder), only, command, commit_every, say, run).work()

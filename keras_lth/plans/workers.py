@@ -1,4 +1,4 @@
-"""Processes that do the same work, and the signal that ends them."""
+"""Processes of this machine that do the same work, and the signal that ends them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def in_processes(count: int, function: Callable[..., None], arguments: tuple[Any
     """
     spawn = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // count)
-    processes = [spawn.Process(target=_shared, args=(threads, function, arguments)) for _ in range(count)]
+    processes = [spawn.Process(target=with_threads, args=(threads, function, arguments)) for _ in range(count)]
     for process in processes:
         process.start()
 
@@ -46,7 +46,8 @@ def until_terminated(ending: threading.Event) -> Iterator[None]:
         yield
 
 
-def _shared(threads: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def with_threads(threads: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Call ``function(*arguments)`` in a process in which TensorFlow, not started yet, gets so many threads."""
     for pool in ("INTRAOP", "INTEROP"):
         os.environ[f"TF_NUM_{pool}_THREADS"] = str(threads)
     function(*arguments)

@@ -133,7 +133,7 @@ def _of_store(here: files.RunPath) -> tuple[dict[str, pd.DataFrame], dict[str, A
     rows = {json.dumps(row, sort_keys=True): row for plan in plans.values() for row in plan["rows"]}
     found = tidy([(labels, names) for labels, names in rows.values()], value)
     waiting = [name for name, plan in plans.items() if {*plan.get("awaited", ())} - there]
-    given = {name: plan["setting"] for name, plan in plans.items() if plan.get("setting")}
+    given = {name: given.get("config", given) for name, plan in plans.items() if (given := plan.get("arguments"))}
     distinct = {json.dumps(setting, sort_keys=True): name for name, setting in reversed(given.items())}
     return frames_of(found.rows), {name: given[name] for name in distinct.values()}, found.missing, waiting
 

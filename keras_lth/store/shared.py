@@ -10,7 +10,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,30 @@ class Hosts(Protocol):
     def any(self, flag: bool) -> bool:
         """Whether any of them says so."""
 
+    def check_same(self, digest: bytes, what: str) -> None:
+        """Raise ``RuntimeError`` where they hold different ``what``."""
+
+
+T = TypeVar("T")
+
+
+def told(hosts: Hosts | None, act: Callable[[], T]) -> T:
+    """What ``act`` returns, or raises, on the chief; without hosts, here."""
+    if hosts is None:
+        return act()
+    answer: tuple[bool, Any] = (True, None)
+    if hosts.chief:
+        try:
+            answer = (True, act())
+        except Exception as error:
+            answer = (False, error)
+    # The bytes come from a process of this very run, as the gradients do.
+    heard = hosts.tell(pickle.dumps(answer))
+    well, what = answer if hosts.chief else pickle.loads(heard)
+    if not well:
+        raise what
+    return what
+
 
 class SharedStore(Store):
     """As `Store`, of which the chief holds the files. Each call must be made by all hosts."""
@@ -49,18 +73,7 @@ class SharedStore(Store):
 
     def told(self, act: Callable[[], Any]) -> Any:
         """What ``act`` returns, or raises, on the chief."""
-        answer: tuple[bool, Any] = (True, None)
-        if self.chief:
-            try:
-                answer = (True, act())
-            except Exception as error:
-                answer = (False, error)
-        # The bytes come from a process of this very run, as the gradients do.
-        told = self._hosts.tell(pickle.dumps(answer))
-        well, what = answer if self.chief else pickle.loads(told)
-        if not well:
-            raise what
-        return what
+        return told(self._hosts, act)
 
     def agreed(self, flag: bool) -> bool:
         """Whether any host says so."""
@@ -105,6 +118,10 @@ class SharedStore(Store):
     def put_plan(self, name: str, known: Mapping[str, Any]) -> None:
         """Let the chief write it."""
         self.told(lambda: self._own.put_plan(name, known))
+
+    def drop_plan(self, name: str) -> None:
+        """Let the chief remove it."""
+        self.told(lambda: self._own.drop_plan(name))
 
     def errors(self) -> dict[str, dict[str, Any]]:
         """What the chief reads."""

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from keras_lth.store.values import DamagedError, MissingError, Store
 
@@ -82,6 +83,41 @@ def copy(source: Store, target: Store, said: Callable[[str], None] = lambda name
         if name not in target.plans():
             target.put_plan(name, known)
     return copied
+
+
+def supersede(store: Store, name: str) -> None:
+    """Drop the records of the same plan with other arguments that know no step that this one does not: the one of
+    fewer levels, for example."""
+    try:
+        plans = store.plans()
+    except ValueError:  # one is damaged: who needs it says so
+        return
+    if name not in plans:  # a run of more has superseded this one meanwhile
+        return
+    mine = set(plans[name]["names"])
+    for other, known in plans.items():
+        if other != name and plan_of(other) == plan_of(name) and mine.issuperset(known["names"]):
+            store.drop_plan(other)
+
+
+def distinguishing(store: Store, name: str) -> str:
+    """The arguments in which a record differs from others of the same plan, such as "config.levels=15"."""
+    given = {each: _flat(known.get("arguments", {})) for each, known in store.plans().items()}
+    alike = [given[each] for each in given if each != name and plan_of(each) == plan_of(name)]
+    mine = given[name]
+    return ", ".join(f"{key}={value!r}" for key, value in mine.items() if any(each.get(key) != value for each in alike))
+
+
+def _flat(arguments: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in arguments.items():
+        found |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {above + key: value}
+    return found
+
+
+def plan_of(record: str) -> str:
+    """The plan whose record has this name."""
+    return re.sub(r"-[0-9a-f]{8}$", "", record)
 
 
 def bytes_of(entries: Iterable[Entry]) -> int:

@@ -166,7 +166,7 @@ class Store:
 
     # Plans.
     def plans(self) -> dict[str, dict[str, Any]]:
-        """What each plan knows: ``{"names": […], "rows": [[labels, [name, …]], …], "setting": …}`` by its name.
+        """What each plan knows: ``{"names": […], "rows": [[labels, [name, …]], …]}`` by the name of its record.
 
         Raises ``ValueError`` that names the file of one that was damaged: run that plan again.
         """
@@ -190,6 +190,10 @@ class Store:
             same = False
         if not same:
             files.write_atomic(path, text)
+
+    def drop_plan(self, name: str) -> None:
+        """Remove what a plan knows; its values stay."""
+        files.remove(self._in("plans", f"{name}.json"))
 
     # Steps that failed.
     def errors(self) -> dict[str, dict[str, Any]]:

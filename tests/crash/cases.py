@@ -8,51 +8,35 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from keras_lth import files
 from keras_lth.files.checkpoints import Checkpoints
+from tests.crash import bench as base
 from tests.crash import imp, mutants
-from tests.crash.disk import Disk, Tree, normal, read_tree, write_tree
-from tests.crash.strike import CHANGING, COUNTED, GROWING, READING, Arm, Ended, Kind, Mode, Striker
+from tests.crash.bench import Case
+from tests.crash.disk import Disk, Tree, normal, read_tree
+from tests.crash.strike import CHANGING, COUNTED, GROWING, READING, Arm, Ended, Mode
 
 Key = tuple[tuple[str, bytes | None], ...]
 EVERY = 2  # a checkpoint after every second event of the plan: four of them
 
 
-@dataclass
-class Case:
-    """What is printed of a case."""
-
-    fault: str
-    n: int
-    call: str = ""
-    struck: int = 0
-    signal: int = 0
-    said: str = ""
-    warned: list[str] = field(default_factory=list)
-    states: int = 0
-    wrong: list[str] = field(default_factory=list)
-
-
-class Bench:
+class Bench(base.Bench):
     """A folder, the program, and what it leaves when nothing happens to it."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.striker = root, Striker(root)
+        super().__init__(root)
         # By tree: what was wrong with the run that began on it, and what it holds.
         self._ends: dict[Key, list[str]] = {}
         self._held: dict[Key, dict[str, Any]] = {}
         self.put({})
-        self._program(lambda what, which: None)  # in this process, so that every fork finds the modules loaded
+        self.program(lambda what, which: None)  # in this process, so that every fork finds the modules loaded
         gc.collect()
         gc.freeze()
         self.put({})
@@ -62,56 +46,32 @@ class Bench:
         self.wanted = normal(read_tree(root))
         self.results = results(root)
 
-    def _program(self, told: Callable[[str, Any], None]) -> None:
+    def program(self, told: Callable[[str, Any], None]) -> None:
+        """A plan of events, with a checkpoint after every second one."""
         imp.run(str(self.root / "run"), EVERY, told)
 
-    def put(self, tree: Tree) -> None:
-        """Make the folder hold just this."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        self.root.mkdir()
-        write_tree(self.root, tree)
+    def unnoticed(self, case: Case, ended: Ended, left: Tree) -> bool:
+        """Whether the run ended without an error or a warning, and other than it should."""
+        return bool(not case.said and differences(normal(left), self.wanted) and not case.warned)
 
-    def run(self, arm: Arm | None = None) -> Ended:
-        """Run the program on the folder as it is."""
-        return self.striker.run(self._program, arm)
-
-    def count(self, kinds: int) -> int:
-        """Calls of these kinds that the program makes on an empty folder."""
-        self.put({})
-        return self.run(Arm(kinds=kinds)).calls
-
-    def strike(self, fault: str, arm: Arm, tree: Tree | None = None) -> tuple[Case, Ended]:
-        """Run the program on `tree` under `arm`; what it left must be what the recorded calls say."""
-        self.put(tree or {})
-        ended = self.run(arm)
-        case = Case(fault, arm.n, ended.call, ended.struck, ended.signal, ended.text, ended.warnings)
-        if tree is None:
-            disk = Disk(str(self.root))
-            disk.play(ended.records)
-            if disk.now() != read_tree(self.root):
-                case.wrong.append("the record of the calls is not what the folder shows")
-        if ended.other:
-            case.wrong.append("it did not end with an OSError")
-        return case, ended
-
-    def after(self, case: Case, tree: Tree, told: list[tuple[str, Any]], what: str = "") -> None:
+    def after(self, case: Case, tree: Tree, ended: Ended, what: str = "") -> None:
         """What the program was told to be safe is in `tree`; started again, it ends as one that was never struck."""
         key = tuple(sorted(normal(tree).items()))
         case.states += 1
         if key not in self._ends:
             self.put(tree)
             self._held[key] = held(self.root)
-            ended = self.run()
-            found = [f"the next run ended with {ended.text}"] if ended.text else []
-            found += [f"the next run warned: {text}" for text in ended.warnings]
+            again = self.run()
+            found = [f"the next run ended with {again.text}"] if again.text else []
+            found += [f"the next run warned: {text}" for text in again.warnings]
             self._ends[key] = found + differences(normal(read_tree(self.root)), self.wanted)
         there = self._held[key]
         found = list(there["broken"])
         found += [
-            f"{name} was safe and is lost" for kind, name in told if kind == "file" and name not in there["files"]
+            f"{name} was safe and is lost" for kind, name in ended.told if kind == "file" and name not in there["files"]
         ]
         for kind in ("lines", "events"):
-            count = max((n for which, n in told if which == kind), default=0)
+            count = max((n for which, n in ended.told if which == kind), default=0)
             if count > there[kind]:
                 found.append(f"{count} {kind} were safe, {there[kind]} are left")
         case.wrong += [f"{what}: {text}" if what else text for text in found + self._ends[key]]
@@ -154,44 +114,6 @@ def results(root: Path) -> dict[str, Any]:
 # Suites ---------------------------------------------------------------------------------------------------------------
 
 
-def deaths(bench: Bench) -> Iterator[Case]:
-    """Killed before every call, and in the middle of every write; with the power on, and with what its loss takes."""
-    writes = bench.count(Kind.WRITE)
-    arms = [Arm(n, Mode.KILL) for n in range(bench.calls)]
-    for arm in arms + [Arm(n, Mode.TEAR, kinds=Kind.WRITE) for n in range(writes)]:
-        case, ended = bench.strike(arm.mode.name, arm)
-        disk = Disk(str(bench.root))
-        disk.play(ended.records)
-        bench.after(case, read_tree(bench.root), ended.told)
-        for what, tree in disk.losses(range(3 * arm.n, 3 * arm.n + 3)).items():
-            bench.after(case, tree, ended.told, f"without {what}")
-        yield case
-
-
-def errors(bench: Bench) -> Iterator[Case]:
-    """Every call fails once, then the program is started again."""
-    for code, kinds in ((errno.ENOSPC, GROWING), (errno.EIO, COUNTED), (errno.EROFS, CHANGING)):
-        for n in range(bench.count(kinds)):
-            yield _failed(bench, Arm(n, Mode.FAIL, code, kinds))
-
-
-def lasting(bench: Bench) -> Iterator[Case]:
-    """From a call on the disk is full, or the folder read-only, or the disk dead; then it is well again."""
-    kinds = {errno.ENOSPC: GROWING & ~Kind.CLOSE & ~Kind.RENAME, errno.EROFS: CHANGING, errno.EIO: ~Kind.CLOSE}
-    for code, some in kinds.items():
-        for n in range(bench.count(some)):
-            yield _failed(bench, Arm(n, Mode.FAIL_ON, code, some))
-
-
-def _failed(bench: Bench, arm: Arm) -> Case:
-    case, ended = bench.strike(f"{arm.mode.name} {errno.errorcode[arm.error]}", arm)
-    left = read_tree(bench.root)
-    if not case.said and differences(normal(left), bench.wanted) and not case.warned:
-        case.wrong.append("it ended as if nothing had happened")
-    bench.after(case, left, ended.told)
-    return case
-
-
 def reads(bench: Bench) -> Iterator[Case]:
     """Every read of a run that goes on fails; then the program is started again."""
     tree = _midway(bench)
@@ -218,7 +140,7 @@ def twice(bench: Bench) -> Iterator[Case]:
         fault, arm = f"{case.fault} {case.n}, {mode.name}", Arm(chance.randrange(calls), mode, code, kinds)
         second, ended = bench.strike(fault, arm, tree)
         second.struck += case.struck - 1
-        bench.after(second, read_tree(bench.root), ended.told)
+        bench.after(second, read_tree(bench.root), ended)
         yield second
 
 
@@ -270,20 +192,13 @@ def _ended_well(bench: Bench, case: Case) -> None:
     case.wrong += [f"{key} differ" for key, value in bench.results.items() if found[key] != value]
 
 
-SUITES = {suite.__name__: suite for suite in (deaths, errors, lasting, reads, twice, damage)}
+SUITES = {suite.__name__: suite for suite in (base.deaths, base.errors, base.lasting, reads, twice, damage)}
 
 
 def main(suite: str, root: str, mutant: str = "") -> None:
     """Print the cases of a suite; of a mutant of the package, up to the first that goes wrong."""
     mutants.apply(mutant)
-    bench = Bench(Path(root))
-    try:
-        for case in SUITES[suite](bench):
-            print(json.dumps(vars(case)), flush=True)
-            if mutant and case.wrong:
-                break
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    base.show(SUITES, suite, Bench(Path(root)), first=bool(mutant))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,9 +17,10 @@ from typing import Any
 from keras_lth.imp import IMP
 from keras_lth.plans import Notebook, run
 from keras_lth.store import Store, check
-from tests.crash.cases import Case
-from tests.crash.disk import Disk, Tree, read_tree, write_tree
-from tests.crash.strike import CHANGING, COUNTED, GROWING, READING, Arm, Ended, Kind, Mode, Striker
+from tests.crash import bench as base
+from tests.crash.bench import Case
+from tests.crash.disk import Tree, read_tree
+from tests.crash.strike import READING, Arm, Ended, Mode
 from tests.plans import toy
 
 HOW = IMP(k=2, T=4, rounds=1)
@@ -35,11 +34,14 @@ def plan(book: Notebook) -> None:
     book.row(toy.COMPARE(*(line.at(HOW.T) for _, line in levels)), arm="compare")
 
 
-class Bench:
+class Bench(base.Bench):
     """A folder, the program, and the values it leaves when nothing happens to it."""
 
+    every, ways = EVERY, 1
+    once, lasting = (errno.ENOSPC, errno.EIO), (errno.ENOSPC, errno.EROFS)
+
     def __init__(self, root: Path) -> None:
-        self.root, self.striker = root, Striker(root)
+        super().__init__(root)
         os.environ["TOY_CALLS"] = "1"
         self._ends: dict[Any, tuple[set[str], list[str]]] = {}
         self.put({})
@@ -49,7 +51,7 @@ class Bench:
         self.wanted = self.values()
         assert len(self.wanted) == 9 and not self.leftovers()
         self.put({})
-        first = self.striker.run(self.program)
+        first = self.run()
         assert not first.text and not first.warnings
         self.calls = first.calls
 
@@ -64,12 +66,6 @@ class Bench:
         rows = run(plan, Telling(self.root / "store"), commit_every=0, say=lambda text: told("said", text))
         told("rows", len(rows))
 
-    def put(self, tree: Tree) -> None:
-        """Make the folder hold just this."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        self.root.mkdir()
-        write_tree(self.root, tree)
-
     def values(self) -> dict[str, Any]:
         """What the store holds, without the records, in which there are times."""
         store = Store(self.root / "store")
@@ -80,24 +76,9 @@ class Bench:
         """What a run that has ended well does not leave."""
         return [path for path in read_tree(self.root) if "scratch/" in path or path.endswith(".tmp")]
 
-    def count(self, kinds: int) -> int:
-        """Calls of these kinds that the program makes on an empty folder."""
-        self.put({})
-        return self.striker.run(self.program, Arm(kinds=kinds)).calls
-
-    def strike(self, fault: str, arm: Arm, tree: Tree | None = None) -> tuple[Case, Ended]:
-        """Run the program under `arm`."""
-        self.put(tree or {})
-        ended = self.striker.run(self.program, arm)
-        case = Case(fault, arm.n, ended.call, ended.struck, ended.signal, ended.text, ended.warnings)
-        if tree is None:
-            disk = Disk(str(self.root))
-            disk.play(ended.records)
-            if disk.now() != read_tree(self.root):
-                case.wrong.append("the record of the calls is not what the folder shows")
-        if ended.other:
-            case.wrong.append(f"it did not end with an OSError: {ended.text[-300:]}")
-        return case, ended
+    def unnoticed(self, case: Case, ended: Ended, left: Tree) -> bool:
+        """Whether the run neither failed nor made its rows."""
+        return not case.said and ("rows", 3) not in [tuple(told) for told in ended.told]
 
     def after(self, case: Case, tree: Tree, ended: Ended, what: str = "") -> None:
         """Every value that was told is whole in `tree`; started again, the run ends as one that was never struck."""
@@ -106,7 +87,7 @@ class Bench:
         if key not in self._ends:
             self.put(tree)
             safe, found = self._safe(), []
-            again = self.striker.run(self.program)
+            again = self.run()
             if again.text:
                 found.append(f"the next run ended with {again.text[-300:]}")
             elif self.values() != self.wanted:
@@ -125,41 +106,13 @@ class Bench:
         return store.names() - set(check(store))
 
 
-def deaths(bench: Bench) -> Iterator[Case]:
-    """Killed before every call, and in the middle of every write; with the power on, and with what its loss takes."""
-    writes = bench.count(Kind.WRITE)
-    arms = [Arm(n, Mode.KILL) for n in range(0, bench.calls, EVERY)]
-    for arm in arms + [Arm(n, Mode.TEAR, kinds=Kind.WRITE) for n in range(0, writes, EVERY)]:
-        case, ended = bench.strike(arm.mode.name, arm)
-        disk = Disk(str(bench.root))
-        disk.play(ended.records)
-        bench.after(case, read_tree(bench.root), ended)
-        for what, tree in disk.losses(range(arm.n, arm.n + 1)).items():
-            bench.after(case, tree, ended, f"without {what}")
-        yield case
-
-
-def errors(bench: Bench) -> Iterator[Case]:
-    """Every call fails once, then the run is started again."""
-    for code, kinds in ((errno.ENOSPC, GROWING), (errno.EIO, COUNTED)):
-        for n in range(0, bench.count(kinds), EVERY):
-            yield _failed(bench, Arm(n, Mode.FAIL, code, kinds))
-
-
-def lasting(bench: Bench) -> Iterator[Case]:
-    """From a call on the disk is full, or the folder read-only; then it is well again."""
-    for code, kinds in ((errno.ENOSPC, GROWING & ~Kind.CLOSE & ~Kind.RENAME), (errno.EROFS, CHANGING)):
-        for n in range(0, bench.count(kinds), EVERY):
-            yield _failed(bench, Arm(n, Mode.FAIL_ON, code, kinds))
-
-
 def reads(bench: Bench) -> Iterator[Case]:
     """A run that goes on from the middle of the first training: every read fails once."""
     middle = next(n for n in range(bench.calls) if _commits(bench, n))
     bench.strike("KILL", Arm(middle, Mode.KILL))
     tree = read_tree(bench.root)
     bench.put(tree)
-    for n in range(0, bench.striker.run(bench.program, Arm(kinds=READING)).calls, EVERY):
+    for n in range(0, bench.run(Arm(kinds=READING)).calls, EVERY):
         case, ended = bench.strike("FAIL EIO", Arm(n, Mode.FAIL, errno.EIO, READING), tree)
         bench.after(case, read_tree(bench.root), ended)
         yield case
@@ -170,26 +123,8 @@ def _commits(bench: Bench, n: int) -> bool:
     return sum(path.endswith(".manifest.json") for path in read_tree(bench.root)) == 2
 
 
-def _failed(bench: Bench, arm: Arm) -> Case:
-    case, ended = bench.strike(f"{arm.mode.name} {errno.errorcode[arm.error]}", arm)
-    if not case.said and ("rows", 3) not in [tuple(told) for told in ended.told]:
-        case.wrong.append("it ended as if nothing had happened")
-    bench.after(case, read_tree(bench.root), ended)
-    return case
-
-
-SUITES = {suite.__name__: suite for suite in (deaths, errors, lasting, reads)}
-
-
-def main(suite: str, root: str) -> None:
-    """Print the cases of a suite."""
-    bench = Bench(Path(root))
-    try:
-        for case in SUITES[suite](bench):
-            print(json.dumps(vars(case)), flush=True)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+SUITES = {suite.__name__: suite for suite in (base.deaths, base.errors, base.lasting, reads)}
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    base.show(SUITES, sys.argv[1], Bench(Path(sys.argv[2])))

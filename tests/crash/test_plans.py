@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import signal
 
-from tests.crash.plan_cases import EVERY
+import pytest
+
+from tests.crash.plan_cases import EVERY, SUITES
 from tests.crash.suites import assert_well, cases
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("suite", SUITES)
+def test_at_every_call(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests below strike every seventh."""
+    monkeypatch.setenv("KERAS_LTH_PROOF", "1")
+    assert_well(cases(suite, program="plan_cases"))
 
 
 def test_every_death() -> None:

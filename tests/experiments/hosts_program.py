@@ -14,7 +14,7 @@ from tests.two_devices import MARK
 def main(workers: list[str], index: int, folder: str) -> None:
     strategy = strategies.make("multiworker", workers=workers, index=index)
     from keras_lth.experiments.kinds import Trainer
-    from keras_lth.experiments.lottery_plan import lottery
+    from keras_lth.experiments.lottery import lottery
     from keras_lth.plans import run
     from keras_lth.store.shared import SharedStore
     from keras_lth.surgery import Hosts

@@ -1,14 +1,14 @@
-"""A run in an object store, one under a strategy, and one on two workers find what a run in a local folder finds."""
+"""A run in an object store, under a strategy of one device and on two hosts makes what it makes in a folder."""
 
 from __future__ import annotations
 
 import csv
-import importlib
 import io
-import json
+import os
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,96 +16,94 @@ import pytest
 import tensorflow as tf
 
 from keras_lth import files
-from keras_lth.experiments import run
-from keras_lth.files import stores
+from keras_lth.experiments.instability import instability
+from keras_lth.experiments.lottery import lottery
+from keras_lth.experiments.tables import write_tables
+from keras_lth.plans import Notebook, run
+from keras_lth.plans import rows as rows_of
+from keras_lth.store import Store
 from tests.files.memory import MemoryStore
-from tests.training.test_workers import addresses
+from tests.plans import nets
 from tests.two_devices import ROOT
 
-BUCKET = "memory://bucket/runs/lottery"
+quiet: Any = {"say": lambda text: None}
 
 
-def config(**changes: Any) -> dict[str, Any]:
-    found = importlib.import_module("configs.demo").get_config().to_dict()
-    small = {"levels": 2, "replicates": 1, "steps": 48, "arms": ("imp", "random_global"), "rewind_to": "0 steps"}
-    instability = {"forks": ("24 steps",), "runs": 2}
-    return {**found, **small, "jit_compile": False, "instability": instability, "checkpoint_every": 0.0, **changes}
+def experiment(book: Notebook) -> None:
+    lottery(nets.lab(book), replace(nets.HOW, rounds=1), arms=("imp", "random_global"), every=6)
+    instability(nets.lab(book), replace(nets.HOW, rounds=1), forks=(6,), runs=2)
 
 
-def table(folder: Any) -> list[dict[str, str]]:
-    rows = list(csv.DictReader(io.StringIO(files.read_bytes(files.join(folder, "results.csv")).decode())))
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
-def lines(folder: Path) -> dict[tuple[Any, ...], Any]:
-    """Errors along the lines of the instability analysis."""
-    rows = json.loads((folder / "instability.json").read_text())
-    return {(row["network"], row["data"], *row["pair"]): pytest.approx(row["errors"], abs=1e-6) for row in rows}
+def bits(store: Store) -> dict[str, Any]:
+    return {n: {k: a.tobytes() for k, a in store.get(n).arrays.items()} for n in store.names()}
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(run.run(config(), tmp_path_factory.mktemp("local")))
+def local(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("local"))
+    run(experiment, store, **quiet)
+    return store
 
 
-@pytest.fixture
-def store() -> Iterator[MemoryStore]:
-    memory = MemoryStore()
-    stores.register("memory", memory)
-    yield memory
-    stores.register("memory", None)
+def test_an_object_store(local: Store, memory: MemoryStore) -> None:
+    run(experiment, "mem://bucket/run", **quiet)
+    store = Store("mem://bucket/run")
+    assert bits(store) == bits(local) and not store.under_way()
+    rows = rows_of(experiment, store.folder).rows
+    counts = write_tables(rows, files.join(store.folder, "rows"))
+    assert counts == {"results.csv": 3, "curves.csv": 6, "layers.csv": 4, "instability.csv": 2}
+    text = files.read_bytes(files.join(store.folder, "rows", "results.csv")).decode()
+    found = [row["accuracy"] for row in rows if row["table"] == "results"]
+    assert [float(row["accuracy"]) for row in csv.DictReader(io.StringIO(text))] == found
 
 
-def test_an_object_store(local: Path, store: MemoryStore) -> None:
-    run.run(config(), BUCKET)
-    assert table(BUCKET) == table(local)
-    assert len(table(BUCKET)) == 5
-    names = {path.removeprefix(f"{BUCKET}/") for path in store.objects}
-    assert {"config.json", "results.csv", "instability.json"} <= names
-    assert not [name for name in names if "checkpoints" in name]
-    before = {path: data for path, data in store.objects.items() if "replicate_" in path}
-    run.run(config(), BUCKET)  # finished: nothing is trained again
-    assert {path: data for path, data in store.objects.items() if "replicate_" in path} == before
-    with pytest.raises(ValueError, match="another config \\(steps: 48 there, 72 here\\)"):
-        run.run(config(steps=72), BUCKET)
+def test_one_device_as_a_strategy(local: Store, tmp_path: Path) -> None:
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        run(experiment, store := Store(tmp_path / "s"), **quiet)
+    assert bits(store) == bits(local)
 
 
-def test_one_device_as_a_strategy(local: Path, tmp_path: Path) -> None:
-    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    run.run(config(), tmp_path, strategy=strategy)
-    assert table(tmp_path) == table(local)
-    assert {which: one.expected for which, one in lines(local).items()} == lines(tmp_path)
-    with pytest.raises(ValueError, match="train on one device each; a strategy gives one training several"):
-        run.run(config(), tmp_path, workers=2, strategy=strategy)
+FLAGS = (
+    "--config=lenet_300_100_digits", "--config.steps=24", "--config.levels=1", "--config.arms=('imp',)",
+    "--config.jit_compile=False", "--config.plan=lottery,instability", "--config.instability.forks=('0 steps',)",
+    "--config.instability.runs=2", "--workdir=run",
+)  # fmt: skip
 
 
-def test_two_workers(local: Path, tmp_path: Path) -> None:
-    cluster = ",".join(addresses())
-    changes = {
-        "levels": 2, "replicates": 1, "steps": 48, "arms": '("imp", "random_global")', "rewind_to": "0 steps",
-        "jit_compile": False, "instability.forks": '("24 steps",)', "instability.runs": 2,
-    }  # fmt: skip
-    command = [
-        sys.executable, "-m", "keras_lth.bin.lottery", f"--config={ROOT / 'configs' / 'demo.py'}",
-        f"--workdir={tmp_path}", "--strategy=multiworker", f"--cluster={cluster}", "--timeout=120",
-        *(f"--config.{name}={value}" for name, value in changes.items()),
-    ]  # fmt: skip
-    workers = [
-        subprocess.Popen(
-            [*command, f"--task={index}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for index in range(2)
-    ]
+def start(folder: Path, *flags: str) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_lth.bin.run", *FLAGS, *flags], cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
+def tables(folder: Path) -> dict[str, list[dict[str, str]]]:
+    return {p.stem: list(csv.DictReader(p.read_text().splitlines())) for p in (folder / "run" / "rows").iterdir()}
+
+
+def test_two_hosts_and_the_program(tmp_path: Path) -> None:
+    """The program on two hosts, of which only the first sees the store, as on one."""
+    held = [socket.create_server(("localhost", 0)) for _ in range(2)]
+    cluster = ",".join(f"localhost:{one.getsockname()[1]}" for one in held)
+    for one in held:
+        one.close()
+    together = ["--strategy=multiworker", f"--cluster={cluster}", "--timeout=120"]
+    processes = [start(tmp_path / f"host{index}", *together, f"--task={index}") for index in range(2)]
+    processes.append(start(tmp_path / "alone"))
     try:
-        said = [worker.communicate(timeout=300)[0] for worker in workers]
+        said = [process.communicate(timeout=300) for process in processes]
     finally:
-        for worker in workers:
-            worker.kill()
-    assert [worker.returncode for worker in workers] == [0, 0], said[0][-2000:] + said[1][-2000:]
-    assert "Done in" in said[0]
-    assert "Done in" not in said[1]
-    counts = [(row["arm"], row["level"], row["remaining"], row["steps"]) for row in table(tmp_path)]
-    assert counts == [(row["arm"], row["level"], row["remaining"], row["steps"]) for row in table(local)]
-    for one, other in zip(table(tmp_path), table(local), strict=True):
-        assert float(one["accuracy"]) == pytest.approx(float(other["accuracy"]), abs=0.01)
-    assert lines(tmp_path).keys() == lines(local).keys()
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0, 0], said[0][1][-2000:] + said[1][1][-2000:]
+    assert "results.csv" in said[0][0] and said[1][0] == "" and not list((tmp_path / "host1").iterdir())
+    mine, alone = tables(tmp_path / "host0"), tables(tmp_path / "alone")
+    assert mine.keys() == alone.keys() == {"results", "curves", "layers", "instability"}
+    for name, rows in mine.items():
+        for one, other in zip(rows, alone[name], strict=True):
+            exact = ("plan", "arm", "level", "remaining", "path", "network", "fork", "step")
+            assert {key: one[key] for key in exact if key in one} == {key: other[key] for key in exact if key in other}
+            for key in {"accuracy", "train_accuracy", "barrier"} & one.keys():
+                assert float(one[key]) == pytest.approx(float(other[key]), abs=0.02), (name, key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import pytest
 
 from keras_lth import datasets, surgery, training
 from keras_lth.callbacks.imp import IMPCallback
-from keras_lth.experiments.instability_plan import instability
-from keras_lth.experiments.kinds import examples, snapshot_of, value_of
+from keras_lth.experiments.instability import copies, instability
+from keras_lth.experiments.kinds import Trainer, examples, snapshot_of, value_of
 from keras_lth.experiments.lab import network
-from keras_lth.experiments.lottery_plan import levels, lottery
+from keras_lth.experiments.lottery import ablated, levels, lottery
 from keras_lth.imp import IMP, Start
 from keras_lth.masks import Masks
 from keras_lth.plans import Notebook, StepsFailedError, run
+from keras_lth.plans import rows as rows_of
 from keras_lth.store import Store
 from keras_lth.tickets import Snapshot
 from tests.plans import nets
@@ -27,7 +29,9 @@ from tests.plans import nets
 quiet: Any = {"say": lambda text: None}
 
 
-def by_plan(store: Store, imp: IMP, options: Any, **setting: Any) -> tuple[list[Masks], Snapshot, Snapshot]:
+def by_plan(
+    store: Store, imp: IMP, options: Any, *, commit_every: float = 60.0, **setting: Any
+) -> tuple[list[Masks], Snapshot, Snapshot]:
     """Masks of each level, W_k, and the end of the last."""
     found: list[Any] = []
 
@@ -36,7 +40,7 @@ def by_plan(store: Store, imp: IMP, options: Any, **setting: Any) -> tuple[list[
         found[:] = [levels(lab, imp, lab.init(3))]
         book.want(*(level.masks for level in found[0]), found[0][-1].run.at(imp.end(imp.rounds or 0)))
 
-    run(plan, store, **quiet)
+    run(plan, store, commit_every=commit_every, **quiet)
     last = found[0][-1]
     wk = found[0][0].run.at(imp.k)
     start = snapshot_of(store.get(wk.name)) if wk.kind.keep else Snapshot({})
@@ -100,11 +104,57 @@ def test_rates_that_change_are_those_of_a_schedule(tmp_path: Path) -> None:
     assert mine[0] == yours[0] and same(mine[2].weights, yours[2].weights)
 
 
+def test_a_state_before_a_drop_is_continued_behind_it(tmp_path: Path, loads: list[int]) -> None:
+    """What was trained to step 3 alone, where the rate is constant, has the slots for the rest."""
+    stores, trained = [Store(tmp_path / name) for name in ("a", "b")], list[Any]()
+
+    def plan(book: Notebook, *steps: int) -> None:
+        lab = nets.lab(book, rates=((0, 0.05), (5, 0.01)))
+        trained[:] = [lab.train(lab.init(1))]
+        book.want(*(trained[0].at(step) for step in steps), trained[0].slots(3))
+
+    for store, each in ((stores[0], [(3, 12)]), (stores[1], [(3,), (3, 12)])):
+        for steps in each:
+            run({"plan": lambda book, steps=steps: plan(book, *steps)}, store, **quiet)
+    assert loads == [0, 0, 3]
+    first, second = (store.get(trained[0].at(12).name).arrays for store in stores)
+    assert same(first, second)
+
+
+class Stop(BaseException):
+    """The process dies."""
+
+
+def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside an epoch, with the slots, the statistics and dropout's seeds of its last commit."""
+    imp, options = replace(nets.HOW, k=4, rounds=1, seed=3), {"dropout": 0.3, "norm": True}
+    monkeypatch.setattr(Trainer, "calls", 2)
+    undisturbed = by_plan(Store(tmp_path / "a"), imp, options)
+    store, advance, calls = Store(tmp_path / "b"), Trainer.advance, 0
+
+    def dying(self: Trainer, to: int) -> None:
+        nonlocal calls
+        calls += 1
+        # Two calls to k, four to T, four of level 1: killed in the second, the fifth, and after the first of level 1.
+        if calls in (2, 6, 10):
+            raise Stop
+        advance(self, to)
+
+    monkeypatch.setattr(Trainer, "advance", dying)
+    for _ in range(3):
+        with pytest.raises(Stop):
+            by_plan(store, imp, options, commit_every=0)
+    again = by_plan(store, imp, options, commit_every=0)
+    # Each call that was killed is made again, and no other.
+    assert calls == 10 + 3 and not store.under_way()
+    assert again[0] == undisturbed[0] and again[1].same_bits(undisturbed[1]) and again[2].same_bits(undisturbed[2])
+
+
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The step at which each training begins."""
-    from keras_lth.experiments.kinds import Trainer
-
     found: list[int] = []
     load = Trainer.load
 
@@ -116,18 +166,107 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     return found
 
 
+def test_a_fork_of_a_rewound_ticket_starts_at_its_step(tmp_path: Path, loads: list[int]) -> None:
+    """And with the rates from there on: from step k the rate is 0, so that a fork at k ends where it began, and so does
+    one before k, since a ticket begins at k."""
+    imp, rows = replace(nets.HOW, k=4, rounds=1), []
+
+    def plan(book: Notebook) -> None:
+        lab = nets.lab(book, rates=((0, 0.05), (4, 0.0)))
+        dense, ticket = levels(lab, imp, lab.init(3))
+        for name, level in {"dense": dense, "ticket": ticket}.items():
+            for fork in (0, 4):
+                a, b = copies(lab, level, fork, 2, 7)
+                lab.row(lab.compare(a, b), name=name, fork=fork)
+
+    rows = run(plan, tmp_path / "s", **quiet)
+    distances = {(row["name"], row["fork"]): row["l2"] for row in rows}
+    assert [distances["dense", 4], distances["ticket", 0], distances["ticket", 4]] == [0, 0, 0]
+    assert distances["dense", 0] > 0.1
+    # The dense training; two copies of it from 0 and from 4; those of the ticket from 4, once.
+    assert sorted(loads) == [0, 0, 0, 4, 4, 4, 4]
+
+
+def test_more_runs_train_only_the_new_ones(tmp_path: Path, loads: list[int]) -> None:
+    imp = replace(nets.HOW, rounds=1)
+
+    def forks(book: Notebook, runs: int) -> None:
+        instability(nets.lab(book), imp, forks=(6,), runs=runs)
+
+    def pairs(runs: int) -> list[str]:
+        run(partial(forks, runs=runs), tmp_path / "s", **quiet)
+        found = rows_of(partial(forks, runs=runs), tmp_path / "s").rows
+        return [row["pair"] for row in found if row["network"] == "dense"]
+
+    assert pairs(2) == ["0-1"]
+    networks = len(loads) - 2  # IMP trains two; the sparsest matching one may be the dense one itself
+    loads.clear()
+    assert pairs(3) == ["0-1", "0-2", "1-2"]
+    assert len(loads) == networks // 2
+    # One record: that of two runs knew nothing more.
+    assert len(Store(tmp_path / "s").plans()) == 1
+
+
+def test_rows_while_it_runs(tmp_path: Path) -> None:
+    """Whoever reads the store meanwhile has the rows whose values are there."""
+    imp, counts = replace(nets.HOW, rounds=1), []
+
+    def experiment(book: Notebook) -> None:
+        lottery(nets.lab(book), imp, arms=("imp", "reinit"), every=6)
+
+    def look(text: str) -> None:
+        found = rows_of(experiment, tmp_path / "s")
+        results = [row for row in found.rows if row["table"] == "results"]
+        assert all(0 <= row["accuracy"] <= 1 for row in results)
+        counts.append((len(results), len(found.missing)))
+
+    run(experiment, tmp_path / "s", say=look)
+    # Three trainings have a row of results and a curve each, two levels their layers.
+    assert counts[0] == (0, 8) and counts[-1] == (3, 0) and {count for count, _ in counts} == {0, 1, 2, 3}
+    assert counts == sorted(counts, key=lambda count: (count[0], -count[1]))
+
+
+def test_the_arms_are_what_they_say(tmp_path: Path) -> None:
+    found: dict[Any, Any] = {}
+
+    def experiment(book: Notebook) -> None:
+        lab, imp = nets.lab(book), replace(nets.HOW, rounds=2)
+        for number in range(2):
+            mine = replace(imp, seed=number)
+            for place, level in enumerate(levels(lab, mine, lab.init(number))):
+                found["imp", number, place] = level
+                for arm in ("reinit", "random_layerwise", "random_global") if place else ():
+                    found[arm, number, place] = ablated(lab, arm, level.masks, imp.T, 5, number, place)
+        book.want(*(level.masks for level in found.values()))
+
+    run(experiment, store := Store(tmp_path / "s"), **quiet)
+    masks = {key: Masks(store.get(level.masks.name).arrays) for key, level in found.items()}
+    for number in range(2):
+        mine = masks["imp", number, 2]
+        assert masks["reinit", number, 2] == mine != masks["imp", 1 - number, 2]
+        layerwise, overall = masks["random_layerwise", number, 2], masks["random_global", number, 2]
+        assert [row.remaining for row in layerwise.table()] == [row.remaining for row in mine.table()]
+        assert (
+            overall.remaining == layerwise.remaining == 41 and len({mine.digest, layerwise.digest, overall.digest}) == 3
+        )
+    # No two of them share a start or a noise, but for IMP's levels of one replicate.
+    starts = {key: level.run.start.name for key, level in found.items() if key[0] != "imp" or key[2] == 0}
+    noises = {key: str(level.run.params.get("noise")) for key, level in found.items()}
+    assert len(set(starts.values())) == len(starts) == 2 + 2 * 2 * 3 and len(set(noises.values())) == len(noises)
+
+
 def test_the_lottery_and_its_instability(tmp_path: Path, loads: list[int]) -> None:
     imp = replace(nets.HOW, k=4)
 
     def experiment(book: Notebook) -> None:
-        lottery(nets.lab(book), imp, replicates=2, arms=("imp", "reinit", "random_layerwise"), every=6, seed=5)
+        lottery(nets.lab(book), imp, replicates=2, arms=("imp", "reinit"), every=6, seed=5)
 
     def forks(book: Notebook) -> None:
         instability(nets.lab(book), imp, forks=(0, 4), runs=2, replicates=2, seed=5)
 
     rows = run(experiment, tmp_path / "s", **quiet)
     results = [row for row in rows if row["table"] == "results"]
-    assert len(results) == 2 * (3 + 2 * 2) and len(loads) == 14
+    assert len(results) == 2 * (3 + 2) and len(loads) == 10
     first = results[0]
     assert {"accuracy", "loss", "train_accuracy", "train_loss", "density", "remaining", "arm"} <= set(first)
     # 8 · 5 + 3 · 8 = 64 weights: 64, 51, 41.
@@ -148,7 +287,12 @@ def test_the_lottery_and_its_instability(tmp_path: Path, loads: list[int]) -> No
     assert len([row for row in more if row["table"] == "instability"]) == 2 * 2 * 2
     levels_of = {row["level"] for row in more if row["table"] == "instability" and row["network"] == "ticket"}
     assert len(loads) == 2 * (4 + 2) if 0 not in levels_of else len(loads) <= 12
-    assert all(np.isfinite(row["barrier"]) for row in more if row["table"] == "instability")
+    for row in more:
+        if row["table"] == "instability":
+            # Thesis, 4.1.1: the greatest rise above the mean of the ends, at 30 points of the line.
+            ends = (row["errors"][0] + row["errors"][-1]) / 2
+            assert len(row["errors"]) == len(row["alphas"]) == 30
+            assert row["barrier"] == pytest.approx(max(row["errors"]) - ends)
 
 
 def test_a_density_ends_the_rounds(tmp_path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from keras_lth.imp import IMP
 from keras_lth.masks import Masks
 from keras_lth.plans import Notebook
 from keras_lth.plans import rows as rows_of
-from keras_lth.store import Store
 from tests.two_devices import ROOT
 
 TINY = (
@@ -29,11 +27,20 @@ TINY = (
 )  # fmt: skip
 
 
-def program(folder: Path, *flags: str, done: bool = True) -> tuple[str, str, bool]:
-    """Standard output, standard error, and whether TensorFlow was imported; from a folder that is not the project's."""
+class Ended(NamedTuple):
+    """``seconds`` of the process, its own and the system's."""
+
+    out: str
+    err: str
+    loaded_tensorflow: bool
+    seconds: float
+
+
+def program(folder: Path, *flags: str, done: bool = True) -> Ended:
+    """Run the program in a folder that is not the project's."""
     code = (
-        "import atexit, runpy, sys\n"
-        "atexit.register(lambda: print('TensorFlow', 'tensorflow' in sys.modules))\n"
+        "import atexit, runpy, sys, time\n"
+        "atexit.register(lambda: print('TensorFlow', 'tensorflow' in sys.modules, time.process_time()))\n"
         "sys.argv[0] = 'run'\nrunpy.run_module('keras_lth.bin.run', run_name='__main__')\n"
     )
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -42,8 +49,9 @@ def program(folder: Path, *flags: str, done: bool = True) -> tuple[str, str, boo
         capture_output=True, env={**os.environ, "PYTHONPATH": path}, timeout=180, check=False,
     )  # fmt: skip
     assert (process.returncode == 0) == done, process.stdout[-1000:] + process.stderr[-3000:]
-    out, _, loaded = process.stdout.rpartition("TensorFlow ")
-    return out, process.stderr, loaded.strip() == "True"
+    out, _, about = process.stdout.rpartition("TensorFlow ")
+    loaded, seconds = about.split()
+    return Ended(out, process.stderr, loaded == "True", float(seconds))
 
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:
@@ -69,22 +77,20 @@ def test_a_run_and_more_of_it(tmp_path: Path) -> None:
     assert len(table(tmp_path, "layers")) == 2 * 3
     # Again: nothing is trained, and TensorFlow not imported. The rows are written from what is there.
     (tmp_path / "run" / "rows" / "results.csv").unlink()
-    out, _, loaded = program(tmp_path, *TINY, "--config.checkpoint_every=7.0")
-    assert "Nothing is missing" in out and not loaded
+    again = program(tmp_path, *TINY)
+    assert "Nothing is missing" in again.out and not again.loaded_tensorflow and again.seconds < 3
+    dry = program(tmp_path, *TINY, "--dry_run")
+    assert not dry.loaded_tensorflow and "missing" in dry.out
     assert states(tmp_path) == first and table(tmp_path, "results") == rows
-    # What is asked now is kept for reports, also where nothing was missing.
-    kept = json.loads((tmp_path / "run" / "rows" / "setting.json").read_text())
-    assert kept["checkpoint_every"] == 7.0 and kept["arms"] == ["imp", "reinit"]
-    assert Store(tmp_path / "run").plans()["lottery"]["setting"] == kept
     # Another plan on this store leaves the rows of this one beside its own.
     kept = rows_of({"other": lambda book: book.row(note=1)}, tmp_path / "run").rows
-    assert kept[0] == {"note": 1} and [row["remaining"] for row in kept[1:] if row["table"] == "results"] == [
-        50200, 40160, 40160,
-    ]  # fmt: skip
+    assert kept[0] == {"plan": "other", "note": 1}
+    assert [row["remaining"] for row in kept[1:] if row["table"] == "results"] == [50200, 40160, 40160]
     # What cannot work is refused on this store too, before anything is loaded.
-    _, err, loaded = program(tmp_path, *TINY, "--config.levels=60", done=False)
+    refused = program(tmp_path, *TINY, "--config.levels=60", done=False)
     # 50 200 · 0.8^43 = 3.4, 0.8^44 = 2.7, where each level is rounded: 44 is the last that leaves three weights.
-    assert "levels=60" in err and "levels=44" in err and "Traceback" not in err and not loaded
+    assert "levels=60" in refused.err and "levels=44" in refused.err and not refused.loaded_tensorflow
+    assert "Traceback" not in refused.err
     # Another level: only it is trained.
     program(tmp_path, *TINY, "--config.levels=2")
     assert len(states(tmp_path)) == 5 and first.items() <= states(tmp_path).items()
@@ -92,7 +98,7 @@ def test_a_run_and_more_of_it(tmp_path: Path) -> None:
 
 
 def test_a_dry_run(tmp_path: Path) -> None:
-    out, _, _ = program(tmp_path, *TINY, "--dry_run")
+    out = program(tmp_path, *TINY, "--dry_run").out
     lines = {line.split()[0]: line.split()[1:3] for line in out.splitlines()[1:]}
     # States are those after training; each has its loss and metrics on two sets.
     assert lines["state"] == ["0", "3"] and lines["evaluate"] == ["0", "6"] and lines["cut"] == ["0", "1"]
@@ -103,23 +109,75 @@ def test_a_dry_run(tmp_path: Path) -> None:
     ("flags", "said"),
     [
         (["--config=lenet_300_digits"], ["lenet_300_digits", "lenet_300_100_digits"]),
+        (["--config=nothing/there.py"], ["nothing/there.py"]),
         ([*TINY, "--config.stepz=3"], ["stepz", "steps"]),
+        ([*TINY, "--config.roundz=3"], ["roundz", "is not a config key", "DEFAULTS"]),
         ([*TINY, "--config.steps=many"], ["steps", "many"]),
+        ([*TINY, "more"], ["more"]),
+        ([*TINY, "--config.model=nowhere:model"], ["nowhere:model"]),
+        ([*TINY, "--workers=2", "--strategy=mirrored"], ["--workers=", "--strategy=", "not both"]),
+        ([*TINY, "--runner=ray", "--strategy=tpu"], ["--workers=", "--strategy=", "not both"]),
         ([*TINY, "--config.rewind_to=24 steps"], ["rewind_to='24 steps'", "steps=24"]),
         (["--config.steps=3"], ["--config"]),
     ],
 )
 def test_what_a_command_cannot_say(flags: list[str], said: list[str], tmp_path: Path) -> None:
-    _, err, loaded = program(tmp_path, *flags, done=False)
-    assert all(word in err for word in said) and "Traceback" not in err
-    assert not loaded and not (tmp_path / "run").exists()
+    ended = program(tmp_path, *flags, done=False)
+    assert all(word in ended.err for word in said) and "Traceback" not in ended.err
+    # What is not a flag of ours absl says, and where the help is.
+    assert len([line for line in ended.err.strip().splitlines() if "--helpshort" not in line]) == 1
+    assert not ended.loaded_tensorflow and not (tmp_path / "run").exists()
 
 
 def test_a_run_of_the_old_layout_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    _, err, _ = program(tmp_path, *TINY, done=False)
+    err = program(tmp_path, *TINY, done=False).err
     assert "choose another folder" in err and [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+MINE = """
+import keras, numpy as np
+import keras_lth as lth
+from keras_lth.configs.lenet_300_100 import get_config as thesis
+
+@lth.versioned(version=1)
+def network(shape, classes, seed, outputs=None, fixed=None):
+    kernel = keras.initializers.GlorotNormal(seed)
+    return keras.Sequential([
+        keras.Input(fixed or shape), keras.layers.Dense(outputs or classes, kernel_initializer=kernel, name="only"),
+    ])
+
+def plan(lab, imp, *, name):
+    lab.row(lab.evaluate(lab.train(lab.init(0)).at(imp.T)), table=name)
+
+def get_config():
+    config = thesis("mine.npz")
+    config.model, config.plan, config.plan_options = "mine:network", "mine:plan", {"name": "own"}
+    config.steps, config.levels, config.jit_compile = 6, 0, False
+    return config
+"""
+
+
+def test_ones_own_data_model_plan_and_config(tmp_path: Path) -> None:
+    """All in a folder of one's own, and only what fits together is run."""
+    (tmp_path / "mine.py").write_text(MINE)
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(90, 4)), np.arange(90) % 3
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    ended = program(tmp_path, "--config=mine.py")
+    (row,) = table(tmp_path, "own")
+    assert 0 <= float(row["accuracy"]) <= 1 and row["plan"].startswith("mine.plan-") and "failed" not in ended.out
+    for options, said in {"{'outputs': 2}": ["(None, 2)", "3 classes"], "{'fixed': (5,)}": ["5"]}.items():
+        ended = program(tmp_path, "--config=mine.py", f"--config.model_options={options}", done=False)
+        assert all(word in ended.err.splitlines()[-1] for word in said) and "Traceback" not in ended.err
+    assert len(states(tmp_path)) == 1
+
+
+@pytest.mark.proof
+def test_on_ray(tmp_path: Path) -> None:
+    program(tmp_path, *TINY, "--runner=ray", "--workers=2")
+    assert len(states(tmp_path)) == 3 and len(table(tmp_path, "results")) == 3
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from keras_lth.files import stores
+import pytest
+
+from keras_lth.files import heartbeat, stores
 
 RUN = "mem://bucket/run"
 
@@ -68,3 +71,14 @@ class MemoryStore(stores.ObjectStore):
         if issubclass(self._error, OSError):
             raise self._error(errno.EACCES, f"cannot {kind}", path)
         raise self._error
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryStore]:
+    """Under ``mem://``; no lock is held at the end."""
+    store = MemoryStore()
+    stores.register("mem", store)
+    monkeypatch.setattr(heartbeat, "SETTLE", 0.0)
+    yield store
+    stores.register("mem", None)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lock of")]

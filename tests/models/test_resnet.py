@@ -133,7 +133,7 @@ def test_a_masked_network_learns_a_batch_under_xla():
 
 @pytest.mark.parametrize(("name", "data", "channels"), [("cifar10", "cifar10", 3), ("fashion_mnist",) * 2 + (1,)])
 def test_configs_are_the_thesis(name, data, channels):
-    config = importlib.import_module(f"configs.resnet_20_{name}").get_config()
+    config = importlib.import_module(f"keras_lth.configs.resnet_20_{name}").get_config()
     setting = (config.data, config.batch_size, config.steps, config.fraction, config.optimizer.learning_rate)
     assert setting == (data, 128, 63_000, 0.2, 0.1)
     assert (config.schedule.drops, config.schedule.factor) == ((32_000, 48_000), 0.1)

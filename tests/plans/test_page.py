@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs" / "plans.md").read_text()
 
 
 def test_the_code_of_the_page(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(code.splitlines()) < 40
     (tmp_path / "mine.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

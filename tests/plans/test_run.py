@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 
 from keras_lth.plans import Notebook, StepsFailedError, estimate, run, tidy
+from keras_lth.plans import rows as rows_of
 from keras_lth.plans.run import Session
 from keras_lth.store import Store, check
+from keras_lth.store.upkeep import distinguishing, plan_of, supersede
 from tests.plans import toy
 
 quiet: Any = {"say": lambda text: None}
@@ -259,15 +262,13 @@ def test_rows_are_made_of_what_is_there(store: Store) -> None:
     assert tidy(plan["rows"], lambda name: store.get(name) if name in there else None) == found
 
 
-def test_what_a_plan_waits_for_and_its_setting_are_kept(store: Store) -> None:
+def test_what_a_plan_waits_for_is_kept(store: Store) -> None:
     def waits(book: Notebook) -> None:
         book.row(toy.CUT(), look=book.look(toy.CUT()).meta)
 
-    session = Session({"waits": waits}, store, setting={"rounds": 2, "arms": ("a", "b")}, **quiet)
-    assert list(session.missing()) == [toy.CUT().name]
+    assert list(Session({"waits": waits}, store, **quiet).missing()) == [toy.CUT().name]
     known = store.plans()["waits"]
     assert known["awaited"] == [toy.CUT().name] and known["rows"] == []
-    assert known["setting"] == {"rounds": 2, "arms": ["a", "b"]}
 
 
 def test_a_row_that_contradicts_itself_is_refused() -> None:
@@ -287,8 +288,6 @@ def test_a_row_that_contradicts_itself_is_refused() -> None:
 
 
 def test_the_arms_differ_in_what_they_start_from(store: Store) -> None:
-    from dataclasses import replace
-
     from keras_lth.imp import IMP, Start
 
     how = IMP(k=20, T=40, rounds=1)
@@ -300,3 +299,31 @@ def test_the_arms_differ_in_what_they_start_from(store: Store) -> None:
     ends = [row["accuracy"] for row in rows if row["level"] == 1]
     assert len(set(ends)) == 5 and len({row["accuracy"] for row in rows if row["level"] == 0}) == 1
     assert not np.isnan(ends).any()
+
+
+def test_two_configs_of_one_plan_have_two_records(store: Store) -> None:
+    """And a plan that grows has one."""
+    rows = {count: run(partial(toy.imps, replicates=count), store, **quiet) for count in (1, 2)}
+    (record,) = store.plans()
+    assert record.startswith("imps-") and len(rows[2]) == 2 * len(rows[1]) == 8
+    how = replace(toy.HOW, T=80)
+    assert run({"imps": partial(toy.imps, how=how)}, store, **quiet)  # arguments without a canonical form: the name
+    run({"imps": partial(toy.imp, replicate=5)}, store, **quiet)
+    records = store.plans()
+    assert len(records) == 3 and {plan_of(name) for name in records} == {"imps"}
+    # All rows of all, each once, under the plan that has them; whoever asks has its own first.
+    mine = partial(toy.imps, replicates=1)
+    found = rows_of({"imps": mine}, store.folder).rows
+    assert len(found) == 8 + 8 + 4 and [row["replicate"] for row in found[:4]] == [0] * 4
+    assert len({row["plan"] for row in found}) == 4
+    assert distinguishing(store, record) == "replicates=2"
+
+
+def test_growing_drops_no_record_that_knows_more(store: Store) -> None:
+    run(partial(toy.imps, replicates=2), store, **quiet)
+    run(partial(toy.imps, replicates=1), store, **quiet)
+    (less,) = [name for name, known in store.plans().items() if known["arguments"] == {"replicates": 1}]
+    assert len(store.plans()) == 2
+    store.drop_plan(less)
+    supersede(store, less)  # another run has dropped it meanwhile
+    assert len(store.plans()) == 1

@@ -59,7 +59,7 @@ def read(path: files.RunPath) -> Page:
 
 
 def test_a_whole_run(tmp_path: Path) -> None:
-    made = rows.store(tmp_path / "run", [*rows.lottery(levels=5), *rows.lines()], setting=rows.SETTING)
+    made = rows.store(tmp_path / "run", [*rows.lottery(levels=5), *rows.lines()], arguments={"config": rows.SETTING})
     page = read(report.write(made))
     assert page.tags.count("svg") == 5 and page.tags.count("circle") > 100
     assert {path.name for path in (made / "report").iterdir()} == {
@@ -110,8 +110,8 @@ def test_a_table_of_a_users_own(tmp_path: Path) -> None:
 
 
 def test_several_workdirs(tmp_path: Path) -> None:
-    first = rows.store(tmp_path / "lenet", rows.lottery(2, 2), setting={"steps": 5})
-    second = rows.store(tmp_path / "resnet", rows.lottery(2, 2), setting={"steps": 7})
+    first = rows.store(tmp_path / "lenet", rows.lottery(2, 2), arguments={"config": {"steps": 5}})
+    second = rows.store(tmp_path / "resnet", rows.lottery(2, 2), arguments={"config": {"steps": 7}})
     with pytest.raises(ValueError, match=r"2 workdirs.*out"):
         report.write(first, second)
     words = read(report.write(first, second, out=tmp_path / "both")).words

@@ -1,4 +1,4 @@
-"""The frames of stores, of folders with CSV files and of IMPCallback's folder; what is missing, and what is refused."""
+"""The frames of stores and of folders with CSV files; what is missing, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ THIRD = 1 / 3  # has no short decimal form
 
 def test_a_store_and_its_csv_files_give_the_same_frames(tmp_path: Path) -> None:
     listed = [*rows.lottery(), *rows.lines(), {"table": "mine", "what": "a", "x": THIRD, "ok": True}]
-    made = rows.store(tmp_path / "lenet", listed, setting=rows.SETTING)
+    made = rows.store(tmp_path / "lenet", listed, arguments={"config": rows.SETTING})
     copied = tmp_path / "copied" / "lenet"
     write_tables(listed, copied / "rows")
     (copied / "rows" / "setting.json").write_text(json.dumps(rows.SETTING))
@@ -51,9 +51,9 @@ def test_a_run_that_is_under_way(tmp_path: Path) -> None:
 
 
 def test_a_row_that_two_plans_name_stands_once(tmp_path: Path) -> None:
-    made = rows.store(tmp_path / "run", rows.lottery(), setting={"levels": 4})
+    made = rows.store(tmp_path / "run", rows.lottery(), arguments={"levels": 4})
     known = Store(made).plans()["lottery"]
-    Store(made).put_plan("again", {**known, "setting": {"levels": 5}})
+    Store(made).put_plan("again", {**known, "arguments": {"levels": 5}})
     found = report.read(made)
     assert len(found.tables["results"]) == 51
     assert found.settings == {"run, lottery": {"levels": 4}, "run, again": {"levels": 5}}

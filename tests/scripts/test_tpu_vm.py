@@ -11,7 +11,7 @@ import pytest
 
 from tests.scripts.cloud import ROOT, Cloud, shellcheck
 
-FLAGS = ["--config=configs/demo.py", "--config.arms=('imp',)", "--config.name=two words"]
+FLAGS = ["--config=demo", "--config.arms=('imp',)", "--config.data=two words"]
 
 
 @pytest.fixture
@@ -72,12 +72,12 @@ def test_a_pod_has_a_server_on_each_host_and_the_program_on_the_first(make: Call
     assert cloud.read(0, "run.rc") == "0\n"
     # Killed twice, started again with the same words, which came through three shells.
     target = "--tpu=grpc://10.0.0.1:8470,grpc://10.0.0.2:8470"
-    words = ["0", "-m", "keras_lth.bin.lottery", "--strategy=tpu", target, "--workdir=gs://bucket/run", *FLAGS]
+    words = ["0", "-m", "keras_lth.bin.run", "--strategy=tpu", target, "--workdir=gs://bucket/run", *FLAGS]
     assert cloud.programs() == [words] * 3
     assert [line.rsplit(" ", 1)[1] for line in cloud.read(0, "run.log").splitlines()] == ["1", "143", "0"]
     for host in range(2):
         assert cloud.read(host, "server.pid")
-        assert "--no-deps --no-build-isolation ." in cloud.read(host, "pip.calls")
+        assert "--no-deps --no-build-isolation --editable ." in cloud.read(host, "pip.calls")
         # All that the package is built from, and no more.
         there = {path.name for path in (cloud.folder / f"host{host}" / "keras_lth").iterdir()}
         assert {"setup.py", "pyproject.toml", "README.md", "cc", "keras_lth", "configs"} <= there

@@ -1,21 +1,14 @@
+"""Fixtures that these tests share."""
+
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from keras_lth.files import heartbeat, stores
-from tests.files.memory import MemoryStore
+from tests.files.memory import MemoryStore, memory
 
-
-@pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryStore]:
-    store = MemoryStore()
-    stores.register("mem", store)
-    monkeypatch.setattr(heartbeat, "SETTLE", 0.0)
-    yield store
-    stores.register("mem", None)
+__all__ = ["folder", "memory"]
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -33,7 +33,10 @@ def test_the_program(tmp_path: Path) -> None:
     assert {name.split("-")[0] for name in store.names()} == {"full", "cut", "evaluate", "compare"}
     copied = Store(tmp_path / "copy")
     assert program(folder, f"--copy_to={copied.folder}")[0] == 0 and copied.names() == store.names()
-    (folder / "plans" / "instability.json").unlink()
+    assert "plan instability: " in program(folder)[1]
+    assert "nothing" in program(folder, "--forget=nothing")[1] and "--yes" in program(folder, "--forget=instability")[1]
+    assert "instability" in store.plans() and program(folder, "--forget=instability", "--yes")[0] == 0
+    assert set(store.plans()) == {"imp"}
     code, said = program(folder, "--sweep", "--yes")
     assert code == 0 and not [name for name in store.names() if name.startswith("compare")]
     path = folder / "values" / f"{next(iter(store.names()))}.value"
