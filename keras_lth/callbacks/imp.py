@@ -18,7 +18,6 @@ from keras_lth.callbacks.imp_plan import IMPPlan
 from keras_lth.callbacks.imp_text import ended, introduction, pruned
 from keras_lth.callbacks.levels import Level, Monitor, curve_rows
 from keras_lth.callbacks.logs import Coming, logs_to_come
-from keras_lth.callbacks.run_store import ORIGIN
 from keras_lth.callbacks.state import decode, encode, pack, unpack, within
 from keras_lth.criteria import described, named, needs_data, scored
 from keras_lth.imp import IMP, Start
@@ -195,7 +194,7 @@ class IMPCallback(InFolder):
         surgery.hosts_of(model).check_same(json.dumps(self._config()).encode(), f"the settings of {self.name}")
         first, there = self._masks[0], self._store
         rows = [] if there is None else self._opened(there)
-        origin = None if there is None else there.state(ORIGIN)
+        origin = None if there is None else there.origin()
         steps = self._iterations() if origin is None else origin.step
         surgery.mask(model, first)
         self._say(
@@ -253,7 +252,7 @@ class IMPCallback(InFolder):
                 self._kept[round + 1] = surgery.snapshot(model)
             self._say(pruned(self.history, self._masks[-1], table=self.verbose > 1))
         self._curves[round] = curve_rows(self._rows, self.monitor.name)
-        self._write()
+        self._write(level)
         self._began, self._seen, self._logs, self._rows = time.perf_counter(), {}, {}, []
 
     def _go_back(self, round: int) -> None:
@@ -291,6 +290,8 @@ class IMPCallback(InFolder):
         self._seen, self._logs = decode(levels["seen"]), decode(levels["logs"])
         self._rows, self._curves = decode(levels["rows"]), decode(levels["curves"])
         self._began = time.perf_counter() - levels["seconds"]
+        for level in self.history:  # the commits may be ahead of a directory that lost a level
+            self._write(level)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Let go of the folder."""

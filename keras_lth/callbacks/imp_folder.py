@@ -34,7 +34,7 @@ class InFolder(Tickets):
     def _forget(self) -> None:
         super()._forget()
         # Not closed here: a copy forgets what the original still holds.
-        self._store: RunStore | None = None if self.directory is None else RunStore(self.directory, self._say)
+        self._store: RunStore | None = None if self.directory is None else RunStore(self.directory)
         self._kept_round = -1
 
     def _prune(self, round: int) -> Masks:
@@ -97,8 +97,8 @@ class InFolder(Tickets):
             with suppress(Exception):
                 self._keep_trained(self.position.round)
 
-    def _write(self) -> None:
-        there, level = self._writes, self.history[-1]
+    def _write(self, level: Level) -> None:
+        there = self._writes
         if there is None:
             return
         if level.round == 0:
@@ -108,6 +108,7 @@ class InFolder(Tickets):
         if level.round + 1 < len(self._masks):
             there.put_masks(level.round + 1, self._masks[level.round + 1])
         about = {"level": level.as_dict(), "spent": self._spent, "rates": self._rates.seen if level.round == 0 else {}}
+        there.put_masks(level.round, self._masks[level.round])
         there.put_level(level.round, result_row(level), self._curves[level.round], about)
 
     def _resume(self, rows: list[dict[str, Any]], there: RunStore) -> None:
@@ -120,13 +121,17 @@ class InFolder(Tickets):
         self._curves = {level: there.curve(level) for level in range(done + 1)}
         self._kept_round = done
         self.monitor.follow(self.history[0].monitor, self.directory)
-        self.captured, self.origin = there.state(REWIND), there.state(ORIGIN)
-        self._masks = there.all_masks()[: done + 2 - last]
-        if last or len(self._masks) == done + 1:
-            # The end of this run, or of a shorter one that this one continues: the model gets its trained weights.
+        self.captured, self.origin = there.rewind(), there.origin()
+        for level in range(1, done + 2 - last):
+            found = there.masks(level)
+            if found is None:  # of the next level, or damaged: chosen again
+                surgery.rewind(self.model, self._trained_in(there, level - 1), self._masks[level - 1])
+                found = self._prune(level - 1)
+                if there.writes:
+                    there.put_masks(level, found)
+            self._masks.append(found)
+        if last:  # the model gets its trained weights
             surgery.rewind(self.model, self._trained_in(there, done), self._masks[done])
-        if not last and len(self._masks) == done + 1:
-            self._masks.append(self._prune(done))
         for level, (masks, count) in enumerate(zip(self._masks, self._counts, strict=False)):
             if (left := self._imp().remaining(masks)) != sum(count.values()):
                 raise ValueError(
@@ -147,7 +152,10 @@ class InFolder(Tickets):
     def _trained_in(self, there: RunStore, level: int) -> Snapshot:
         found = there.trained(level)
         if found is None:
-            raise RuntimeError(f"{self.directory} has lost the trained weights of level {level}: run the fit again.")
+            raise ValueError(
+                f"{self.directory} has no trained weights of level {level}, of which the next masks are made. Restore "
+                f"{level_name(level, 'trained')} from a copy, or start the run over with resume=False."
+            )
         return found
 
     def _config(self) -> dict[str, Any]:

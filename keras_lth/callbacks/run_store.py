@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -37,8 +38,8 @@ class RunStore:
     of an earlier version.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], say: Callable[[str], None]) -> None:
-        self.folder, self._say = os.fspath(folder), say
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = os.fspath(folder)
         self.writes = True
         self._lock: files.DirectoryLock | None = None
 
@@ -48,18 +49,13 @@ class RunStore:
         store = self._store()
         return None if store is None else store.plans().get(PLAN, {}).get("arguments", {}).get("config")
 
-    def state(self, name: str) -> Snapshot | None:
-        """A state; None where it is missing or damaged."""
-        value = self._value(name)
-        return None if value is None else snapshot_of(value)
-
     def masks(self, level: int) -> Masks | None:
         """The masks of a level; None where they are missing or damaged."""
         value = self._value(level_name(level, "masks"))
         return None if value is None else Masks(value.arrays)
 
     def all_masks(self) -> list[Masks]:
-        """The masks of every level from 0 on."""
+        """The masks of the levels from 0 on, up to the first that are missing or damaged."""
         found: list[Masks] = []
         while (masks := self.masks(len(found))) is not None:
             found.append(masks)
@@ -67,7 +63,15 @@ class RunStore:
 
     def trained(self, level: int) -> Snapshot | None:
         """The state at the end of a level, without slots; None where it is missing or damaged."""
-        return self.state(level_name(level, "trained"))
+        return self._state(level_name(level, "trained"))
+
+    def origin(self) -> Snapshot | None:
+        """The state of step 0; None where it is missing or damaged."""
+        return self._state(ORIGIN)
+
+    def rewind(self) -> Snapshot:
+        """The state of step k. Raises ``ValueError`` where it is missing or damaged: every level starts from it."""
+        return snapshot_of(self._needed(REWIND))
 
     def curve(self, level: int) -> list[dict[str, Any]]:
         """The rows of the epochs of a level; empty where they are missing or damaged."""
@@ -115,15 +119,12 @@ class RunStore:
         return []
 
     def _levels(self, store: Store) -> list[dict[str, Any]]:
-        """The finished levels: those before the first of which anything is missing or damaged."""
+        """The finished levels. The last one is trained again where its end is missing or damaged."""
         found: list[dict[str, Any]] = []
         while store.has(level_name(len(found))):
-            level = len(found)
-            needed = [level_name(level, part) for part in ("masks", "trained")] + ([REWIND] if level == 0 else [])
-            row = self._value(level_name(level))
-            if row is None or any(self._value(name) is None for name in needed):
-                break
-            found.append(dict(row.meta["level"]))
+            found.append(dict(self._needed(level_name(len(found))).meta["level"]))
+        if found and self.trained(len(found) - 1) is None:
+            found.pop()
         if self.writes:
             for name in store.names():  # what is made again; the next level's masks are what its training began with
                 number, _, part = name.removeprefix(f"{PLAN}.level_").partition(".")
@@ -183,17 +184,31 @@ class RunStore:
         except FileNotFoundError:
             return None
 
+    def _state(self, name: str) -> Snapshot | None:
+        value = self._value(name)
+        return None if value is None else snapshot_of(value)
+
     def _value(self, name: str) -> Value | None:
+        """A value that the run can do without; a damaged one is removed."""
         store = self._store()
         try:
             return None if store is None else store.get(name)
         except MissingError:
             return None
         except DamagedError as error:
-            self._say(f"{error}. It is removed, and what depends on it is made again.")
+            warnings.warn(f"{self.folder}: {error}. It is removed, and made again where it is needed", stacklevel=2)
             if self.writes and store is not None:
                 store.drop(name)
             return None
+
+    def _needed(self, name: str) -> Value:
+        """A value that only the whole run would make again."""
+        try:
+            return Store(self.folder, create=False).get(name)
+        except (MissingError, DamagedError) as error:
+            raise ValueError(
+                f"{self.folder}: {error}. Restore it from a copy, or start the run over with resume=False."
+            ) from error
 
 
 def _refuse_another(folder: str, there: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str]) -> None:

@@ -217,25 +217,57 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path: Path, monkeypatch
     same(again, whole)
 
 
-@pytest.mark.parametrize(
-    ("name", "again"),
-    [("imp.level_01.masks", 3), ("imp.level_02.trained", 2), ("imp.level_03", 1), ("imp.rewind", 4)],
-)
-def test_a_damaged_value_is_said_and_made_again(
-    tmp_path: Path, name: str, again: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole = imp(tmp_path)
-    fit(model(), whole, 8)
+def damage(tmp_path: Path, name: str) -> None:
     path = tmp_path / "values" / f"{name}.value"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "trainings"),
+    [
+        ("imp.level_02.masks", 0),  # chosen again, from the end of level 1
+        ("imp.level_03.trained", 1),  # trained again
+        ("imp.level_01.curve", 0),
+        ("imp.origin", 0),
+    ],
+)
+def test_a_damaged_value_is_named_and_made_again(tmp_path: Path, name: str, trainings: int) -> None:
+    whole = imp(tmp_path)
+    fit(model(), whole, 8)
+    ends = {level: whole.trained(level) for level in range(4)}
+    damage(tmp_path, name)
     made = model(seed=5)
-    history = fit(made, loaded := imp(tmp_path, verbose=1), 8)
-    assert len(history.epoch) == 2 * again
-    assert name in capsys.readouterr().out
+    with pytest.warns(UserWarning, match=rf"{name} is damaged.*made again"):
+        history = fit(made, loaded := imp(tmp_path), 8)
+    assert len(history.epoch) == 2 * trainings
     assert [loaded.masks(level) for level in range(4)] == [whole.masks(level) for level in range(4)]
-    assert all(loaded.trained(level).same_bits(whole.trained(level)) for level in range(4))
+    assert loaded.summary().splitlines()[:3] == whole.summary().splitlines()[:3]
+    assert all(loaded.trained(level).same_bits(ends[level]) for level in range(4))
+
+
+def test_a_damaged_end_is_named_when_it_is_asked_for(tmp_path: Path) -> None:
+    fit(model(), run := imp(tmp_path), 8)
+    damage(tmp_path, "imp.level_01.trained")
+    with (
+        pytest.warns(UserWarning, match=r"imp\.level_01\.trained is damaged"),
+        pytest.raises(ValueError, match="level 1"),
+    ):
+        run.trained(1)
+    assert fit(model(), imp(tmp_path), 8).epoch == []
+
+
+@pytest.mark.parametrize("name", ["imp.level_01", "imp.rewind"])
+def test_what_only_the_whole_run_would_make_again_is_refused(tmp_path: Path, name: str) -> None:
+    fit(model(), imp(tmp_path), 8)
+    before = sorted(path.name for path in tmp_path.rglob("*.value"))
+    damage(tmp_path, name)
+    with pytest.raises(ValueError, match=rf"{name} is damaged.*from a copy.*resume=False"):
+        fit(model(), imp(tmp_path), 8)
+    assert sorted(path.name for path in tmp_path.rglob("*.value")) == before
+    damage(tmp_path, name)  # put back
+    assert fit(model(), imp(tmp_path), 8).epoch == []
 
 
 def test_the_folder_of_an_earlier_version_is_left_as_it_is(tmp_path: Path) -> None:

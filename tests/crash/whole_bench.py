@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_lth.files.checkpoints import Checkpoints
+from keras_lth.store import Store
 from tests.crash.disk import Disk, Tree, normal, read_tree, write_tree
 from tests.crash.strike import Arm, Ended, Kind, Striker
 from tests.training import killed_program
@@ -178,9 +179,14 @@ class Bench:
 
 
 def left(root: Path) -> dict[str, Any]:
-    """What a finished run leaves: the files of IMP, the last commit, and the kinds of files beside it."""
+    """What a finished run leaves: the values of IMP, the last commit, and the kinds of files beside it."""
     tree = {path: content for path, content in read_tree(root).items() if ".lock" not in path}
-    found: dict[str, Any] = {path: content for path, content in tree.items() if not path.startswith("commits/")}
+    found: dict[str, Any] = {p: content for p, content in tree.items() if not p.startswith(("commits/", "imp/values/"))}
+    store = Store(root / "imp", create=False)
+    for name in store.names():  # but for when it was made
+        value = store.get(name)
+        parts = {path: (array.dtype.str, array.shape, array.tobytes()) for path, array in value.arrays.items()}
+        found[name] = {**parts, "meta": value.meta}
     last = Checkpoints(root / "commits").latest()
     assert last is not None
     arrays = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in last.arrays.items()}
