@@ -53,11 +53,11 @@ def values(*shape: int) -> np.ndarray:
     return _RANDOM.normal(size=(EXAMPLES, *shape)).astype("float32")
 
 
-def classifier(logits: bool = False, optimizer: str = "Adam") -> Callable[[], dict[str, Any]]:
+def classifier(logits: bool = False, optimizer: str = "Adam", rate: float = 0.01) -> Callable[[], dict[str, Any]]:
     """How a classifier is compiled: labels are integers."""
     options = {"momentum": 0.9} if optimizer == "SGD" else {}
     return lambda: {
-        "optimizer": getattr(keras.optimizers, optimizer)(0.01, **options),
+        "optimizer": getattr(keras.optimizers, optimizer)(rate, **options),
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=logits),
         "metrics": ["accuracy"],
     }
