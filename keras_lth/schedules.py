@@ -30,11 +30,11 @@ class Duration:
             return cls(int(value), "steps")
         match = _DURATION.fullmatch(value) if isinstance(value, str) else None
         if not match:
-            raise ValueError(f'{value!r} is no duration: write 0, "500 steps", "2 epochs" or "1%".')
+            raise ValueError(f'Invalid duration {value!r}; use 0, "500 steps", "2 epochs" or "1%".')
         unit: Unit = "%" if match[2] == "%" else "steps" if match[2].startswith("s") else "epochs"
         amount = float(match[1])
         if unit == "steps" and amount != int(amount):
-            raise ValueError(f"{value!r} is no duration: a number of steps is whole.")
+            raise ValueError(f"Invalid duration {value!r}: a number of steps is whole.")
         return cls(amount, unit)
 
     def steps(self, steps_per_epoch: int | None, epochs: int) -> int:

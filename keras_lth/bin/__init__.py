@@ -21,7 +21,7 @@ _LEFT_OUT = ("matplotlib", "pandas", "seaborn", "sklearn")
 def quick_imports() -> Iterator[None]:
     """Imports of TensorFlow and Keras inside it take half the time, in a program that is about to train.
 
-    They go on without the garbage collector, which would look through all modules again and again, and without the
+    They run without the garbage collector, which would look through all modules again and again, and without the
     packages that only Keras' own wrappers, plots and data frames need: for Keras these are not installed, for whoever
     imports them afterwards they are.
     """

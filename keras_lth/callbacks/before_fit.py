@@ -27,7 +27,7 @@ def see_rewind_step(machine: Rounds, every: int, seekable: bool) -> None:
         return
     if per_epoch == UNKNOWN:
         if machine.rewind_step % every:
-            raise ValueError(f"rewind_to step {machine.rewind_step} is no multiple of steps_per_execution={every}.")
+            raise ValueError(f"rewind_to step {machine.rewind_step} is not a multiple of steps_per_execution={every}.")
         return
     below, above = nearest_visible(machine.rewind_step, per_epoch, every)
     if below != above:

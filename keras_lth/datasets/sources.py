@@ -172,7 +172,7 @@ def tfds_files(name: str, split: str = "train", *, folder: str | os.PathLike[str
 
     Raises:
         ModuleNotFoundError: if tensorflow-datasets is not installed.
-        ValueError: if TFDS knows no such name or split, it is no classification of images of 8 bits, or it was prepared
+        ValueError: if TFDS knows no such name or split, it is not a classification of images of 8 bits, or it was prepared
             in another format than TFRecord.
     """
     _, builder = image_classes(name, folder)
@@ -222,7 +222,7 @@ def tiny_imagenet(folder: str | os.PathLike[str], split: str = "train") -> Image
         rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line.strip()]
         unknown = sorted({row[-1] for row in rows} - set(classes))
         if unknown:
-            raise ValueError(f"{annotations} names {unknown[0]!r}, which is no folder of train")
+            raise ValueError(f"{annotations} names {unknown[0]!r}, which is not a folder of train")
         found = [(root / "val" / "images" / name, classes.index(label)) for name, label in rows]
     if not found:
         raise FileNotFoundError(f"{root} has no images of split {split!r}")

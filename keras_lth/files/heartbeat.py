@@ -1,6 +1,6 @@
 """A lock in an object store, which has neither locks nor renames: an object that its holder keeps renewing.
 
-Nobody's clock is compared with another's. Who finds the object watches it: a holder that is alive renews it every
+Nobody's clock is compared with another's. A process that finds the object watches it: a holder that is alive renews it every
 `PERIOD`, so an object that has not changed for `PATIENCE` belongs to a dead one and is taken over; at once where the
 holder was a process of this machine that is gone. Two that take it in the same moment are told apart after `SETTLE`:
 the last writer has it. A holder that could not renew it in time, or finds another's name in it, has lost it and says so

@@ -36,7 +36,7 @@ class Notebook:
         rows: in the order in which the plan named them.
         wanted: steps that the plan needs without a row.
         besides: pairs of steps: where the first is made, the second is made with it.
-        awaited: those of them that it cannot go on without.
+        awaited: those of them that it cannot continue without.
     """
 
     def __init__(self, value: Callable[[Step], Value | None]) -> None:

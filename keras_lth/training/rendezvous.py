@@ -142,7 +142,7 @@ def _say(connection: socket.socket, message: dict[str, Any]) -> None:
     try:
         connection.sendall(json.dumps(message).encode() + b"\n")
     except OSError:
-        # Who is gone is not heard of again, which `_hear` tells.
+        # Ignore: a dead peer shows up as an empty read.
         return
 
 

@@ -267,7 +267,7 @@ def test_a_fit_that_is_stopped_says_that_nothing_was_compared(digits, capsys):
         ({"statistics": "reestimate"}, "train_data"),
         ({"span": "rest"}, "span"),
         ({"threshold": 0}, "threshold"),
-        ({"fork_at": "soon"}, "no duration"),
+        ({"fork_at": "soon"}, "soon|Invalid duration"),
     ],
 )
 def test_arguments_are_checked(arguments, match):

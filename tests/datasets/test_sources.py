@@ -216,7 +216,7 @@ def test_a_folder_that_is_no_tiny_imagenet_is_refused(tmp_path):
         tiny_imagenet(tmp_path, "val")
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn09\t0\t0\t1\t1\n")
-    with pytest.raises(ValueError, match="names 'n09', which is no folder of train"):
+    with pytest.raises(ValueError, match="names 'n09', which is not a folder of train"):
         tiny_imagenet(tmp_path, "val")
     with pytest.raises(ValueError, match="'train' or 'val', got 'test'"):
         tiny_imagenet(tmp_path, "test")
