@@ -172,8 +172,8 @@ def tfds_files(name: str, split: str = "train", *, folder: str | os.PathLike[str
 
     Raises:
         ModuleNotFoundError: if tensorflow-datasets is not installed.
-        ValueError: if TFDS knows no such name or split, it is not a classification of images of 8 bits, or it was prepared
-            in another format than TFRecord.
+        ValueError: if TFDS knows no such name or split, it is not a classification of images of 8 bits, or it was
+            prepared in another format than TFRecord.
     """
     _, builder = image_classes(name, folder)
     features = builder.info.features

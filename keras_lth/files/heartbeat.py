@@ -1,11 +1,11 @@
 """A lock in an object store, which has neither locks nor renames: an object that its holder keeps renewing.
 
-Nobody's clock is compared with another's. A process that finds the object watches it: a holder that is alive renews it every
-`PERIOD`, so an object that has not changed for `PATIENCE` belongs to a dead one and is taken over; at once where the
-holder was a process of this machine that is gone. Two that take it in the same moment are told apart after `SETTLE`:
-the last writer has it. A holder that could not renew it in time, or finds another's name in it, has lost it and says so
-at `check`. This keeps apart runs that were started twice; it is no proof against a writer that stops between `check`
-and its next write for longer than `PATIENCE`.
+Nobody's clock is compared with another's. A process that finds the object watches it: a holder that is alive renews it
+every `PERIOD`, so an object that has not changed for `PATIENCE` belongs to a dead one and is taken over; at once where
+the holder was a process of this machine that is gone. Two that take it in the same moment are told apart after
+`SETTLE`: the last writer has it. A holder that could not renew it in time, or finds another's name in it, has lost it
+and says so at `check`. This keeps apart runs that were started twice; it is no proof against a writer that stops
+between `check` and its next write for longer than `PATIENCE`.
 """
 
 from __future__ import annotations

@@ -73,10 +73,6 @@ class Hosts:
             words.view(np.uint8)[:size] = np.frombuffer(data, np.uint8)
         return self.gather(words)[0].tobytes()[:size]
 
-    def meet(self) -> None:
-        """Returns when all are here."""
-        self.gather([0])
-
     def first(self, act: Callable[[], Any]) -> Any:
         """What ``act`` returns: the chief acts while the others wait, then they do. For files that all read.
 

@@ -48,7 +48,6 @@ def test_one_host_alone() -> None:
     assert hosts.any(True)
     assert not hosts.any(False)
     assert hosts.of_chief(7) == 7
-    hosts.meet()
     hosts.check_same(b"x", "nothing")
     assert hosts.chosen_once(SHAPES, masks) == masks()
     with pytest.raises(OSError, match="full"):

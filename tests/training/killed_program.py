@@ -67,7 +67,7 @@ def run(folder: Path, *, steps_per_call: int = 3, jit_compile: bool | None = Non
         "metrics": digest({str(i): variable.numpy() for i, variable in enumerate(model.metrics_variables)}),
         "masks": [imp.masks(level).digest for level in range(ROUNDS + 1)],
         "worn": digest(surgery.masks_of(model)),
-        "tickets": [digest({**imp.masks(level), **dict(imp.ticket(level).snapshot.named())}) for level in range(ROUNDS + 1)],
+        "tickets": [digest({**t.masks, **dict(t.snapshot.named())}) for t in map(imp.ticket, range(ROUNDS + 1))],
         "store": {name: digest(store.get(name).arrays) for name in sorted(store.names())},
         "levels": [{**level.as_dict(), "seconds": 0} for level in imp.history],
         "rows": [{**row, "seconds": 0} for row in imp.rows()],
