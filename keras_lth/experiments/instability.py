@@ -26,16 +26,17 @@ def sparsest_matching(lab: Lab, found: Sequence[Level], metric: str = "accuracy"
 
 
 def instability(lab: Lab, imp: IMP, *, forks: Sequence[int], runs: int = 3, replicates: int = 1, seed: int = 1) -> None:
-    """Name the rows "instability" of the dense network and of the sparsest matching ticket, of every replicate."""
+    """Name the rows "instability" of the dense network and of the sparsest matching ticket, of every replicate: errors
+    on the line between two ends, on the test set and on the training set."""
 
     def network(found: Sequence[Level], number: int, name: str) -> None:
         place = 0 if name == "dense" else sparsest_matching(lab, found)
         for fork in forks:
             ends = copies(lab, found[place], fork, runs, seed_of(seed, "instability", number))
-            for a, b in itertools.combinations(range(runs), 2):
+            for (a, b), data in itertools.product(itertools.combinations(range(runs), 2), ("test", "train")):
                 lab.row(
-                    lab.compare(ends[a], ends[b]), found[place].masks, table="instability", replicate=number,
-                    network=name, level=place, fork=fork, pair=f"{a}-{b}",
+                    lab.compare(ends[a], ends[b], what=data), found[place].masks, table="instability",
+                    replicate=number, network=name, level=place, fork=fork, pair=f"{a}-{b}",
                 )  # fmt: skip
 
     def replicate(number: int) -> None:

@@ -47,7 +47,8 @@ def start(wk: Value, *others: Value, network: Json, values: str, step: int, slot
         weights = {
             path: np.copysign(array, before.weights[path]).astype(array.dtype) for path, array in weights.items()
         }
-    kept = snapshot_of(others[0]).optimizer if slots == "k" else {}
+    kept = others[0].arrays if slots == "k" else {}  # slots alone: they have no step of their own
+    kept = {name.removeprefix(SLOTS): array for name, array in kept.items() if name.startswith(SLOTS)}
     return value_of(Snapshot(weights, kept, step, before.seeds, before.state))
 
 

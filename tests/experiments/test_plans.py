@@ -284,7 +284,7 @@ def test_the_lottery_and_its_instability(tmp_path: Path, loads: list[int]) -> No
     # The instability adds its forks: two networks of two replicates at two steps, twice; the ticket's fork at 0 is
     # that at its start, k. Nothing of IMP is trained again.
     more = run({"lottery": experiment, "instability": forks}, tmp_path / "s", **quiet)
-    assert len([row for row in more if row["table"] == "instability"]) == 2 * 2 * 2
+    assert len([row for row in more if row["table"] == "instability"]) == 2 * 2 * 2 * 2
     levels_of = {row["level"] for row in more if row["table"] == "instability" and row["network"] == "ticket"}
     assert len(loads) == 2 * (4 + 2) if 0 not in levels_of else len(loads) <= 12
     for row in more:
