@@ -80,7 +80,7 @@ def start(folder: Path, *flags: str) -> subprocess.Popen[str]:
 
 
 def tables(folder: Path) -> dict[str, list[dict[str, str]]]:
-    return {p.stem: list(csv.DictReader(p.read_text().splitlines())) for p in (folder / "run" / "rows").iterdir()}
+    return {p.stem: list(csv.DictReader(p.read_text().splitlines())) for p in (folder / "run" / "rows").glob("*.csv")}
 
 
 def test_two_hosts_and_the_program(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_more_runs_train_only_the_new_ones(tmp_path: Path, loads: list[int]) -> 
     def pairs(runs: int) -> list[str]:
         run(partial(forks, runs=runs), tmp_path / "s", **quiet)
         found = rows_of(partial(forks, runs=runs), tmp_path / "s").rows
-        return [row["pair"] for row in found if row["network"] == "dense"]
+        return [row["pair"] for row in found if row["network"] == "dense" and row["data"] == "test"]
 
     assert pairs(2) == ["0-1"]
     networks = len(loads) - 2  # IMP trains two; the sparsest matching one may be the dense one itself
