@@ -49,10 +49,19 @@ def without_seconds(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "seconds"}
 
 
+OPTIONS: list[dict[str, Any]] = [
+    {"rewind_to": "1 epoch"}, {"keep": "trained"}, {"rewind_to": 3, "restore_optimizer": True},
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "options", [{"rewind_to": "1 epoch"}, {"keep": "trained"}, {"rewind_to": 3, "restore_optimizer": True}]
+    ("options", "epoch"),
+    [
+        pytest.param(options, epoch, marks=() if row == column else pytest.mark.proof)
+        for row, options in enumerate(OPTIONS)
+        for column, epoch in enumerate((1, 3, 4))
+    ],
 )
-@pytest.mark.parametrize("epoch", [1, 3, 4])
 def test_a_stopped_run_ends_as_one_that_was_never_stopped(tmp_path: Path, options: dict[str, Any], epoch: int) -> None:
     whole = model()
     expected = imp(tmp_path / "whole", **options)
