@@ -13,16 +13,13 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import pytest
 from hypothesis import settings
 
+from tests.proof import Found
+
 settings.register_profile("keras_lth", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("keras_lth")
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Keep what `make proof` found of a model, as soon as it is found; workers leave it to the process above them."""
-    if report.when != "call" or "PYTEST_XDIST_WORKER" in os.environ:
-        return
-    for name, value in report.user_properties:
-        if name == "zoo":
-            from tests.zoo.table import keep
-
-            keep(*value)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what `make proof` finds; workers leave it to the process above them."""
+    if config.option.markexpr == "proof" and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(Found())
