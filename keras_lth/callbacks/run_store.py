@@ -126,6 +126,8 @@ class RunStore:
         if found and self.trained(len(found) - 1) is None:
             found.pop()
         if self.writes:
+            if not found:
+                store.drop(REWIND)
             for name in store.names():  # what is made again; the next level's masks are what its training began with
                 number, _, part = name.removeprefix(f"{PLAN}.level_").partition(".")
                 if number.isdigit() and (int(number), part not in ("masks", "layers")) >= (len(found), True):
@@ -158,9 +160,8 @@ class RunStore:
         )  # fmt: skip
 
     def put_state(self, name: str, state: Snapshot) -> None:
-        """Keep a state, in place of one of that name."""
+        """Keep a state, unless there is one of that name."""
         store = Store(self.folder)
-        store.drop(name)
         store.put(name, value_of(state), {"kind": "state", "step": state.step})
 
     def put_masks(self, level: int, masks: Masks) -> None:
