@@ -91,7 +91,7 @@ class Tickets(RoundsCallback):
 
         Raises ``ValueError`` that lists the levels for one that is not kept, ``RuntimeError`` before the first is over.
         """
-        if not self.history:
+        if not self.history and (round is None or density is not None):
             raise RuntimeError("IMP has finished no training yet: there are no trained weights.")
         if density is not None:
             if round is not None:
@@ -100,11 +100,11 @@ class Tickets(RoundsCallback):
         round = sparsest_matching(self.history).round if round is None else round
         found = self._end_of(round)
         if found is None:
-            kept = ", ".join(map(str, sorted(self._ends)))
-            raise ValueError(
-                f"The trained weights of level {round} are not kept; those of {kept} are. Give IMPCallback a directory "
-                f"to keep those of every level."
-            )
+            where = "Give IMPCallback a directory to keep those of every level."
+            if self.directory is not None:
+                where = f"{self.directory} has none of it."
+            kept = f" Those of {', '.join(map(str, sorted(self._ends)))} are." if self._ends else ""
+            raise ValueError(f"The trained weights of level {round} are not kept.{kept} {where}")
         return found
 
     def _end_of(self, round: int) -> Snapshot | None:

@@ -11,6 +11,7 @@ import pytest
 
 import keras_lth as lth
 from keras_lth import surgery
+from keras_lth.store import Store
 from keras_lth.tickets import Snapshot
 from tests.callbacks.small import X, Y, data, fit, model, weights
 
@@ -94,9 +95,9 @@ def test_the_rehearsal_leaves_nothing_behind() -> None:
 def test_an_unwritable_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     untouched(lth.IMPCallback(rounds=1, directory=tmp_path / "file" / "run", verbose=0), "file", error=OSError)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "tickets").write_text("")
-    untouched(lth.IMPCallback(rounds=1, directory=tmp_path / "run", verbose=0), "tickets", error=OSError)
+    Store(tmp_path / "run")
+    (tmp_path / "run" / "values").write_text("")
+    untouched(lth.IMPCallback(rounds=1, directory=tmp_path / "run", verbose=0), "values", error=OSError)
     folder = tmp_path / "file" / "run"
     untouched(lth.InstabilityCallback(data={"t": (X, Y)}, directory=folder, verbose=0), "file", error=OSError)
 
@@ -131,23 +132,24 @@ def test_what_was_trained_stays_when_a_callback_raises(tmp_path: Path, where: st
     imp = lth.IMPCallback(rounds=1, epochs_per_round=1, callbacks=[Breaks(after, where)], directory=tmp_path, verbose=0)
     with pytest.raises(RuntimeError, match="late"):
         fit(built, imp, 2)
-    kept = Snapshot.load(tmp_path / "trained" / f"level_{after - 1:02d}.state")
-    assert kept.differences(surgery.snapshot(built)) == []
-    assert (tmp_path / "trained" / "level_00.state").exists()
+    ends = lth.IMPCallback(directory=tmp_path)  # of another process
+    assert ends.trained(after - 1).differences(surgery.snapshot(built, optimizer=False)) == []
+    assert ends.trained(0).step == 6
     # And the run continues from its folder.
     again = lth.IMPCallback(rounds=1, epochs_per_round=1, directory=tmp_path, verbose=0)
     fit(built, again, 2)
     assert [level.remaining for level in again.history] == [144, 115]
 
 
-def test_the_dense_network_stays(tmp_path: Path) -> None:
-    dense: list[Snapshot] = []
+def test_what_every_level_was_trained_to_stays(tmp_path: Path) -> None:
+    ends: list[Snapshot] = []
     built = model()
-    look = keras.callbacks.LambdaCallback(on_epoch_end=lambda e, logs: dense.append(surgery.snapshot(built)))
+    look = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda e, logs: ends.append(surgery.snapshot(built, optimizer=False))
+    )
     fit(built, lth.IMPCallback(rounds=3, directory=tmp_path, verbose=0), 4, beside=[look])
-    kept = sorted(path.name for path in (tmp_path / "trained").iterdir())
-    assert kept == ["level_00.state", "level_03.state"]
-    assert Snapshot.load(tmp_path / "trained" / "level_00.state").differences(dense[0]) == []
+    kept = lth.IMPCallback(directory=tmp_path)
+    assert [kept.trained(level).differences(end) for level, end in enumerate(ends)] == [[]] * 4
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
