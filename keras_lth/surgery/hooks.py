@@ -82,7 +82,7 @@ def _first(act: Callable[[keras.Model], None]) -> Callable[[Any], Any]:
 
 def _masked(model: keras.Model) -> list[Entry]:
     """The masked weights of ``model``. Kept with it: a step on one batch must not walk through all layers."""
-    seen, kept = vars(model).get(_MASKED, (0, []))
+    seen, kept = vars(model).get(_MASKED, (_changes[0], []))
     if seen < _changes[0] or (not kept and any(mask_of(variable) is not None for variable in variables_in(model))):
         return _look(model)
     return kept
@@ -93,8 +93,9 @@ def _look(model: keras.Model) -> list[Entry]:
     masked = [entry for entry in entries(model) if mask_of(entry.variable) is not None]
     # A layer that was quantised since has another kernel; it is refused by its name.
     masked += [entry for entry in before if replaced(entry.layer) and mask_of(entry.variable) is not None]
-    # Through __dict__: a tracked attribute would be saved with the model, or refused by a locked layer.
-    vars(model)[_MASKED] = (_changes[0], masked)
+    if masked:
+        # Through __dict__: a tracked attribute would be saved with the model, or refused by a locked layer.
+        vars(model)[_MASKED] = (_changes[0], masked)
     return masked
 
 
