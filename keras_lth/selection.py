@@ -158,7 +158,7 @@ def keep_counts(
     numbers = [counts[""]] if "" in counts else [counts[path] for path in within]
     structured = Structured(structure)
     structured.check(arrays, list(within))
-    return _told(keep(arrays, groups, numbers, within, structured, min_per_layer), within)
+    return keep(arrays, groups, numbers, within, structured, min_per_layer)
 
 
 def random_like(masks: Masks, seed: int, scope: str = "layer") -> Masks:

@@ -49,7 +49,7 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     imp = names["imp"]
     assert [level.steps for level in imp.history] == [600, *[100] * 15]
     assert (tmp_path / "lenet.ticket").exists() and (tmp_path / "path.png").exists()
-    assert (tmp_path / "runs" / "lenet" / "levels.json").exists()
+    assert (tmp_path / "runs" / "lenet" / "store.json").exists()
 
 
 def test_the_commands_of_the_readme_have_the_flags_of_the_programs() -> None:
