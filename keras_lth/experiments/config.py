@@ -156,7 +156,8 @@ def check_levels(imp: IMP, masks: Masks) -> None:
     try:
         imp.check(masks)
     except ValueError as error:
-        raise ValueError(str(error).replace("rounds=", "levels=")) from None
+        said, _, _ = str(error).replace("rounds=", "levels=").partition(", or target_density")
+        raise ValueError(f"{said}.") from None
 
 
 def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:
