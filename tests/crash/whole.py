@@ -154,7 +154,7 @@ def main() -> None:
         kept = json.loads(asked.out.read_text())["suites"] if asked.suites and asked.out.exists() else {}
         versions = {name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "numpy")}
         result = {
-            "command": f"python -m tests.crash.whole --seed={asked.seed}",
+            "command": f"python -m tests.crash.whole {_said(parser, asked)}",
             "calls": workers.calls,
             "writes": workers.writes,
             "suites": kept,
@@ -167,6 +167,12 @@ def main() -> None:
             print(suite, json.dumps(kept[suite]), flush=True)
             asked.out.write_text(json.dumps(result, indent=1) + "\n")
     sys.exit(1 if any(one["failures"] for one in kept.values()) else 0)
+
+
+def _said(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> str:
+    """The options that differ from their defaults, and the seed."""
+    said = {name: value for name, value in vars(asked).items() if name not in ("suites", "out")}
+    return " ".join(f"--{n}={v}" for n, v in said.items() if n == "seed" or v != parser.get_default(n))
 
 
 def plan(workers: Workers, asked: argparse.Namespace) -> Iterator[tuple[str, Iterable[tuple[str, int]], Cases]]:
