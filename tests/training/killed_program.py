@@ -17,7 +17,6 @@ import numpy as np
 
 import keras_lth as lth
 from keras_lth import datasets, surgery, training
-from keras_lth.store import Store
 
 ROUNDS, EPOCHS, STEPS = 2, 2, 4  # prunings; epochs of a training; batches of an epoch
 RANDOM = np.random.default_rng(0)
@@ -58,7 +57,6 @@ def run(folder: Path, *, steps_per_call: int = 3, jit_compile: bool | None = Non
         checkpoint_every=0,
     )  # fmt: skip
     state = surgery.snapshot(model)
-    store = Store(folder / "imp")
     return {
         "weights": digest(state.weights),
         "optimizer": digest(state.optimizer),
@@ -68,7 +66,6 @@ def run(folder: Path, *, steps_per_call: int = 3, jit_compile: bool | None = Non
         "masks": [imp.masks(level).digest for level in range(ROUNDS + 1)],
         "worn": digest(surgery.masks_of(model)),
         "tickets": [digest({**t.masks, **dict(t.snapshot.named())}) for t in map(imp.ticket, range(ROUNDS + 1))],
-        "store": {name: digest(store.get(name).arrays) for name in sorted(store.names())},
         "levels": [{**level.as_dict(), "seconds": 0} for level in imp.history],
         "rows": [{**row, "seconds": 0} for row in imp.rows()],
         "history": history.history,
