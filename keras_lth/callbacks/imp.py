@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_lth import surgery
 from keras_lth.callbacks.connection import Connection, examples, training_examples
-from keras_lth.callbacks.imp_folder import InFolder
+from keras_lth.callbacks.imp_directory import InDirectory
 from keras_lth.callbacks.imp_plan import IMPPlan
 from keras_lth.callbacks.imp_text import ended, introduction, pruned
 from keras_lth.callbacks.levels import Level, Monitor, curve_rows
@@ -31,7 +31,7 @@ from keras_lth.tickets import Snapshot
 Pattern = str | Sequence[str] | Callable[[str, Any], bool] | None
 
 
-class IMPCallback(InFolder):
+class IMPCallback(InDirectory):
     """Finds lottery tickets while ``fit`` runs: train, prune the lowest magnitudes, rewind, train again.
 
     ``fit``'s ``epochs`` is an upper bound: one dense training and ``rounds`` trainings from step k, each of at most
@@ -160,7 +160,7 @@ class IMPCallback(InFolder):
             worn = surgery.masks_of(model)
             shapes = {path: tuple(variable.shape) for path, variable in weights.items()}
             first = Masks({p: worn[p] if p in worn else np.ones(shape, bool) for p, shape in shapes.items()})
-            self._masks = [self._first_of_folder(first)]
+            self._masks = [self._first_of_directory(first)]
         machine = self.plan.choose(epochs, steps_per_epoch or UNKNOWN, first := self._masks[0])
         self._method = self.plan.imp(machine, self._order_seed)
         self._counts = self._method.counts(first)

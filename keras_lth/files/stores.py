@@ -79,7 +79,7 @@ class ObjectStore(ABC):
             before = b""
         self.put(path, before[: before.rfind(b"\n") + 1] + line)
 
-    def settle(self, folder: str) -> None:  # noqa: B027  # not abstract: no object store has anything to do
+    def settle(self, folder: str) -> None:  # noqa: B027  # on purpose: object stores need no more
         """Nothing to do: a removed object is gone when the call returns."""
 
 

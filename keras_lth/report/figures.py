@@ -195,7 +195,7 @@ def layers(results: Results) -> Drawing | None:
 def path(results: Results) -> Drawing | None:
     """The error between two trainings from one fork, a panel a network and fork step (thesis fig. 4-2)."""
     found = numbers.pairs(results)
-    if found is None or found.empty:
+    if found is None:
         return None
     lines, forks = list(series(found, "network")), sorted({*found["fork"]})
     if len(forks) > _PANELS:
@@ -228,7 +228,7 @@ def path(results: Results) -> Drawing | None:
 def barrier(results: Results) -> Drawing | None:
     """Instability against the fork step, with the line below which a network is stable (thesis fig. 4-3)."""
     found = numbers.pairs(results)
-    if found is None or found.empty:
+    if found is None:
         return None
     made = style.canvas(4.4, "Instability against the step of the fork", _below(results, found, "bars"))
     axes = made.grid[0, 0]

@@ -140,7 +140,8 @@ def by_level(levels: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs(results: Results) -> pd.DataFrame | None:
-    """The table "instability" without the pairs that have a number that is not finite, in the order of fork steps.
+    """The table "instability" without the pairs that have a number that is not finite, in the order of fork steps; None
+    where no pair is left.
 
     ``network`` becomes the name for readers, with the densities of its replicates.
     """
@@ -158,7 +159,7 @@ def pairs(results: Results) -> pd.DataFrame | None:
         least, most = percent(rows["density"].min()), percent(rows["density"].max())
         if name != "dense":
             frame.loc[rows.index, "network"] = f"{name}, {most if least == most else f'{most} to {least}'}"
-    return frame
+    return None if frame.empty else frame
 
 
 def stability(found: pd.DataFrame) -> pd.DataFrame:

@@ -68,6 +68,8 @@ def build_metrics(model: keras.Model, spec: Any) -> bool:
         with model.distribute_strategy.scope():
             model._symbolic_build(data_batch=spec)
     except (ValueError, RuntimeError, TypeError, NotImplementedError, AttributeError):
+        # Keras runs the model's own call and loss on symbols, which may fail in the user's code in any of these ways
+        # (NotImplementedError: a model without call). It is no error yet: the first real step builds them, or says why.
         return False
     return all(getattr(metric, "built", True) for metric in unbuilt)
 

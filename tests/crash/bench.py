@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,21 +21,27 @@ LASTING = {errno.ENOSPC: GROWING & ~Kind.CLOSE & ~Kind.RENAME, errno.EROFS: CHAN
 
 
 @dataclass
-class Case:
-    """What is printed of a case."""
+class Fault:
+    """What is printed of a fault: what it is, the call that it struck and how often, and what was wrong afterwards."""
 
     fault: str
     n: int
     call: str = ""
     struck: int = 0
-    signal: int = 0
-    said: str = ""
     warned: list[str] = field(default_factory=list)
-    states: int = 0
     wrong: list[str] = field(default_factory=list)
 
 
-class Bench:
+@dataclass
+class Case(Fault):
+    """A fault of a program in NumPy: how it ended, and of how many states of the folder it was started again."""
+
+    signal: int = 0
+    said: str = ""
+    states: int = 0
+
+
+class Bench(ABC):
     """A folder and a program.
 
     Attributes:
@@ -50,17 +57,17 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root, self.striker = root, Striker(root)
 
+    @abstractmethod
     def program(self, told: Callable[[str, Any], None]) -> None:
         """What is struck; it tells what is safe."""
-        raise NotImplementedError
 
+    @abstractmethod
     def after(self, case: Case, tree: Tree, ended: Ended, what: str = "") -> None:
         """What the program was told to be safe is in ``tree``; started again, it ends as one that was never struck."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unnoticed(self, case: Case, ended: Ended, left: Tree) -> bool:
         """Whether a fault was passed over in silence."""
-        raise NotImplementedError
 
     def put(self, tree: Tree) -> None:
         """Make the folder hold just this."""
@@ -81,7 +88,7 @@ class Bench:
         """Run the program on `tree` under `arm`; what it left must be what the recorded calls say."""
         self.put(tree or {})
         ended = self.run(arm)
-        case = Case(fault, arm.n, ended.call, ended.struck, ended.signal, ended.text, ended.warnings)
+        case = Case(fault, arm.n, ended.call, ended.struck, ended.warnings, signal=ended.signal, said=ended.text)
         if tree is None:
             disk = Disk(str(self.root))
             disk.play(ended.records)

@@ -166,7 +166,7 @@ def damage(bench: Bench) -> Iterator[Case]:
                 del changed[path]
             bench.put(changed)
             ended = bench.run()
-            case = Case(f"{path.removeprefix(start)}: {what}", number, path, 1, 0, ended.text, ended.warnings)
+            case = Case(f"{path.removeprefix(start)}: {what}", number, path, 1, ended.warnings, said=ended.text)
             _ended_well(bench, case)
             yield case
 

@@ -20,23 +20,18 @@ from typing import Any
 
 from keras_lth.files.checkpoints import Checkpoints
 from keras_lth.store import Store
+from tests.crash.bench import Fault
 from tests.crash.disk import Disk, Tree, normal, read_tree, write_tree
 from tests.crash.strike import Arm, Ended, Kind, Striker
 from tests.training import killed_program
 
 
 @dataclass
-class Case:
-    """What is printed of a case: the fault, whether it struck and how often, and what was wrong afterwards."""
+class Case(Fault):
+    """A fault of a whole run: how often it was started, how each start ended, the seconds of all."""
 
-    fault: str
-    n: int
-    call: str = ""
-    struck: int = 0
     starts: int = 0
     ended: list[str] = field(default_factory=list)
-    warned: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 

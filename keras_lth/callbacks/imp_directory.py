@@ -23,7 +23,7 @@ from keras_lth.tickets import Snapshot
 _MANY_ROUNDS = 1000
 
 
-class InFolder(Tickets):
+class InDirectory(Tickets):
     """The keeping half of ``IMPCallback``: without a ``directory`` it keeps nothing on disk."""
 
     plan: IMPPlan
@@ -45,7 +45,7 @@ class InFolder(Tickets):
         """The algorithm of this fit."""
         raise TypeError(f"{type(self).__name__} has no algorithm.")
 
-    def _first_of_folder(self, worn: Masks) -> Masks:
+    def _first_of_directory(self, worn: Masks) -> Masks:
         """The masks that the run in the folder began with; ``worn`` without one."""
         there, config = self._store, None if self._store is None else self._store.config()
         if there is None or config is None or not self.resume:
