@@ -113,6 +113,8 @@ def test_more_rounds_go_on_from_a_finished_run(tmp_path: Path) -> None:
     whole = imp(tmp_path / "whole")
     fit(model(), whole, 8)
     assert longer.masks(3) == whole.masks(3)
+    assert Store(tmp_path).names() == Store(tmp_path / "whole").names()
+    assert fit(model(seed=6), imp(tmp_path), 8).epoch == []
 
 
 def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
