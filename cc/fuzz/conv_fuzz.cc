@@ -168,7 +168,7 @@ Outcome Convolution(Bytes* bytes) {
              " outputs, not " + std::to_string(vertical.outputs) + " x " + std::to_string(horizontal.outputs));
   const std::int64_t outputs = shape.batch * vertical.outputs * horizontal.outputs;
   const std::int64_t padded = s.RowGroups() * s.block_rows + s.ColGroups() * s.block_cols;
-  const std::int64_t work = s.stored * pattern.Area() + padded + s.taps * s.RowGroups();
+  const std::int64_t work = s.room * pattern.Area() + padded + s.taps * s.RowGroups();
   if (work > kMostWork || outputs * work / std::max<std::int64_t>(s.taps, 1) > kMostWork) return Outcome::kDone;
   if ((pixels + outputs) * padded > kMostWork) return Outcome::kDone;
   const auto kind = bytes->OneOf({kForward, kTransposed, kSampled});

@@ -82,12 +82,17 @@ Pattern::Pattern(Bytes* bytes, std::int64_t rows, std::int64_t cols, std::int64_
     }
     by_row.starts.push_back(static_cast<std::int64_t>(by_row.others.size()));
   }
+  // What lies in the room behind the last block is never looked at.
+  s.room = static_cast<std::int64_t>(by_col.others.size());
+  if (bytes->Chance(100)) s.room += bytes->Between(1, bytes->OneOf({1, 9, 70}));
+  for (std::vector<std::int32_t>* numbers : {&by_col.others, &by_row.others, &by_row.ids}) {
+    numbers->resize(static_cast<std::size_t>(s.room), bytes->OneOf({0, -1, std::numeric_limits<std::int32_t>::max()}));
+  }
   for (Lists* lists : {&by_col, &by_row}) {
     lists->starts.shrink_to_fit();
     lists->others.shrink_to_fit();
     lists->ids.shrink_to_fit();
   }
-  s.stored = static_cast<std::int64_t>(by_col.others.size());
   s.by_col = {by_col.starts.data(), by_col.others.data(), nullptr};
   s.by_row = {by_row.starts.data(), by_row.others.data(), by_row.ids.data()};
 }
@@ -109,7 +114,7 @@ void Pattern::Break(Bytes* bytes) {
       case 0: s.rows = extreme(s.rows); break;
       case 1: s.cols = extreme(s.cols); break;
       case 2: s.taps = extreme(s.taps); break;
-      case 3: s.stored = extreme(s.stored); break;
+      case 3: s.room = extreme(s.room); break;
       case 4: s.block_rows = static_cast<std::int32_t>(extreme(s.block_rows)); break;
       case 5: s.block_cols = static_cast<std::int32_t>(extreme(s.block_cols)); break;
       case 6:
@@ -123,7 +128,7 @@ void Pattern::Break(Bytes* bytes) {
     }
     // Sound numbers say how long the arrays are; those that would take too much memory are not for this test.
     const bool too_long = SoundNumbers() && (s.taps * s.RowGroups() > kLongest || s.ColGroups() > kLongest ||
-                                             s.stored > kLongest || s.rows > kLongest || s.cols > kLongest);
+                                             s.room > kLongest || s.rows > kLongest || s.cols > kLongest);
     if (too_long) s = before;
     Fit();
   }
@@ -131,14 +136,14 @@ void Pattern::Break(Bytes* bytes) {
 
 bool Pattern::SoundNumbers() const {
   const sparse::Structure& s = structure;
-  if (s.rows < 0 || s.cols < 0 || s.stored < 0 || s.block_rows < 1 || s.block_cols < 1) return false;
+  if (s.rows < 0 || s.cols < 0 || s.room < 0 || s.block_rows < 1 || s.block_cols < 1) return false;
   if (s.taps < 1 || s.taps > kMost) return false;
   // In 128 bits nothing of this overflows.
   __extension__ using Wide = __int128;
   const Wide row_groups = (Wide{s.rows} + s.block_rows - 1) / s.block_rows;
   const Wide col_groups = (Wide{s.cols} + s.block_cols - 1) / s.block_cols;
-  return row_groups * s.taps <= kMost && col_groups <= kMost && s.stored <= kMost &&
-         Wide{s.stored} * Area() <= std::numeric_limits<std::int64_t>::max() / 16;
+  return row_groups * s.taps <= kMost && col_groups <= kMost && s.room <= kMost &&
+         Wide{s.room} * Area() <= std::numeric_limits<std::int64_t>::max() / 16;
 }
 
 // Makes the arrays as long as the numbers say, where they say it soundly.
@@ -149,7 +154,7 @@ void Pattern::Fit() {
   by_col.starts.resize(size(s.ColGroups() + 1), by_col.starts.back());
   by_row.starts.resize(size(s.taps * s.RowGroups() + 1), by_row.starts.back());
   for (std::vector<std::int32_t>* numbers : {&by_col.others, &by_row.others, &by_row.ids}) {
-    numbers->resize(size(s.stored));
+    numbers->resize(size(s.room));
     numbers->shrink_to_fit();
   }
   by_col.starts.shrink_to_fit();
@@ -164,15 +169,16 @@ void Pattern::Fit() {
 bool Pattern::Sound() const {
   const sparse::Structure& s = structure;
   if (!SoundNumbers()) return false;
-  if (s.by_col.ids != nullptr || (s.stored > 0 && s.by_row.ids == nullptr)) return false;
-  return SoundList(by_col, s.by_col, s.ColGroups(), s.taps * s.RowGroups(), s.stored) &&
-         SoundList(by_row, s.by_row, s.taps * s.RowGroups(), s.ColGroups(), s.stored);
+  const std::int64_t stored = by_col.starts.back();
+  if (stored > s.room || s.by_col.ids != nullptr || (stored > 0 && s.by_row.ids == nullptr)) return false;
+  return SoundList(by_col, s.by_col, s.ColGroups(), s.taps * s.RowGroups(), stored) &&
+         SoundList(by_row, s.by_row, s.taps * s.RowGroups(), s.ColGroups(), stored);
 }
 
 std::string Pattern::Name() const {
   const sparse::Structure& s = structure;
   return std::to_string(s.rows) + " x " + std::to_string(s.cols) + ", taps " + std::to_string(s.taps) + ", blocks " +
-         std::to_string(s.block_rows) + " x " + std::to_string(s.block_cols) + ", stored " + std::to_string(s.stored) +
+         std::to_string(s.block_rows) + " x " + std::to_string(s.block_cols) + ", room " + std::to_string(s.room) +
          (broken ? ", broken" : "");
 }
 
@@ -235,7 +241,8 @@ std::vector<float> Floats(Bytes* bytes, std::int64_t count, bool finite) {
 std::vector<float> Blocks(Bytes* bytes, const Pattern& pattern, bool finite) {
   const sparse::Structure& s = pattern.structure;
   // In a broken structure a block of by_row may be another one of by_col, and lie over the edge there.
-  std::vector<float> values = Floats(bytes, s.stored * pattern.Area(), finite || pattern.broken);
+  std::vector<float> values = Floats(bytes, s.room * pattern.Area(), finite || pattern.broken);
+  std::fill(values.begin() + s.Stored() * pattern.Area(), values.end(), std::numeric_limits<float>::quiet_NaN());
   for (std::int64_t c = 0; c < s.ColGroups(); ++c) {
     for (std::int64_t e = s.by_col.starts[c]; e < s.by_col.starts[c + 1]; ++e) {
       const std::int64_t row = s.by_col.others[e] % s.RowGroups() * s.block_rows, col = c * s.block_cols;

@@ -69,7 +69,7 @@ void ExpectSame(const std::vector<float>& got, const std::vector<float>& other, 
 // Floats in (-1, 1), sometimes with a few that are denormal, -0, or, where they may be, infinite or not numbers.
 std::vector<float> Floats(Bytes* bytes, std::int64_t count, bool finite = false);
 
-// The values of the blocks: 0 where by_col's block lies over the edge of the matrix.
+// The values of the blocks: 0 where by_col's block lies over the edge of the matrix, NaN behind the last block.
 std::vector<float> Blocks(Bytes* bytes, const Pattern& pattern, bool finite);
 
 // The values as they are, or in bfloat16 where that holds them exactly; `halves` then has them.

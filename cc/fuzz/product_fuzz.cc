@@ -47,7 +47,7 @@ enum Kind { kForward, kTransposed, kSampled };
 
 std::vector<Expected> Loops(const Arguments& a, Kind kind) {
   const sparse::Structure& s = a.pattern.structure;
-  const std::int64_t sizes[] = {a.m * s.cols, a.m * s.rows, s.stored * a.pattern.Area()};
+  const std::int64_t sizes[] = {a.m * s.cols, a.m * s.rows, s.room * a.pattern.Area()};
   std::vector<Expected> expected(At(sizes[kind]));
   ForWeights(s, kind != kTransposed, [&](std::int64_t id, std::int64_t row, std::int64_t col) {
     const double weight = a.values[At(id)];
@@ -93,7 +93,7 @@ Outcome Product(Bytes* bytes) {
   std::int64_t m = bytes->OneOf<std::int64_t>({1, 0, 2, 3, 8, 31, 32, 33, 47, 100});
   // A block may be larger than the matrix; what the products pack has its padding.
   const std::int64_t padded = s.RowGroups() * s.block_rows + s.ColGroups() * s.block_cols;
-  const std::int64_t work = s.stored * pattern.Area() + padded;
+  const std::int64_t work = s.room * pattern.Area() + padded;
   if (s.taps != 1 || work * std::max<std::int64_t>(m, 1) > kMostWork) return Outcome::kDone;
   const auto kind = bytes->OneOf({kForward, kTransposed, kSampled});
   Arguments a{pattern, m, Blocks(bytes, pattern, false), Floats(bytes, m * s.rows), Floats(bytes, m * s.cols), {}, false};

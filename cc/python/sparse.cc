@@ -49,19 +49,19 @@ class Held {
     structure_.rows = object.attr("rows").cast<std::int64_t>();
     structure_.cols = object.attr("cols").cast<std::int64_t>();
     structure_.taps = object.attr("taps").cast<std::int64_t>();
-    structure_.stored = object.attr("stored").cast<std::int64_t>();
+    structure_.room = object.attr("room").cast<std::int64_t>();
     structure_.block_rows = block.first;
     structure_.block_cols = block.second;
     if (structure_.rows < 1 || structure_.cols < 1 || structure_.taps < 1 || block.first < 1 || block.second < 1 ||
-        structure_.stored < 0) {
+        structure_.room < 0) {
       throw std::invalid_argument("structure: sizes must be positive");
     }
-    const std::int64_t stored = structure_.stored;
+    const std::int64_t room = structure_.room;
     structure_.by_col = {Take<std::int64_t>(object, "starts", structure_.ColGroups() + 1, 0),
-                         Take<std::int32_t>(object, "others", stored, 1), nullptr};
+                         Take<std::int32_t>(object, "others", room, 1), nullptr};
     structure_.by_row = {Take<std::int64_t>(object, "row_starts", structure_.taps * structure_.RowGroups() + 1, 2),
-                         Take<std::int32_t>(object, "row_others", stored, 3),
-                         Take<std::int32_t>(object, "row_ids", stored, 4)};
+                         Take<std::int32_t>(object, "row_others", room, 3),
+                         Take<std::int32_t>(object, "row_ids", room, 4)};
     if (Known(object)) return;
     {
       const py::gil_scoped_release release;
@@ -74,7 +74,7 @@ class Held {
 
   const sparse::Structure& operator*() const { return structure_; }
   std::int64_t values() const {
-    return structure_.stored * structure_.block_rows * structure_.block_cols;
+    return structure_.room * structure_.block_rows * structure_.block_cols;
   }
 
  private:

@@ -28,7 +28,7 @@ unsigned Threads(const Run& run, double multiplies) {
 }
 
 Work WorkOf(const Structure& s, std::int64_t width, std::int64_t channels_in, std::int64_t channels_out) {
-  return {s.stored * s.block_rows * s.block_cols, width, channels_in, channels_out};
+  return {s.Stored() * s.block_rows * s.block_cols, width, channels_in, channels_out};
 }
 
 // Where pixels are, for reading.
@@ -242,11 +242,9 @@ void SampleConvolution(const Structure& structure, const ConvShape& original, co
   const ConvKernels& kernels = *KernelsFor(run.level).convolution;
   const Work work = WorkOf(structure, structure.block_cols, structure.rows, structure.cols);
   const Plan plan = PlanForward(shape, work, kernels.lanes);
-  if (structure.stored == 0) return;
-  if (plan.groups == 0) {
-    std::fill(dvalues, dvalues + work.multiplies, 0.0F);
-    return;
-  }
+  const std::int64_t area = std::int64_t{structure.block_rows} * structure.block_cols;
+  std::fill(dvalues + (plan.groups == 0 ? 0 : work.multiplies), dvalues + structure.room * area, 0.0F);
+  if (structure.Stored() == 0 || plan.groups == 0) return;
   const unsigned threads = Threads(run, static_cast<double>(work.multiplies) * static_cast<double>(plan.groups) *
                                             static_cast<double>(plan.y.tile * plan.x.tile * plan.lanes));
   const Lists lists = ForwardLists(structure, nullptr, plan, shape, threads);

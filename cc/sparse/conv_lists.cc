@@ -41,7 +41,7 @@ std::int64_t ChunkOf(const Structure& structure, const Side& side, const Plan& p
   if (static_cast<double>(plan.groups * plan.y.tile * plan.x.tile) < kPositions) return side.channels;
   const double run = static_cast<double>(std::min<std::int64_t>(plan.x.tile, kMostVectors) + plan.x.reach - 1);
   const double bytes = static_cast<double>(plan.y.reach * plan.lanes) * sizeof(float) * run;
-  const double entries = static_cast<double>(structure.stored * side.depth) /
+  const double entries = static_cast<double>(structure.Stored() * side.depth) /
                          static_cast<double>(plan.y.phases * plan.x.phases * side.groups * side.channels);
   const double channels = std::max(kBytes / bytes, kEntries / static_cast<double>(side.width) / entries);
   const auto chunks = static_cast<std::int64_t>(std::max(1.0, static_cast<double>(side.channels) / channels + 0.5));
@@ -51,7 +51,7 @@ std::int64_t ChunkOf(const Structure& structure, const Side& side, const Plan& p
 
 // The inputs of `taps` taps side by side, where a block list has them so.
 void SetInputs(const Structure& structure, const Plan& plan, const std::vector<std::int64_t>& taps, Side* side) {
-  if (structure.stored == 0) return;
+  if (structure.Stored() == 0) return;
   const std::int64_t chunk = ChunkOf(structure, *side, plan);
   for (const std::int64_t tap : taps) {
     for (std::int64_t c = 0; c < side->channels; c += side->depth) {

@@ -174,7 +174,7 @@ void ClearPadding(const Structure& s, float* dvalues) {
     std::fill(dvalues + id * area + rows * s.block_cols, dvalues + (id + 1) * area, 0.0F);
   }
   if (cols == 0) return;
-  for (float* row = dvalues + s.by_col.starts[groups - 1] * area; row < dvalues + s.stored * area; row += s.block_cols) {
+  for (float* row = dvalues + s.by_col.starts[groups - 1] * area; row < dvalues + s.Stored() * area; row += s.block_cols) {
     std::fill(row + cols, row + s.block_cols, 0.0F);
   }
 }
@@ -185,10 +185,9 @@ void SampleProduct(const Structure& structure, const float* x, const float* dy, 
                    const Run& run) {
   ExpectOneTap(structure);
   const Side side = Forward(structure);
-  if (m == 0 || side.Stored() == 0) {
-    std::fill(dvalues, dvalues + side.Stored() * side.Area(), 0.0F);
-    return;
-  }
+  float* const behind = dvalues + (m == 0 ? 0 : side.Stored()) * side.Area();
+  std::fill(behind, dvalues + structure.room * side.Area(), 0.0F);
+  if (m == 0 || side.Stored() == 0) return;
   const unsigned threads = Threads(run, side, m);
   const std::int64_t parts = std::max(side.Stored() * side.Area() / kPartWeights,
                                       (side.Singles() ? kSinglesParts : kParts) * std::int64_t{threads});

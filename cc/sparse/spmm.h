@@ -12,7 +12,8 @@ namespace keras_lth::sparse {
 
 enum class Storage { kFloat32, kBfloat16 };
 
-// Stored blocks [stored, block_rows, block_cols]; entries that fill up the last blocks must be 0.
+// Stored blocks [room, block_rows, block_cols]; entries that fill up the last blocks must be 0, and those behind the
+// last block may be anything.
 struct Values {
   const void* data;
   Storage storage;
@@ -37,7 +38,8 @@ void Multiply(const Structure& structure, const Values& values, const float* x, 
 void MultiplyTransposed(const Structure& structure, const Values& values, const float* dy, std::int64_t m, float* dx,
                         const Run& run);
 
-// dvalues[stored, block_rows, block_cols] = X^T dY where a weight is stored; 0 in what fills up the last blocks.
+// dvalues[room, block_rows, block_cols] = X^T dY where a weight is stored; 0 in what fills up the last blocks, and behind
+// the last one.
 void SampleProduct(const Structure& structure, const float* x, const float* dy, std::int64_t m, float* dvalues,
                    const Run& run);
 

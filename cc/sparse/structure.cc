@@ -39,15 +39,21 @@ bool Ascends(const std::int32_t* items, std::int64_t count) {
   return signs != 0;
 }
 
+// The number of blocks that a list ends with.
+std::int64_t Last(const BlockList& list, const std::string& name, std::int64_t groups, std::int64_t room) {
+  if (list.starts == nullptr) Refuse(name + ".starts is missing");
+  const std::int64_t stored = list.starts[groups];
+  if (stored < 0 || stored > room) {
+    Refuse(name + ".starts ends with " + std::to_string(stored) + ", but there is room for " + std::to_string(room) +
+           " blocks");
+  }
+  return stored;
+}
+
 void CheckList(const BlockList& list, const std::string& name, std::int64_t groups, std::int64_t others,
                std::int64_t stored, unsigned threads) {
-  if (list.starts == nullptr) Refuse(name + ".starts is missing");
   if (stored > 0 && list.others == nullptr) Refuse(name + ".others is missing");
   if (list.starts[0] != 0) Refuse(name + ".starts begins with " + std::to_string(list.starts[0]) + ", not 0");
-  if (list.starts[groups] != stored) {
-    Refuse(name + ".starts ends with " + std::to_string(list.starts[groups]) + ", but " + std::to_string(stored) +
-           " blocks are stored");
-  }
   // Starts go up from 0 to `stored`, so none of them leads out of the lists.
   for (std::int64_t g = 0; g < groups; ++g) {
     if (list.starts[g] > list.starts[g + 1]) Refuse(name + ".starts goes down after group " + std::to_string(g));
@@ -86,13 +92,19 @@ void Check(const Structure& structure, unsigned threads) {
       s.RowGroups() > kMost / s.taps || s.ColGroups() > kMost) {
     Refuse("a structure has more than " + std::to_string(kMost) + " groups of rows or columns");
   }
-  if (s.stored < 0 || s.stored > kMost) Refuse("a structure stores " + std::to_string(s.stored) + " blocks");
+  if (s.room < 0 || s.room > kMost) Refuse("a structure has room for " + std::to_string(s.room) + " blocks");
   const std::int64_t area = std::int64_t{s.block_rows} * s.block_cols;
-  if (s.stored > std::numeric_limits<std::int64_t>::max() / 16 / area) Refuse("a structure stores too many weights");
-  CheckList(s.by_col, "by_col", s.ColGroups(), s.taps * s.RowGroups(), s.stored, threads);
-  CheckList(s.by_row, "by_row", s.taps * s.RowGroups(), s.ColGroups(), s.stored, threads);
+  if (s.room > std::numeric_limits<std::int64_t>::max() / 16 / area) Refuse("a structure has room for too many weights");
+  const std::int64_t row_groups = s.taps * s.RowGroups();
+  const std::int64_t stored = Last(s.by_col, "by_col", s.ColGroups(), s.room);
+  const std::int64_t in_rows = Last(s.by_row, "by_row", row_groups, s.room);
+  if (in_rows != stored) {
+    Refuse("by_row.starts ends with " + std::to_string(in_rows) + ", but by_col's with " + std::to_string(stored));
+  }
+  CheckList(s.by_col, "by_col", s.ColGroups(), row_groups, stored, threads);
+  CheckList(s.by_row, "by_row", row_groups, s.ColGroups(), stored, threads);
   if (s.by_col.ids != nullptr) Refuse("by_col.ids is given, but values are in the order of by_col");
-  if (s.stored > 0 && s.by_row.ids == nullptr) Refuse("by_row.ids is missing");
+  if (stored > 0 && s.by_row.ids == nullptr) Refuse("by_row.ids is missing");
 }
 
 }  // namespace keras_lth::sparse

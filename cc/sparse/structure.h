@@ -3,7 +3,9 @@
 // A matrix of `rows` inputs and `cols` outputs is cut into blocks of block_rows x block_cols, the last ones filled up
 // with zeros. A convolution's kernel [kh, kw, cin, cout] is `taps` = kh * kw such matrices of cin rows, one after the
 // other; a product has one tap. Row group r of tap t has the number t * RowGroups() + r.
-// Values are [stored, block_rows, block_cols], in the order of `by_col`. Unstructured weights are blocks of 1 x 1.
+// Values are [room, block_rows, block_cols], in the order of `by_col`. Unstructured weights are blocks of 1 x 1.
+// Values and lists may have room for more blocks than there are, so that the next structure can take their place: what
+// lies behind the last block is neither read nor, in a gradient of the values, anything but 0.
 #ifndef KERAS_LTH_CC_SPARSE_STRUCTURE_H_
 #define KERAS_LTH_CC_SPARSE_STRUCTURE_H_
 
@@ -14,24 +16,27 @@ namespace keras_lth::sparse {
 // The stored blocks of each group of outputs (or inputs), as compressed lists.
 struct BlockList {
   const std::int64_t* starts;   // [groups + 1]: the blocks of group g are starts[g] ... starts[g + 1] - 1
-  const std::int32_t* others;   // [stored]: the group at the other side, ascending within a group
-  const std::int32_t* ids;      // [stored]: the block's place in the values; null: its place in this list
+  const std::int32_t* others;   // [room]: the group at the other side, ascending within a group
+  const std::int32_t* ids;      // [room]: the block's place in the values; null: its place in this list
 };
 
 struct Structure {
   std::int64_t rows, cols;  // inputs of one tap, outputs; without padding
   std::int64_t taps;
   std::int32_t block_rows, block_cols;
-  std::int64_t stored;  // blocks
+  std::int64_t room;    // blocks that the lists and the values have place for
   BlockList by_col;     // groups: ColGroups(); others: numbers of row groups, with the tap
   BlockList by_row;     // groups: taps * RowGroups(); others: numbers of column groups; ids given
 
   std::int64_t RowGroups() const { return (rows + block_rows - 1) / block_rows; }
   std::int64_t ColGroups() const { return (cols + block_cols - 1) / block_cols; }
+  // Blocks that there are, room for more left out; of a structure that Check has passed.
+  std::int64_t Stored() const { return by_col.starts[ColGroups()]; }
 };
 
 // Throws std::invalid_argument, naming what is wrong, unless every index is in range and both orders hold the same
-// number of blocks; afterwards no kernel reads or writes outside its arrays. Costs one read of the indices.
+// number of blocks, for which there is room; afterwards no kernel reads or writes outside its arrays. Costs one read of
+// the indices.
 void Check(const Structure& structure, unsigned threads);
 
 }  // namespace keras_lth::sparse

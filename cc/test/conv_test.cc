@@ -19,6 +19,7 @@ namespace {
 
 namespace sp = keras_lth::sparse;
 using keras_lth::testing::At;
+using keras_lth::testing::GiveRoom;
 using keras_lth::testing::Make;
 using keras_lth::testing::Out;
 using keras_lth::testing::Pairs;
@@ -171,6 +172,40 @@ void CheckAll(keras_lth::isa::Level level, bool quick) {
   CheckCase({33, 12, 12, 3, 3, 1, 1, true}, 96, 80, {1, 1}, 0.1, level);
 }
 
+// Room for more blocks changes no bit of a result, and its gradient is 0.
+void CheckRoom(keras_lth::isa::Level level) {
+  for (const sp::ConvShape& shape : {sp::ConvShape{3, 9, 10, 3, 3, 2, 1, true}, sp::ConvShape{1, 1, 40, 1, 1, 1, 1, true},
+                                     sp::ConvShape{2, 3, 3, 7, 7, 1, 1, false}}) {
+    for (const Block block : {Block{1, 1}, Block{4, 4}, Block{3, 5}}) {
+      for (const double density : {0.0, 0.3, 1.0}) {
+        const std::int64_t taps = std::int64_t{shape.kernel_height} * shape.kernel_width;
+        const Sparse tight = Make(taps, 18, 21, block.rows, block.cols, density);
+        Sparse roomy = tight;
+        roomy.structure.by_col.starts = roomy.col_starts.data();
+        roomy.structure.by_row.starts = roomy.row_starts.data();
+        GiveRoom(6, &roomy);
+        sp::Check(roomy.structure, 2);
+        const std::vector<float> x = Randoms(shape.batch * shape.height * shape.width * 18);
+        const std::vector<float> dy = Randoms(shape.batch * shape.OutHeight() * shape.OutWidth() * 21);
+        const auto results = [&](const Sparse& s) {
+          const sp::Values values{s.values.data(), sp::Storage::kFloat32};
+          std::vector<float> all(dy.size() + x.size() + s.values.size(), std::numeric_limits<float>::quiet_NaN());
+          sp::Convolve(s.structure, values, shape, x.data(), {}, all.data(), {level});
+          sp::ConvolveTransposed(s.structure, values, shape, dy.data(), all.data() + dy.size(), {level});
+          sp::SampleConvolution(s.structure, shape, x.data(), dy.data(), all.data() + dy.size() + x.size(), {level});
+          return all;
+        };
+        const std::vector<float> got = results(roomy), wanted = results(tight);
+        const std::string name = "room, kernel " + std::to_string(shape.kernel_height) + ", blocks " +
+                                 std::to_string(block.rows) + " x " + std::to_string(block.cols);
+        Expect(std::memcmp(got.data(), wanted.data(), wanted.size() * sizeof(float)) == 0, name + ": other bits");
+        Expect(std::all_of(got.begin() + static_cast<std::ptrdiff_t>(wanted.size()), got.end(),
+                           [](float gradient) { return gradient == 0.0F; }), name + ": a gradient");
+      }
+    }
+  }
+}
+
 void CheckMessages() {
   const Sparse s = Make(9, 4, 4, 1, 1, 0.5);
   const auto expect = [&](const sp::ConvShape& shape, const std::string& words) {
@@ -231,6 +266,7 @@ int main(int argc, char** argv) {
   const keras_lth::isa::Level level = keras_lth::isa::Choose("");
   std::printf("instruction set %s\n", keras_lth::isa::Name(level));
   CheckAll(level, quick);
+  CheckRoom(level);
   CheckMessages();
   CheckInfinities(level);
   std::printf("%d failures\n", failures);

@@ -73,8 +73,8 @@ inline Sparse Make(std::int64_t taps, std::int64_t rows, std::int64_t cols, std:
     s.row_starts.push_back(static_cast<std::int64_t>(s.row_others.size()));
   }
   const std::int64_t block = std::int64_t{block_rows} * block_cols;
-  s.structure.stored = static_cast<std::int64_t>(s.col_others.size());
-  s.values.assign(static_cast<std::size_t>(s.structure.stored * block), 0.0F);
+  s.structure.room = static_cast<std::int64_t>(s.col_others.size());
+  s.values.assign(static_cast<std::size_t>(s.structure.room * block), 0.0F);
   s.dense.assign(static_cast<std::size_t>(taps * rows * cols), 0.0);
   s.place.assign(s.dense.size(), -1);
   for (std::int64_t i = 0; i < taps * rows * cols; ++i) {
@@ -90,6 +90,19 @@ inline Sparse Make(std::int64_t taps, std::int64_t rows, std::int64_t cols, std:
   s.structure.by_col = {s.col_starts.data(), s.col_others.data(), nullptr};
   s.structure.by_row = {s.row_starts.data(), s.row_others.data(), s.row_ids.data()};
   return s;
+}
+
+// Gives it room for `more` blocks, full of what no kernel may use.
+inline void GiveRoom(std::int64_t more, Sparse* sparse) {
+  sp::Structure& s = sparse->structure;
+  s.room += more;
+  for (std::vector<std::int32_t>* numbers : {&sparse->col_others, &sparse->row_others, &sparse->row_ids}) {
+    numbers->resize(static_cast<std::size_t>(s.room), -7);
+  }
+  sparse->values.resize(static_cast<std::size_t>(s.room * s.block_rows * s.block_cols), NAN);
+  s.by_col.others = sparse->col_others.data();
+  s.by_row.others = sparse->row_others.data();
+  s.by_row.ids = sparse->row_ids.data();
 }
 
 // TensorFlow's rule, written from its documentation.

@@ -48,7 +48,7 @@ void CheckPadding() {
     Matrix matrix;
     Build(50, 50, block, block, [](std::int64_t, std::int64_t) { return true; }, &random, &matrix);
     const std::vector<float> x(5 * 50, INFINITY), dy(5 * 50, NAN);
-    Output dvalues(matrix.s.stored * matrix.Area());
+    Output dvalues(matrix.s.room * matrix.Area());
     sp::SampleProduct(matrix.s, x.data(), dy.data(), 5, dvalues.data(), {keras_lth::isa::Choose("")});
     for (std::int64_t g = 0; g < matrix.s.ColGroups(); ++g) {
       for (std::int64_t id = matrix.s.by_col.starts[g]; id < matrix.s.by_col.starts[g + 1]; ++id) {
@@ -57,6 +57,45 @@ void CheckPadding() {
               matrix.s.by_col.others[id] * block + at / block >= 50 || g * block + at % block >= 50;
           const float got = dvalues[id * matrix.Area() + at];
           Expect(filled_up ? got == 0.0F : std::isnan(got), "padding of block " + std::to_string(id));
+        }
+      }
+    }
+  }
+}
+
+// Room for more blocks changes no bit of a result, and its gradient is 0.
+void CheckRoom() {
+  std::mt19937_64 random(8);
+  for (const std::int32_t block : {1, 4, 8, 16}) {
+    for (const std::int64_t m : {0, 1, 3, 40, 200}) {
+      for (const int density : {0, 30, 100}) {
+        const std::string name = "room, block " + std::to_string(block) + ", M " + std::to_string(m);
+        Matrix matrix, roomy;
+        const auto keep = [&](std::int64_t r, std::int64_t c) { return (r * 37 + c * 61) % 100 < density; };
+        std::mt19937_64 again = random;
+        Build(90, 70, block, block, keep, &random, &matrix);
+        Build(90, 70, block, block, keep, &again, &roomy);
+        GiveRoom(9, &roomy);
+        sp::Check(roomy.s, 2);
+        Expect(roomy.s.Stored() == matrix.s.room, name + ": blocks that there are");
+        const std::vector<float> x = Noise(m * 90, &random), dy = Noise(m * 70, &random);
+        const auto results = [&](const Matrix& of, bool half) {
+          const sp::Values values = half ? sp::Values{of.halves.data(), sp::Storage::kBfloat16}
+                                         : sp::Values{of.values.data(), sp::Storage::kFloat32};
+          Output all(m * 160 + of.s.room * of.Area());
+          const sp::Run run{keras_lth::isa::Choose("")};
+          sp::Multiply(of.s, values, x.data(), m, {}, all.data(), run);
+          sp::MultiplyTransposed(of.s, values, dy.data(), m, all.data() + m * 70, run);
+          sp::SampleProduct(of.s, x.data(), dy.data(), m, all.data() + m * 160, run);
+          return all;
+        };
+        for (const bool half : {false, true}) {
+          const std::int64_t same = m * 160 + matrix.s.room * matrix.Area();
+          Output got = results(roomy, half), wanted = results(matrix, half);
+          Expect(got.Guarded(), name + ": written outside of the result");
+          Expect(std::memcmp(got.data(), wanted.data(), static_cast<std::size_t>(same) * sizeof(float)) == 0,
+                 name + ": other bits");
+          for (std::int64_t i = 0; i < 9 * matrix.Area(); ++i) Expect(got[same + i] == 0.0F, name + ": a gradient");
         }
       }
     }
@@ -89,7 +128,7 @@ void CheckRefusals() {
   refused("by_col.others", [](Matrix* m) { std::swap(m->by_col.others[0], m->by_col.others[1]); });
   refused("by_row.others", [](Matrix* m) { m->by_row.others[1] = m->by_row.others[0]; });
   refused("by_row.others", [](Matrix* m) { m->by_row.others.back() = 1 << 30; });
-  refused("by_row.ids", [](Matrix* m) { m->by_row.ids[0] = static_cast<std::int32_t>(m->s.stored); });
+  refused("by_row.ids", [](Matrix* m) { m->by_row.ids[0] = static_cast<std::int32_t>(m->s.room); });
   refused("by_row.ids", [](Matrix* m) { m->by_row.ids[0] = -1; });
   refused("by_row.ids", [](Matrix* m) { m->s.by_row.ids = nullptr; });
   refused("by_col.ids", [](Matrix* m) { m->s.by_col.ids = m->by_row.ids.data(); });
@@ -97,8 +136,19 @@ void CheckRefusals() {
   refused("taps", [](Matrix* m) { m->s.taps = 0; });
   refused("structure", [](Matrix* m) { m->s.rows = -4; });
   refused("groups", [](Matrix* m) { m->s.cols = std::int64_t{1} << 40; });
-  refused("starts", [](Matrix* m) { m->s.stored -= 1; });
-  refused("stores", [](Matrix* m) { m->s.stored = -1; });
+  refused("by_col.starts", [](Matrix* m) { m->s.room -= 1; });
+  refused("by_col.starts", [](Matrix* m) { m->by_col.starts.back() = -1; });
+  refused("by_row.starts", [](Matrix* m) { m->by_row.starts.back() -= 1; });
+  refused("room", [](Matrix* m) { m->s.room = -1; });
+  // With room for more the limit of every number is still that of the blocks that there are.
+  refused("by_row.ids", [](Matrix* m) {
+    m->by_row.ids[3] = static_cast<std::int32_t>(m->s.Stored());
+    GiveRoom(5, m);
+  });
+  refused("by_row.starts", [](Matrix* m) {
+    GiveRoom(5, m);
+    m->by_row.starts.back() += 1;
+  });
   Matrix matrix;
   Build(40, 40, 4, 4, [](std::int64_t, std::int64_t) { return true; }, &random, &matrix);
   matrix.s.taps = 2;
@@ -119,6 +169,7 @@ int main() {
   std::printf("instruction set %s\n", keras_lth::isa::Name(keras_lth::isa::Choose("")));
   CheckNotFinite();
   CheckPadding();
+  CheckRoom();
   CheckRefusals();
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;

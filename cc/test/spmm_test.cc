@@ -83,7 +83,7 @@ void CheckBackward(const Case& c) {
 void CheckSample(const Case& c) {
   const sp::Structure& s = c.matrix.s;
   const std::string name = c.name + ", dW";
-  const Output dvalues = Run(name, s.stored * c.matrix.Area(), [&](float* out, const sp::Run& run) {
+  const Output dvalues = Run(name, s.room * c.matrix.Area(), [&](float* out, const sp::Run& run) {
     sp::SampleProduct(s, c.x.data(), c.dy.data(), c.m, out, run);
   });
   for (std::int64_t g = 0; g < s.ColGroups(); ++g) {
@@ -116,7 +116,7 @@ void CheckAdjoint(const Case& c) {
   const sp::Structure& s = c.matrix.s;
   const sp::Values values{c.matrix.values.data(), sp::Storage::kFloat32};
   const sp::Run run{keras_lth::isa::Choose("")};
-  Output y(c.m * s.cols), dx(c.m * s.rows), dvalues(s.stored * c.matrix.Area());
+  Output y(c.m * s.cols), dx(c.m * s.rows), dvalues(s.room * c.matrix.Area());
   sp::Multiply(s, values, c.x.data(), c.m, {}, y.data(), run);
   sp::MultiplyTransposed(s, values, c.dy.data(), c.m, dx.data(), run);
   sp::SampleProduct(s, c.x.data(), c.dy.data(), c.m, dvalues.data(), run);

@@ -38,7 +38,7 @@ struct Lists {
 struct Matrix {
   sp::Structure s;
   Lists by_col, by_row;
-  std::vector<float> values;             // [stored, block_rows, block_cols]
+  std::vector<float> values;             // [room, block_rows, block_cols]
   std::vector<std::uint16_t> halves;     // the same in bfloat16: `values` are exact in it
   std::vector<float> dense;              // [rows, cols]
 
@@ -81,10 +81,10 @@ inline void Build(std::int64_t rows, std::int64_t cols, std::int32_t block_rows,
     }
     matrix->by_row.starts.push_back(static_cast<std::int64_t>(matrix->by_row.others.size()));
   }
-  s.stored = static_cast<std::int64_t>(matrix->by_col.others.size());
+  s.room = static_cast<std::int64_t>(matrix->by_col.others.size());
   s.by_col = {matrix->by_col.starts.data(), matrix->by_col.others.data(), nullptr};
   s.by_row = {matrix->by_row.starts.data(), matrix->by_row.others.data(), matrix->by_row.ids.data()};
-  matrix->values.assign(static_cast<std::size_t>(s.stored * matrix->Area()), 0.0F);
+  matrix->values.assign(static_cast<std::size_t>(s.room * matrix->Area()), 0.0F);
   matrix->halves.assign(matrix->values.size(), 0);
   matrix->dense.assign(static_cast<std::size_t>(rows * cols), 0.0F);
   std::uniform_real_distribution<float> uniform(-1.0F, 1.0F);
@@ -101,6 +101,20 @@ inline void Build(std::int64_t rows, std::int64_t cols, std::int32_t block_rows,
       }
     }
   }
+}
+
+// Gives the matrix room for `more` blocks, full of what no kernel may use.
+inline void GiveRoom(std::int64_t more, Matrix* matrix) {
+  sp::Structure& s = matrix->s;
+  s.room += more;
+  for (std::vector<std::int32_t>* numbers : {&matrix->by_col.others, &matrix->by_row.others, &matrix->by_row.ids}) {
+    numbers->resize(static_cast<std::size_t>(s.room), -7);
+  }
+  matrix->values.resize(static_cast<std::size_t>(s.room * matrix->Area()), NAN);
+  matrix->halves.resize(matrix->values.size(), 0x7FC0);
+  s.by_col.others = matrix->by_col.others.data();
+  s.by_row.others = matrix->by_row.others.data();
+  s.by_row.ids = matrix->by_row.ids.data();
 }
 
 inline std::vector<float> Noise(std::int64_t count, std::mt19937_64* random) {

@@ -64,7 +64,7 @@ class Kernel {
   }
 
   bool Same(const Dims& geometry, const sparse::Structure& structure) const {
-    return geometry_ == geometry && structure_.stored == structure.stored &&
+    return geometry_ == geometry && structure_.room == structure.room &&
            structure_.by_col.starts == structure.by_col.starts && structure_.by_col.others == structure.by_col.others &&
            structure_.by_row.starts == structure.by_row.starts && structure_.by_row.others == structure.by_row.others &&
            structure_.by_row.ids == structure.by_row.ids;

@@ -56,11 +56,11 @@ sparse::Structure StructureOf(const Geometry& geometry, const std::vector<View>&
   structure.block_cols = geometry.block_cols;
   const Dims& others = arguments[kIndices + 1].dims;
   if (others.size() != 1) Refuse("others has shape " + Text(others) + ", not one dimension");
-  structure.stored = others[0];
+  structure.room = others[0];
   const Dims by_col{structure.ColGroups() + 1};
   const Dims by_row{structure.taps * structure.RowGroups() + 1};
-  const Dims stored{structure.stored};
-  const std::array<const Dims*, kIndexArrays> wanted = {&by_col, &stored, &by_row, &stored, &stored};
+  const Dims room{structure.room};
+  const std::array<const Dims*, kIndexArrays> wanted = {&by_col, &room, &by_row, &room, &room};
   for (std::size_t i = 0; i < kIndexArrays; ++i) Require(kIndexNames[i], arguments[kIndices + i].dims, *wanted[i]);
   const auto list = [&arguments](std::size_t i) {
     return static_cast<const std::int32_t*>(arguments[kIndices + i].data);
@@ -119,7 +119,7 @@ Problem Prepare(Op op, const std::vector<View>& arguments, bool relu) {
   const bool conv = IsConv(op);
   const bool grad_input = op == Op::kMatmulGradInput || op == Op::kConv2dGradInput;
   const bool grad_values = op == Op::kMatmulGradValues || op == Op::kConv2dGradValues;
-  const Dims values{problem.structure.stored, geometry.block_rows, geometry.block_cols};
+  const Dims values{problem.structure.room, geometry.block_rows, geometry.block_cols};
   if (!grad_values) Require("values", problem.second.dims, values);
 
   // The shapes at both sides of the kernel.

@@ -25,7 +25,7 @@ def sparse_matmul(
     Args:
       x: float32 [..., inputs]. A NumPy array gives a NumPy array; a TensorFlow tensor or Keras variable gives a tensor,
         with gradients for x, values and bias.
-      values: float32 or bfloat16 [stored, *block], as `SparseStructure.values` makes them; bfloat16 is summed in
+      values: float32 or bfloat16 [room, *block], as `SparseStructure.values` makes them; bfloat16 is summed in
         float32. What fills up the blocks at the edges must be 0.
       structure: of a kernel [inputs, outputs].
       bias: float32 [outputs].
@@ -59,11 +59,11 @@ def sparse_matmul_gradients(
     Args:
       x: float32 [..., inputs].
       dy: float32 [..., outputs], the gradient of the result.
-      values: float32 or bfloat16 [stored, *block].
+      values: float32 or bfloat16 [room, *block].
       structure: of a kernel [inputs, outputs].
 
     Returns:
-      ``dy @ W.T`` [..., inputs], and ``x.T @ dy`` where a weight is stored [stored, *block], both float32.
+      ``dy @ W.T`` [..., inputs], and ``x.T @ dy`` where a weight is stored [room, *block], both float32.
     """
     check_matrix(structure)
     given = float_array("x", x, structure.rows)
@@ -95,7 +95,7 @@ def sparse_conv2d(
 
     Args:
       x: float32 [batch, height, width, inputs], NumPy or TensorFlow, as in `sparse_matmul`.
-      values: float32 or bfloat16 [stored, *block].
+      values: float32 or bfloat16 [room, *block].
       structure: of a kernel [kernel height, kernel width, inputs, outputs]; blocks are of channels.
       strides: one number or (height, width).
       padding: "valid" or "same", as in TensorFlow (of an odd padding the larger half is at the end).
@@ -161,18 +161,26 @@ def is_numpy(x: Any) -> bool:
     return isinstance(x, (np.ndarray, np.generic, list, tuple, float, int))
 
 
+def check_structure(structure: Any) -> None:
+    """Raises unless it is a SparseStructure."""
+    if isinstance(structure, SparseStructure):
+        return
+    name = type(structure).__name__
+    if isinstance(getattr(structure, "structure", None), SparseStructure):
+        raise TypeError(f"structure is {name}; NumPy arrays need its .structure")
+    raise TypeError(f"structure is {name}, not SparseStructure: make it with from_mask")
+
+
 def check_matrix(structure: SparseStructure) -> None:
     """Raises unless the structure is a matrix's."""
-    if not isinstance(structure, SparseStructure):
-        raise TypeError(f"structure is {type(structure).__name__}, not SparseStructure: make it with from_mask")
+    check_structure(structure)
     if len(structure.shape) != 2:
         raise ValueError(f"structure is of a kernel {structure.shape}; sparse_matmul needs [inputs, outputs]")
 
 
 def check_kernel(structure: SparseStructure) -> tuple[int, int]:
     """The kernel's (height, width); raises unless the structure is a two-dimensional convolution's."""
-    if not isinstance(structure, SparseStructure):
-        raise TypeError(f"structure is {type(structure).__name__}, not SparseStructure: make it with from_mask")
+    check_structure(structure)
     if len(structure.shape) != 4:
         raise ValueError(
             f"structure is of a kernel {structure.shape}; sparse_conv2d needs [height, width, inputs, outputs]"
@@ -184,10 +192,8 @@ def check_values(values: Any, structure: SparseStructure) -> Array:
     """`values` as a contiguous array of the structure's shape."""
     stored = np.asarray(values)
     value_type(stored)
-    if stored.shape != (structure.stored, *structure.block):
-        raise ValueError(
-            f"values has shape {stored.shape}, the structure stores {(structure.stored, *structure.block)}"
-        )
+    if stored.shape != (structure.room, *structure.block):
+        raise ValueError(f"values has shape {stored.shape}, the structure stores {(structure.room, *structure.block)}")
     return np.ascontiguousarray(stored)
 
 

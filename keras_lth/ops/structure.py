@@ -21,50 +21,60 @@ class SparseStructure:
     """The stored blocks of a dense kernel [inputs, outputs], or of a convolution's [height, width, inputs, outputs].
 
     A block is `block` = (inputs, outputs) weights; (1, 1) stores single weights. Blocks at the edges are filled up with
-    zeros. The values of a structure are an array [stored, *block], ordered by output group, then by tap of the
+    zeros. The values of a structure are an array [room, *block], ordered by output group, then by tap of the
     convolution, then by input group. Blocks are indexed in both orders, for the product and for its input gradient,
     once: values can change at every step. The indices are compressed lists: those of output group g are
     ``others[starts[g]:starts[g + 1]]``; an input group is numbered tap * input groups + group.
+
+    A structure may have room for more blocks than it stores, so that others can follow it in arrays of one size. What
+    lies behind the last block, 0 in the indices, is in no product, whatever its values are; its gradient is 0.
 
     Attributes:
       shape: of the dense kernel.
       block: (inputs, outputs) of a block.
       taps: height * width of a convolution's kernel, 1 for a matrix.
       stored: number of blocks.
-      starts, others: int64 [output groups + 1] and int32 [stored]: input groups of each output group, ascending.
-      row_starts, row_others, row_ids: int64 [taps * input groups + 1] and int32 [stored]: output groups of each input
+      room: number of blocks that there is place for, `stored` or more.
+      starts, others: int64 [output groups + 1] and int32 [room]: input groups of each output group, ascending.
+      row_starts, row_others, row_ids: int64 [taps * input groups + 1] and int32 [room]: output groups of each input
         group, ascending, and where the block is among the values.
     """
 
-    def __init__(self, shape: tuple[int, ...], block: tuple[int, int], blocks: NDArray[np.bool_]) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], block: tuple[int, int], blocks: NDArray[np.bool_], room: int | None = None
+    ) -> None:
         self.shape = shape
         self.block = block
         self.taps = int(np.prod(shape[:-2], dtype=np.int64))
         self.rows, self.cols = shape[-2:]
         out_groups, in_groups = np.nonzero(blocks.T)
         self.stored = len(in_groups)
+        self.room = self.stored if room is None else room
         self.starts = _starts(out_groups, blocks.shape[1])
-        self.others = _index(in_groups)
+        self.others = _index(in_groups, self.room)
         row_groups, row_others = np.nonzero(blocks)
         self.row_starts = _starts(row_groups, blocks.shape[0])
-        self.row_others = _index(row_others)
+        self.row_others = _index(row_others, self.room)
         ids = np.empty(self.stored, np.int32)
         # A stable sort by output group of the list by input group is the list by output group.
         ids[np.argsort(row_others, kind="stable")] = np.arange(self.stored, dtype=np.int32)
-        self.row_ids = _index(ids)
+        self.row_ids = _index(ids, self.room)
 
     @classmethod
-    def from_mask(cls, mask: Array, block: int | Sequence[int] | None = None) -> SparseStructure:
+    def from_mask(
+        cls, mask: Array, block: int | Sequence[int] | None = None, room: int | None = None
+    ) -> SparseStructure:
         """The structure of a boolean mask.
 
         Args:
           mask: bool [inputs, outputs], or [..., inputs, outputs] for a convolution's kernel.
           block: sides (inputs, outputs) of a block, or one number for both; None stores single weights.
+          room: blocks to make place for; None for as many as the mask keeps.
 
         Raises:
-          TypeError: `mask` is not boolean, `block` not integers.
+          TypeError: `mask` is not boolean, `block` or `room` not integers.
           ValueError: fewer than two dimensions or an empty one; sides below 1; a block that the mask keeps in part:
-            it would come back to life.
+            it would come back to life; less room than blocks.
         """
         kept = np.asarray(mask)
         if kept.dtype != np.bool_:
@@ -89,7 +99,7 @@ class SparseStructure:
                 f"mask keeps {int(partial.sum())} of {int(any_kept.sum())} blocks {sides[0]}x{sides[1]} only in part; "
                 "select whole blocks, or use block=None"
             )
-        return cls(tuple(kept.shape), sides, np.asarray(any_kept))
+        return cls(tuple(kept.shape), sides, np.asarray(any_kept), _room(room, int(any_kept.sum())))
 
     @property
     def indices(self) -> tuple[Array, Array, Array, Array, Array]:
@@ -103,10 +113,12 @@ class SparseStructure:
 
     def mask(self) -> NDArray[np.bool_]:
         """The mask [*shape] that this is the structure of."""
-        return self.to_dense(np.ones((self.stored, *self.block), np.float32)).astype(bool)
+        return self.to_dense(np.ones((self.room, *self.block), np.float32)).astype(bool)
 
     def values(self, kernel: Array) -> Array:
-        """The stored values [stored, *block] of a dense kernel [*shape], float32 or bfloat16; 0 beyond its edges.
+        """The stored values [room, *block] of a dense kernel [*shape], float32 or bfloat16.
+
+        They are 0 beyond the kernel's edges, and behind the last block.
 
         Raises:
           ValueError: `kernel` has another shape.
@@ -115,21 +127,22 @@ class SparseStructure:
         if dense.shape != self.shape:
             raise ValueError(f"kernel has shape {dense.shape}, the structure {self.shape}")
         tiles = _tiles(dense, self.block).transpose(0, 2, 1, 3)
-        kept = np.ascontiguousarray(tiles[self.others, self._out_groups()])
-        return kept if kept.dtype.name in VALUE_TYPES else kept.astype(np.float32)
+        kept = np.zeros((self.room, *self.block), dense.dtype if dense.dtype.name in VALUE_TYPES else np.float32)
+        kept[: self.stored] = tiles[self.others[: self.stored], self._out_groups()]
+        return kept
 
     def to_dense(self, values: Array) -> Array:
-        """The dense kernel [*shape] of `values` [stored, *block]: zero where nothing is stored.
+        """The dense kernel [*shape] of `values` [room, *block]: zero where nothing is stored.
 
         Raises:
           ValueError: `values` has another shape.
         """
         given = np.asarray(values)
-        if given.shape != (self.stored, *self.block):
-            raise ValueError(f"values has shape {given.shape}, the structure stores {(self.stored, *self.block)}")
+        if given.shape != (self.room, *self.block):
+            raise ValueError(f"values has shape {given.shape}, the structure stores {(self.room, *self.block)}")
         rows, cols = self.block
         tiles = np.zeros((len(self.row_starts) - 1, len(self.starts) - 1, rows, cols), given.dtype)
-        tiles[self.others, self._out_groups()] = given
+        tiles[self.others[: self.stored], self._out_groups()] = given[: self.stored]
         whole = tiles.transpose(0, 2, 1, 3).reshape(self.taps, -1, tiles.shape[1] * cols)
         return np.ascontiguousarray(whole[:, : self.rows, : self.cols]).reshape(self.shape)
 
@@ -139,17 +152,19 @@ class SparseStructure:
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, SparseStructure)
-            and (self.shape, self.block) == (other.shape, other.block)
+            and (self.shape, self.block, self.room) == (other.shape, other.block, other.room)
             and np.array_equal(self.starts, other.starts)
             and np.array_equal(self.others, other.others)
         )
 
     def __hash__(self) -> int:
-        return hash((self.shape, self.block, self.starts.tobytes(), self.others.tobytes()))
+        return hash((self.shape, self.block, self.room, self.starts.tobytes(), self.others.tobytes()))
 
     def __repr__(self) -> str:
+        room = "" if self.room == self.stored else f"room={self.room}, "
         return (
-            f"SparseStructure(shape={self.shape}, block={self.block}, stored={self.stored}, density={self.density:.4g})"
+            f"SparseStructure(shape={self.shape}, block={self.block}, stored={self.stored}, {room}"
+            f"density={self.density:.4g})"
         )
 
 
@@ -164,6 +179,20 @@ def _sides(block: int | Sequence[int] | None) -> tuple[int, int]:
     if len(sides) != 2 or min(sides) < 1:
         raise ValueError(f"block = {block!r}: two sides of at least 1 are needed")
     return sides[0], sides[1]
+
+
+def _room(room: int | None, stored: int) -> int:
+    if room is None:
+        return stored
+    try:
+        given = operator.index(room)
+    except TypeError:
+        raise TypeError(f"room must be an integer or None, not {room!r}") from None
+    if not stored <= given <= MOST_GROUPS:
+        raise ValueError(
+            f"room = {given} for a mask of {stored} blocks: give {stored} to {MOST_GROUPS}, or None for {stored}"
+        )
+    return given
 
 
 def _ragged(shape: tuple[int, ...], block: tuple[int, int]) -> bool:
@@ -186,8 +215,9 @@ def _starts(groups: Array, count: int) -> Array:
     return starts
 
 
-def _index(groups: Array) -> Array:
-    index = groups.astype(np.int32)
+def _index(groups: Array, room: int) -> Array:
+    index = np.zeros(room, np.int32)
+    index[: len(groups)] = groups
     index.flags.writeable = False
     return index
 

@@ -26,10 +26,15 @@ def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(sparse, "CORE", None)
 
 
-def problem(shape: tuple[int, ...], block: Any, density: float, seed: int) -> tuple[SparseStructure, Any, Any]:
+def problem(
+    shape: tuple[int, ...], block: Any, density: float, seed: int, more_room: int = 0
+) -> tuple[SparseStructure, Any, Any]:
     structure = SparseStructure.from_mask(mask_of_blocks(shape, block, density, seed), block)
+    structure = SparseStructure.from_mask(structure.mask(), block, structure.stored + more_room)
     kernel = np.random.default_rng(seed).normal(size=shape).astype(np.float32) * structure.mask()
-    return structure, structure.values(kernel), kernel.astype(np.float64)
+    values = structure.values(kernel)
+    values[structure.stored :] = np.nan
+    return structure, values, kernel.astype(np.float64)
 
 
 def normal(*shape: int, seed: int = 1) -> Any:
@@ -45,10 +50,11 @@ def close(got: Any, wanted: Any) -> None:
 @settings(deadline=None, max_examples=60)
 @given(
     st.integers(1, 70), st.integers(1, 70), st.sampled_from(BLOCKS), st.sampled_from([0.0, 0.1, 0.5, 1.0]),
-    st.sampled_from([0, 1, 2, 5, 8, 15, 16, 17, 33, 64, 65, 130]), st.integers(0, 99),
+    st.sampled_from([0, 1, 2, 5, 8, 15, 16, 17, 33, 64, 65, 130]), st.sampled_from([0, 0, 1, 9]),
+    st.integers(0, 99),
 )  # fmt: skip
-def test_matmul(inputs: int, outputs: int, block: Any, density: float, batch: int, seed: int) -> None:
-    structure, values, kernel = problem((inputs, outputs), block, density, seed)
+def test_matmul(inputs: int, outputs: int, block: Any, density: float, batch: int, room: int, seed: int) -> None:
+    structure, values, kernel = problem((inputs, outputs), block, density, seed, room)
     x, dy, bias = normal(batch, inputs), normal(batch, outputs, seed=2), normal(outputs, seed=3)
     close(ops.sparse_matmul(x, values, structure), x @ kernel)
     close(ops.sparse_matmul(x, values, structure, bias=bias), x @ kernel + bias)
@@ -56,6 +62,7 @@ def test_matmul(inputs: int, outputs: int, block: Any, density: float, batch: in
     dx, dvalues = ops.sparse_matmul_gradients(x, dy, values, structure)
     close(dx, dy @ kernel.T)
     close(dvalues, structure.values((x.astype(np.float64).T @ dy) * structure.mask()))
+    assert not dvalues[structure.stored :].any()
 
 
 def test_wide_and_deep_beside_scipy() -> None:
@@ -126,16 +133,18 @@ def naive_conv(x: Any, kernel: Any, strides: tuple[int, int], same: bool) -> Any
 @given(
     st.integers(1, 12), st.integers(1, 12), st.sampled_from([(1, 1), (3, 3), (5, 5), (7, 7), (1, 3), (2, 4)]),
     st.sampled_from([(1, 1), (2, 2), (1, 2), (3, 3)]), st.booleans(), st.sampled_from([1, 2, 3, 16, 17]),
-    st.sampled_from([None, (4, 4), (1, 16), (16, 16), (3, 2)]), st.integers(0, 99),
+    st.sampled_from([None, (4, 4), (1, 16), (16, 16), (3, 2)]), st.sampled_from([0, 0, 1, 9]),
+    st.integers(0, 99),
 )  # fmt: skip
 def test_conv2d(
-    height: int, width: int, k: tuple[int, int], strides: tuple[int, int], same: bool, batch: int, block: Any, seed: int
-) -> None:
+    height: int, width: int, k: tuple[int, int], strides: tuple[int, int], same: bool, batch: int, block: Any,
+    room: int, seed: int,
+) -> None:  # fmt: skip
     if not same and (height < k[0] or width < k[1]):
         height, width = height + k[0], width + k[1]
     random = np.random.default_rng(seed)
     inputs, outputs = (int(n) for n in random.integers(1, 20, 2))
-    structure, values, kernel = problem((*k, inputs, outputs), block, 0.4, seed)
+    structure, values, kernel = problem((*k, inputs, outputs), block, 0.4, seed, room)
     x, bias = normal(batch, height, width, inputs), normal(outputs, seed=3)
     padding = "same" if same else "valid"
     wanted = naive_conv(x, kernel, strides, same)
@@ -152,6 +161,7 @@ def test_conv2d(
     other = normal(*kernel.shape, seed=5) * structure.mask()
     total = float(np.sum(dy * naive_conv(x, other.astype(np.float64), strides, same)))
     assert float(np.sum(dvalues.astype(np.float64) * structure.values(other))) == pytest.approx(total, abs=1e-5 * scale)
+    assert not dvalues[structure.stored :].any()
 
 
 def test_the_bits_depend_on_no_thread_count() -> None:

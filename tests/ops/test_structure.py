@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from typing import Any
 
 import hypothesis.strategies as st
@@ -62,6 +63,51 @@ def test_against_loops(shape: tuple[int, ...], block: Any, density: float, seed:
     np.testing.assert_array_equal(structure.to_dense(structure.values(kernel)), kernel * mask)
     np.testing.assert_array_equal(structure.mask(), mask)
     assert structure.density == pytest.approx(mask.mean())
+
+
+@settings(deadline=None)
+@given(shapes, blocks, st.sampled_from([0.0, 0.3, 1.0]), st.integers(0, 5), st.integers(0, 99))
+def test_room(shape: tuple[int, ...], block: Any, density: float, more: int, seed: int) -> None:
+    mask = mask_of_blocks(shape, block, density, seed)
+    tight = SparseStructure.from_mask(mask, block)
+    stored = tight.stored
+    assert tight.room == stored
+    structure = SparseStructure.from_mask(mask, block, room=stored + more)
+    assert (structure.stored, structure.room) == (stored, stored + more)
+    assert structure.starts[-1] == structure.row_starts[-1] == stored
+    for got, wanted in zip(structure.indices, tight.indices, strict=True):
+        assert got.dtype == wanted.dtype
+        np.testing.assert_array_equal(got[: len(wanted)], wanted)
+        assert not got[len(wanted) :].any()
+    kernel = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    values = structure.values(kernel)
+    np.testing.assert_array_equal(values[:stored], tight.values(kernel))
+    assert values.shape == (stored + more, *structure.block)
+    assert not values[stored:].any()
+    values[stored:] = np.nan
+    np.testing.assert_array_equal(structure.to_dense(values), kernel * mask)
+    np.testing.assert_array_equal(structure.mask(), mask)
+    assert structure.density == tight.density
+    assert (structure == tight) == (more == 0)
+    same = SparseStructure.from_mask(mask, block, room=np.int64(stored + more))
+    read = pickle.loads(pickle.dumps(structure))
+    assert structure == same == read
+    assert hash(structure) == hash(same) == hash(read)
+    assert (f"stored={stored}, room={stored + more}, " in repr(structure)) == (more > 0)
+
+
+@pytest.mark.parametrize(
+    ("room", "error", "message"),
+    [
+        (3, ValueError, "room = 3 for a mask of 4 blocks: give 4 to 2147483647, or None for 4"),
+        (-1, ValueError, "room = -1 "),
+        (2**31, ValueError, "room = 2147483648 "),
+        (4.5, TypeError, "room must be an integer or None, not 4.5"),
+    ],
+)
+def test_bad_room(room: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        SparseStructure.from_mask(np.eye(4, dtype=bool), room=room)
 
 
 def test_values_keep_bfloat16_and_narrow_float64() -> None:

@@ -19,23 +19,26 @@ sides = st.sampled_from([1, 3, 5])
     sides, sides, st.integers(1, 9), st.integers(1, 9), st.sampled_from([None, (1, 4), (4, 4), (3, 2)]),
     st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.integers(1, 3), st.integers(1, 11), st.integers(1, 11),
     st.integers(1, 3), st.integers(1, 2), st.sampled_from(["same", "valid"]), st.sampled_from([None, "relu"]),
-    st.integers(0, 99),
+    st.sampled_from([0, 0, 1, 9]), st.integers(0, 99),
 )  # fmt: skip
 def test_shapes(
     kernel_height: int, kernel_width: int, inputs: int, outputs: int, block: Any, density: float, batch: int,
-    height: int, width: int, stride_height: int, stride_width: int, padding: str, activation: str | None, seed: int,
+    height: int, width: int, stride_height: int, stride_width: int, padding: str, activation: str | None, room: int,
+    seed: int,
 ) -> None:  # fmt: skip
     assume(padding == "same" or (height >= kernel_height and width >= kernel_width))
-    given_ = case((kernel_height, kernel_width, inputs, outputs), block, (batch, height, width), density, seed,
+    given_ = case((kernel_height, kernel_width, inputs, outputs), block, (batch, height, width), density, seed, room,
                   strides=(stride_height, stride_width), padding=padding, activation=activation)  # fmt: skip
     check_product(given_)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("block", "padding"), [(None, "same"), ((2, 4), "valid")])
-@pytest.mark.parametrize("batch", [2, 19])
-def test_modes(mode: str, block: Any, padding: str, batch: int) -> None:
-    check_product(case((3, 3, 5, 7), block, (batch, 9, 8), strides=(2, 2), padding=padding, activation="relu"), mode)
+@pytest.mark.parametrize(("batch", "room"), [(2, 0), (19, 0), (2, 5), (19, 5)])
+def test_modes(mode: str, block: Any, padding: str, batch: int, room: int) -> None:
+    given_ = case((3, 3, 5, 7), block, (batch, 9, 8), more_room=room, strides=(2, 2), padding=padding,
+                  activation="relu")  # fmt: skip
+    check_product(given_, mode)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -23,19 +23,19 @@ BLOCKS = [None, (1, 16), (4, 4), (8, 8), (16, 16), (3, 5), (16, 1)]
 @given(
     st.integers(1, 40), st.integers(1, 40), st.sampled_from(BLOCKS), st.sampled_from([0.0, 0.1, 0.5, 1.0]),
     st.sampled_from([(0,), (1,), (7,), (33,), (2, 3), (2, 0, 3), ()]), st.sampled_from([None, "relu"]),
-    st.integers(0, 99),
+    st.sampled_from([0, 0, 1, 9]), st.integers(0, 99),
 )  # fmt: skip
 def test_shapes(
-    inputs: int, outputs: int, block: Any, density: float, batch: Any, activation: str | None, seed: int
+    inputs: int, outputs: int, block: Any, density: float, batch: Any, activation: str | None, room: int, seed: int
 ) -> None:
-    check_product(case((inputs, outputs), block, batch, density, seed, activation=activation))
+    check_product(case((inputs, outputs), block, batch, density, seed, room, activation=activation))
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("block", [None, (4, 8)])
+@pytest.mark.parametrize(("block", "room"), [(None, 0), ((4, 8), 0), (None, 7), ((4, 8), 3)])
 @pytest.mark.parametrize("batch", [(0,), (5,), (70,), (3, 2)])
-def test_modes(mode: str, block: Any, batch: tuple[int, ...]) -> None:
-    check_product(case((21, 30), block, batch, activation="relu"), mode)
+def test_modes(mode: str, block: Any, room: int, batch: tuple[int, ...]) -> None:
+    check_product(case((21, 30), block, batch, more_room=room, activation="relu"), mode)
 
 
 @pytest.mark.parametrize(("mode", "op"), [("graph", "KerasLthSparseMatmul"), ("jit", "XlaCustomCallV2"),

@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CASES = {
     "matmul": case((21, 30), (4, 8), (5,), activation="relu"),
     "conv2d": case((3, 3, 5, 7), None, (2, 9, 8), strides=(2, 1), padding="same"),
+    "matmul with room": case((21, 30), (4, 8), (5,), more_room=4, activation="relu"),
+    "conv2d with room": case((3, 3, 5, 7), None, (2, 9, 8), more_room=9, strides=(2, 1), padding="same"),
 }
 
 LOADER = """
@@ -83,19 +83,6 @@ def test_saved_and_loaded(product: str, mode: str, tmp_path: Path) -> None:
 
 
 # ---- Without the library ----
-
-
-@pytest.fixture
-def no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """As if the extension had not been built."""
-    find = tf_ops.library.find
-    monkeypatch.setattr(tf_ops.library, "find", lambda: find(tmp_path))
-    tf_ops.library.load.cache_clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tf_ops.library.load()
-    yield
-    tf_ops.library.load.cache_clear()
 
 
 @pytest.mark.usefixtures("no_library")

@@ -34,7 +34,10 @@ class Case:
 
     @property
     def values(self) -> Any:
-        return self.structure.values(self.kernel)
+        """Those of the kernel, and NaN where the structure has room left."""
+        values = self.structure.values(self.kernel)
+        values[self.structure.stored :] = np.nan
+        return values
 
     def sparse(self, x: Any, values: Any, bias: Any) -> Any:
         if self.kernel.ndim == 2:
@@ -58,9 +61,16 @@ class Case:
 
 
 def case(
-    shape: tuple[int, ...], block: Any, x: tuple[int, ...], density: float = 0.4, seed: int = 0, **more: Any
+    shape: tuple[int, ...],
+    block: Any,
+    x: tuple[int, ...],
+    density: float = 0.4,
+    seed: int = 0,
+    more_room: int = 0,
+    **more: Any,
 ) -> Case:
     structure = SparseStructure.from_mask(mask_of_blocks(shape, block, density, seed), block)
+    structure = SparseStructure.from_mask(structure.mask(), block, room=structure.stored + more_room)
     kernel = normal(*shape, seed=seed) * structure.mask()
     return Case(structure, kernel, normal(*x, shape[-2], seed=seed + 1), normal(shape[-1], seed=seed + 2), **more)
 
@@ -106,6 +116,7 @@ def check_product(given: Case, mode: str = "eager") -> None:
     wanted[2] = given.structure.values(wanted[2].numpy() * given.structure.mask())
     for one, other in zip(got, wanted, strict=True):
         close(one, other)
+    assert not np.any(got[2][given.structure.stored :])
 
 
 def close(got: Any, wanted: Any, tolerance: float = 3e-5) -> None:

@@ -31,7 +31,7 @@ def sparse_matmul(
 
     Args:
       x: [..., inputs], a tensor or a Keras variable, float32, bfloat16 or float16.
-      values: [stored, *block], of these dtypes. bfloat16 is read as it is; sums are float32 always.
+      values: [room, *block], of these dtypes. bfloat16 is read as it is; sums are float32 always.
       structure: of a kernel [inputs, outputs].
       bias: [outputs], or None.
       activation: None or "relu".
@@ -65,7 +65,7 @@ def sparse_conv2d(
 
     Args:
       x: [batch, height, width, inputs], dtypes as in `sparse_matmul`.
-      values: [stored, *block].
+      values: [room, *block].
       structure: of a kernel [kernel height, kernel width, inputs, outputs].
       strides: one number or (height, width).
       padding: "valid" or "same".
@@ -135,7 +135,7 @@ def _where(x: Any, loaded: library.Library | None, conv: bool) -> str:
 def _tensors(x: Any, values: Any, structure: SparseStructure, bias: Any) -> tuple[Any, Any, Any, Any]:
     """x in float32, the dtype it had, values in float32 or bfloat16, bias in float32 or None."""
     x, values = _float("x", x), _float("values", values)
-    _check_shape("values", values, (structure.stored, *structure.block))
+    _check_shape("values", values, (structure.room, *structure.block))
     if values.dtype != tf.bfloat16:
         values = _cast(values, tf.float32)
     if bias is not None:

@@ -18,10 +18,14 @@ __all__ = ["conv2d", "matmul", "to_dense"]
 
 
 def to_dense(values: Any, structure: SparseStructure) -> Any:
-    """float32 values [stored, *block] as the dense kernel [*structure.shape], zero elsewhere."""
+    """values [room, *block] as the dense kernel [*structure.shape], zero elsewhere."""
     rows, cols = structure.block
-    in_groups, out_groups = len(structure.row_starts) - 1, len(structure.starts) - 1
-    tiles = tf.scatter_nd(tensors.places(structure), values, [in_groups, out_groups, rows, cols])
+    in_groups, out_groups = structure.taps * -(-structure.rows // rows), -(-structure.cols // cols)
+    places, there = tensors.places(structure)
+    # Selected, not multiplied: what lies behind the last block may be infinite, and its gradient is 0.
+    if there is not None:
+        values = tf.where(there[:, None, None], values, tf.zeros([], values.dtype))
+    tiles = tf.scatter_nd(places, values, [in_groups, out_groups, rows, cols])
     whole = tf.reshape(tf.transpose(tiles, [0, 2, 1, 3]), [structure.taps, -1, out_groups * cols])
     return tf.reshape(whole[:, : structure.rows, : structure.cols], structure.shape)
 

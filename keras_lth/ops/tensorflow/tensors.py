@@ -22,14 +22,21 @@ def indices(structure: SparseStructure) -> Tensors:
     return _once(structure, "indices", lambda: [np.array(array) for array in structure.indices])
 
 
-def places(structure: SparseStructure) -> Any:
-    """int32 [stored, 2]: input group (with its tap) and output group of each block."""
+def places(structure: SparseStructure) -> tuple[Any, Any]:
+    """int32 [room, 2], input group (with its tap) and output group of each block; bool [room], whether there is one.
+
+    Where there is none the place is a valid one all the same. Instead of the second it is None where all are there.
+    """
 
     def make() -> list[np.ndarray[Any, Any]]:
-        groups = np.repeat(np.arange(len(structure.starts) - 1), np.diff(structure.starts))
-        return [np.stack([structure.others, groups.astype(np.int32)], axis=1)]
+        stored = structure.stored
+        pairs = np.zeros([structure.room, 2], np.int32)
+        pairs[:stored, 0] = structure.others[:stored]
+        pairs[:stored, 1] = np.repeat(np.arange(len(structure.starts) - 1), np.diff(structure.starts))
+        return [pairs, np.arange(structure.room) < stored]
 
-    return _once(structure, "places", make)[0]
+    pairs, there = _once(structure, "places", make)
+    return pairs, None if structure.stored == structure.room else there
 
 
 def geometry(structure: SparseStructure, conv: tuple[int, int, bool] | None = None) -> Any:
