@@ -12,11 +12,18 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_lth.ops.sparse import check_activation, check_kernel, check_matrix, check_padding, check_strides
-from keras_lth.ops.structure import SparseStructure
+from keras_lth.ops.sparse import (
+    check_activation,
+    check_kernel,
+    check_matrix,
+    check_padding,
+    check_strides,
+    check_structure,
+)
 from keras_lth.ops.tensorflow import gradients, library, plain, tensors, xla
+from keras_lth.ops.tensorflow.live import LiveStructure, structure_of
 
-__all__ = ["gradients", "sparse_conv2d", "sparse_matmul"]
+__all__ = ["LiveStructure", "gradients", "sparse_conv2d", "sparse_matmul", "to_dense"]
 
 FLOATS = (tf.float32, tf.bfloat16, tf.float16)
 
@@ -25,14 +32,14 @@ library.load()
 
 @tf.autograph.experimental.do_not_convert
 def sparse_matmul(
-    x: Any, values: Any, structure: SparseStructure, *, bias: Any = None, activation: str | None = None
+    x: Any, values: Any, structure: tensors.Structure, *, bias: Any = None, activation: str | None = None
 ) -> Any:
     """``activation(x @ W + bias)`` for the sparse W that `structure` and `values` describe.
 
     Args:
       x: [..., inputs], a tensor or a Keras variable, float32, bfloat16 or float16.
       values: [room, *block], of these dtypes. bfloat16 is read as it is; sums are float32 always.
-      structure: of a kernel [inputs, outputs].
+      structure: of a kernel [inputs, outputs]; a LiveStructure is read at each run of what has traced it.
       bias: [outputs], or None.
       activation: None or "relu".
 
@@ -43,7 +50,7 @@ def sparse_matmul(
       TypeError, ValueError: an argument of the wrong type or shape, by its name.
       tf.errors.InvalidArgumentError: the same, where shapes are known only when the function runs.
     """
-    check_matrix(structure)
+    check_matrix(structure_of(structure))
     relu = check_activation(activation)
     x, given, values, bias = _tensors(x, values, structure, bias)
     _check_shape("x", x, ("...", structure.rows))
@@ -54,7 +61,7 @@ def sparse_matmul(
 def sparse_conv2d(
     x: Any,
     values: Any,
-    structure: SparseStructure,
+    structure: tensors.Structure,
     *,
     strides: int | Sequence[int] = 1,
     padding: str = "valid",
@@ -66,7 +73,7 @@ def sparse_conv2d(
     Args:
       x: [batch, height, width, inputs], dtypes as in `sparse_matmul`.
       values: [room, *block].
-      structure: of a kernel [kernel height, kernel width, inputs, outputs].
+      structure: of a kernel [kernel height, kernel width, inputs, outputs], or live, as in `sparse_matmul`.
       strides: one number or (height, width).
       padding: "valid" or "same".
       bias: [outputs], or None.
@@ -78,7 +85,7 @@ def sparse_conv2d(
     Raises:
       TypeError, ValueError, tf.errors.InvalidArgumentError: as `sparse_matmul`.
     """
-    kernel = check_kernel(structure)
+    kernel = check_kernel(structure_of(structure))
     conv = (*check_strides(strides), check_padding(padding))
     relu = check_activation(activation)
     x, given, values, bias = _tensors(x, values, structure, bias)
@@ -90,11 +97,31 @@ def sparse_conv2d(
     return _product(x, given, values, structure, conv, bias, relu)
 
 
+@tf.autograph.experimental.do_not_convert
+def to_dense(values: Any, structure: tensors.Structure) -> Any:
+    """The dense kernel that `structure` and `values` describe; the gradient of the values is that of their weights.
+
+    Args:
+      values: [room, *block], a tensor or a Keras variable, float32, bfloat16 or float16.
+      structure: of a matrix or of a convolution's kernel; it may be live.
+
+    Returns:
+      [*structure.shape], of the dtype of the values, zero where nothing is stored.
+
+    Raises:
+      TypeError, ValueError: an argument of the wrong type or shape, by its name.
+    """
+    check_structure(structure_of(structure))
+    given = _float("values", values)
+    _check_shape("values", given, (structure.room, *structure.block))
+    return plain.to_dense(given, structure)
+
+
 def _product(
     x: Any,
     dtype: Any,
     values: Any,
-    structure: SparseStructure,
+    structure: tensors.Structure,
     conv: tuple[int, int, bool] | None,
     bias: Any,
     relu: bool,
@@ -132,7 +159,7 @@ def _where(x: Any, loaded: library.Library | None, conv: bool) -> str:
     return "xla" if xla.available(loaded.xla_target, x, conv) else "plain"
 
 
-def _tensors(x: Any, values: Any, structure: SparseStructure, bias: Any) -> tuple[Any, Any, Any, Any]:
+def _tensors(x: Any, values: Any, structure: tensors.Structure, bias: Any) -> tuple[Any, Any, Any, Any]:
     """x in float32, the dtype it had, values in float32 or bfloat16, bias in float32 or None."""
     x, values = _float("x", x), _float("values", values)
     _check_shape("values", values, (structure.room, *structure.block))

@@ -11,13 +11,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_lth.ops.structure import SparseStructure
 from keras_lth.ops.tensorflow import tensors
 
 __all__ = ["conv2d", "matmul", "to_dense"]
 
 
-def to_dense(values: Any, structure: SparseStructure) -> Any:
+def to_dense(values: Any, structure: tensors.Structure) -> Any:
     """values [room, *block] as the dense kernel [*structure.shape], zero elsewhere."""
     rows, cols = structure.block
     in_groups, out_groups = structure.taps * -(-structure.rows // rows), -(-structure.cols // cols)
@@ -30,12 +29,14 @@ def to_dense(values: Any, structure: SparseStructure) -> Any:
     return tf.reshape(whole[:, : structure.rows, : structure.cols], structure.shape)
 
 
-def matmul(x: Any, values: Any, structure: SparseStructure, bias: Any, relu: bool) -> Any:
+def matmul(x: Any, values: Any, structure: tensors.Structure, bias: Any, relu: bool) -> Any:
     """x [..., inputs], all float32."""
     return _epilogue(tf.tensordot(x, to_dense(values, structure), 1), bias, relu)
 
 
-def conv2d(x: Any, values: Any, structure: SparseStructure, conv: tuple[int, int, bool], bias: Any, relu: bool) -> Any:
+def conv2d(
+    x: Any, values: Any, structure: tensors.Structure, conv: tuple[int, int, bool], bias: Any, relu: bool
+) -> Any:
     """x [batch, height, width, inputs], all float32; `conv` as in `tensors.geometry`."""
     count = None
     if not x.shape[0]:

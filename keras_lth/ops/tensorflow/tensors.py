@@ -1,4 +1,7 @@
-"""A structure as tensors: made once, shared by every eager call and every function that captures them."""
+"""A structure as tensors: made once, shared by every eager call and every function that captures them.
+
+Those of a live structure are read from its variables each time.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,34 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lth.ops.structure import SparseStructure
+from keras_lth.ops.tensorflow.live import LiveStructure
 
-__all__ = ["geometry", "indices", "places"]
+__all__ = ["Structure", "geometry", "indices", "places"]
 
+Structure = SparseStructure | LiveStructure
 Tensors = tuple[Any, ...]
 
 _made: dict[tuple[int, str], Tensors] = {}
 
 
-def indices(structure: SparseStructure) -> Tensors:
+def indices(structure: Structure) -> Tensors:
     """starts, others, row_starts, row_others, row_ids."""
+    if isinstance(structure, LiveStructure):
+        return tuple(map(tf.convert_to_tensor, structure.indices))
     return _once(structure, "indices", lambda: [np.array(array) for array in structure.indices])
 
 
-def places(structure: SparseStructure) -> tuple[Any, Any]:
+def places(structure: Structure) -> tuple[Any, Any]:
     """int32 [room, 2], input group (with its tap) and output group of each block; bool [room], whether there is one.
 
     Where there is none the place is a valid one all the same. Instead of the second it is None where all are there.
     """
+    if isinstance(structure, LiveStructure):
+        starts, others, *_ = indices(structure)
+        entries = tf.range(structure.room, dtype=tf.int64)
+        groups = tf.searchsorted(starts, entries, side="right", out_type=tf.int32) - 1
+        last = -(-structure.cols // structure.block[1]) - 1
+        return tf.stack([others, tf.minimum(groups, last)], axis=1), entries < starts[-1]
 
     def make() -> list[np.ndarray[Any, Any]]:
         stored = structure.stored
@@ -39,7 +52,7 @@ def places(structure: SparseStructure) -> tuple[Any, Any]:
     return pairs, None if structure.stored == structure.room else there
 
 
-def geometry(structure: SparseStructure, conv: tuple[int, int, bool] | None = None) -> Any:
+def geometry(structure: Structure, conv: tuple[int, int, bool] | None = None) -> Any:
     """The sizes of the kernel as the dims of an empty int8 tensor, as cc/tf/problem.h reads them.
 
     Args:
@@ -52,7 +65,7 @@ def geometry(structure: SparseStructure, conv: tuple[int, int, bool] | None = No
     return _once(structure, f"geometry {sizes}", lambda: [np.zeros([0, *sizes], np.int8)])[0]
 
 
-def _once(structure: SparseStructure, what: str, make: Any) -> Tensors:
+def _once(structure: Structure, what: str, make: Any) -> Tensors:
     if not tf.executing_eagerly() and not tf.compat.v1.get_default_graph().building_function:
         # A graph of TensorFlow 1 captures nothing.
         return tuple(map(tf.constant, make()))
