@@ -30,6 +30,8 @@ _NAMES = {
     "rewind": "keras_lth.surgery",
     "sparsity": "keras_lth.surgery",
     "unknown_layers": "keras_lth.surgery",
+    "sparsify": "keras_lth.layers",
+    "densify": "keras_lth.layers",
     "IMPCallback": "keras_lth.callbacks.imp",
     "InstabilityCallback": "keras_lth.callbacks.instability",
     "step": "keras_lth.plans",

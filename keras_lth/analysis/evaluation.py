@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,6 +72,7 @@ class Evaluator:
             self._together = Evaluation(model, tuple(data), batch_size, None)
         self._train = None if train_data is None else Batches(train_data, batch_size, "train_data")
         self._own: dict[str, np.ndarray] = {}
+        self._whole = contextlib.ExitStack()
         self._reestimation: Reestimation | None = None
 
     @property
@@ -80,6 +82,8 @@ class Evaluator:
 
     def __enter__(self) -> Evaluator:
         # Values of the model itself, in its own dtypes: what __exit__ puts back.
+        # Any weights are assigned, also where nothing is stored.
+        self._whole.enter_context(surgery.whole(self.model, run=True))
         self._own = {path: np.array(v.numpy()) for path, v in surgery.variables(self.model).items()}
         if self._train is not None:
             self._reestimation = Reestimation(self.model)
@@ -88,6 +92,7 @@ class Evaluator:
     def __exit__(self, *exception: object) -> None:
         self._reestimation = None
         self._assign(self._own)
+        self._whole.close()
         self.model.reset_metrics()
 
     def __call__(self, weights: Mapping[str, np.ndarray]) -> float:
@@ -133,7 +138,8 @@ class Evaluator:
                 Reestimation(self.model)(batches.take(1))
 
     def _fitting(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        shapes = {e.path: tuple(e.variable.shape) for e in entries(self.model) if not e.seed}
+        whole = surgery.shapes(self.model)
+        shapes = {e.path: whole[e.path] for e in entries(self.model) if not e.seed}
         aligned = align(weights, shapes, what="weights")
         missing = [path for path in shapes if path not in aligned]
         if missing:

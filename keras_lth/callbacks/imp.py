@@ -157,8 +157,8 @@ class IMPCallback(InDirectory):
         model = self.model
         weights = surgery.prunable(model, **self._filters)
         if not self._masks:
-            worn = surgery.masks_of(model)
-            shapes = {path: tuple(variable.shape) for path, variable in weights.items()}
+            worn, whole = surgery.masks_of(model), surgery.shapes(model)
+            shapes = {path: whole[path] for path in weights}
             first = Masks({p: worn[p] if p in worn else np.ones(shape, bool) for p, shape in shapes.items()})
             self._masks = [self._first_of_directory(first)]
         machine = self.plan.choose(epochs, steps_per_epoch or UNKNOWN, first := self._masks[0])

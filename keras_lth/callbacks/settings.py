@@ -19,7 +19,7 @@ def settings_of(model: keras.Model) -> dict[str, Any]:
         "loss": _named(getattr(model, "loss", None)),
         "metrics": _named(_compiled(model, "_user_metrics")),
         "weighted_metrics": _named(_compiled(model, "_user_weighted_metrics")),
-        "shapes": {path: list(variable.shape) for path, variable in surgery.variables(model).items()},
+        "shapes": {path: list(shape) for path, shape in surgery.shapes(model).items()},
     }
 
 

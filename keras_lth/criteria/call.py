@@ -47,7 +47,10 @@ def scored(criterion: Criterion, model: Any, x: Any = None, y: Any = None, **opt
 
     Raises ``TypeError`` where it returns something else than a mapping.
     """
-    found = criterion(model, *((x, y) if needs_data(criterion) else ()), **options)
+    from keras_lth.surgery import whole
+
+    with whole(model, run=needs_data(criterion)):
+        found = criterion(model, *((x, y) if needs_data(criterion) else ()), **options)
     if not isinstance(found, Mapping):
         raise TypeError(f"the criterion {described(criterion)} returned {type(found).__name__}, not {{path: array}}.")
     return {path: np.asarray(array) for path, array in found.items()}

@@ -19,7 +19,8 @@ class Magnitude:
 
     def __call__(self, model: Any) -> dict[str, np.ndarray]:
         """Scores of a built model, {weight path: array of the weight's shape}."""
-        from keras_lth.surgery import prunable
+        from keras_lth.surgery import prunable, whole
 
-        weights = prunable(model, self.include, self.exclude, self.also)
-        return {path: np.abs(variable.numpy()) for path, variable in weights.items()}
+        with whole(model):
+            weights = prunable(model, self.include, self.exclude, self.also)
+            return {path: np.abs(variable.numpy()) for path, variable in weights.items()}

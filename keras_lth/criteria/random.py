@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lth.arguments import whole
+from keras_lth import arguments
 from keras_lth.selection import uniform
 
 
@@ -19,12 +19,13 @@ class Random:
     """
 
     def __init__(self, seed: int, include: Any = None, exclude: Any = None, also: Any = None) -> None:
-        self.seed = whole(seed, "seed")
+        self.seed = arguments.whole(seed, "seed")
         self.include, self.exclude, self.also = include, exclude, also
 
     def __call__(self, model: Any) -> dict[str, np.ndarray]:
         """Scores of a built model, {weight path: float64 array of the weight's shape}."""
-        from keras_lth.surgery import prunable
+        from keras_lth.surgery import prunable, whole
 
-        weights = prunable(model, self.include, self.exclude, self.also)
-        return {path: uniform(self.seed, path, tuple(variable.shape)) for path, variable in weights.items()}
+        with whole(model):
+            weights = prunable(model, self.include, self.exclude, self.also)
+            return {path: uniform(self.seed, path, tuple(variable.shape)) for path, variable in weights.items()}

@@ -12,7 +12,8 @@ from keras_lth.surgery.optimizers import leaves, optimizers_of, start_fresh
 from keras_lth.surgery.paths import variables
 from keras_lth.surgery.report import Report, Sparsity, sparsity
 from keras_lth.surgery.roles import Prunable, prunable, unknown_layers
-from keras_lth.surgery.state import noise_variables, rewind, snapshot, step_of
+from keras_lth.surgery.state import noise_variables, rewind, shapes, snapshot, step_of
+from keras_lth.surgery.stored import whole
 from keras_lth.surgery.zeros import masks_from_zeros
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "prunable",
     "register_prunable",
     "rewind",
+    "shapes",
     "snapshot",
     "sparsity",
     "start_fresh",
@@ -42,4 +44,5 @@ __all__ = [
     "unknown_layers",
     "unmask",
     "variables",
+    "whole",
 ]

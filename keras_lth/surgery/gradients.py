@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from keras_lth.surgery.optimizers import refuse_coupling, reset_pruned
+from keras_lth.surgery.stored import is_stored
 from keras_lth.surgery.teaching import Wrap, teach
 from keras_lth.surgery.variable_mask import heal, mask_of
 
@@ -47,6 +48,8 @@ def _apply(before: Any) -> Any:
     def apply(self: Any, grads: Sequence[Any], trainable_variables: Iterable[Any] | None = None) -> Any:
         given = None if trainable_variables is None else list(trainable_variables)
         weights = list(self._trainable_variables) if given is None else given
+        if stored := [weight for weight in weights if is_stored(weight)]:
+            refuse_coupling(self, stored)
         masked = [(weight, mask) for weight in weights if (mask := mask_of(weight)) is not None]
         if not masked:
             return before(self, grads, given)

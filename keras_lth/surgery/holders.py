@@ -27,7 +27,7 @@ def models_with(variables: Iterable[keras.Variable]) -> list[keras.Model]:
     return [model for model in TRAINED if any(id(variable) in wanted for variable in variables_in(model))]
 
 
-def trace_again(variables: Iterable[keras.Variable]) -> None:
+def trace_again(variables: Iterable[keras.Variable | tf.Variable]) -> None:
     """Let every ``tf.function`` that was traced with one of ``variables`` be traced again at its next call.
 
     Also a model's train function in the middle of a ``fit``. What a trace holds is fixed, so a concrete function that
@@ -49,6 +49,6 @@ def variables_in(model: keras.Model) -> list[keras.Variable]:
     return model.variables if "_layers" in vars(model) else []
 
 
-def _handles(variable: keras.Variable) -> list[Any]:
-    raw: Any = variable._value
+def _handles(variable: keras.Variable | tf.Variable) -> list[Any]:
+    raw: Any = variable._value if isinstance(variable, keras.Variable) else variable
     return [one.handle for one in (getattr(raw, "values", None) or (raw,)) if one is not None]

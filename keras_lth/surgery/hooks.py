@@ -13,6 +13,7 @@ from keras_lth.surgery.holders import TRAINED, models_with, trace_again, variabl
 from keras_lth.surgery.optimizers import leaves, optimizers_of, refuse_coupling
 from keras_lth.surgery.paths import Entry, entries
 from keras_lth.surgery.roles import refuse_replaced_weights, replaced
+from keras_lth.surgery.stored import is_stored
 from keras_lth.surgery.teaching import teach
 from keras_lth.surgery.variable_mask import mask_of, settle
 
@@ -83,20 +84,24 @@ def _first(act: Callable[[keras.Model], None]) -> Callable[[Any], Any]:
 def _masked(model: keras.Model) -> list[Entry]:
     """The masked weights of ``model``. Kept with it: a step on one batch must not walk through all layers."""
     seen, kept = vars(model).get(_MASKED, (_changes[0], []))
-    if seen < _changes[0] or (not kept and any(mask_of(variable) is not None for variable in variables_in(model))):
+    if seen < _changes[0] or (not kept and any(_is_pruned(variable) for variable in variables_in(model))):
         return _look(model)
     return kept
 
 
 def _look(model: keras.Model) -> list[Entry]:
     _, before = vars(model).pop(_MASKED, (0, []))
-    masked = [entry for entry in entries(model) if mask_of(entry.variable) is not None]
+    masked = [entry for entry in entries(model) if _is_pruned(entry.variable)]
     # A layer that was quantised since has another kernel; it is refused by its name.
     masked += [entry for entry in before if replaced(entry.layer) and mask_of(entry.variable) is not None]
     if masked:
         # Through __dict__: a tracked attribute would be saved with the model, or refused by a locked layer.
         vars(model)[_MASKED] = (_changes[0], masked)
     return masked
+
+
+def _is_pruned(variable: keras.Variable) -> bool:
+    return mask_of(variable) is not None or is_stored(variable)
 
 
 def _settle(masked: Iterable[Entry]) -> None:

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from keras_lth.masks import Masks
 from keras_lth.surgery.paths import variables
+from keras_lth.surgery.stored import on_whole
 from keras_lth.surgery.variable_mask import mask_of
 
 __all__ = ["Hosts", "check_replicas", "hosts_of"]
@@ -149,6 +150,7 @@ def hosts_of(model: keras.Model) -> Hosts:
     return Hosts(model.distribute_strategy)
 
 
+@on_whole
 def check_replicas(model: keras.Model) -> None:
     """Compare the masks of all replicas and hosts, by their SHA-256.
 

@@ -16,11 +16,13 @@ from keras_lth.surgery.optimizers import optimizers_of, refuse_coupling, reset_p
 from keras_lth.surgery.paths import entries
 from keras_lth.surgery.report import ReportedMasks, reported
 from keras_lth.surgery.roles import prunable, refuse_replaced_weights
+from keras_lth.surgery.stored import on_whole
 from keras_lth.surgery.variable_mask import attach, detach, heal, mask_of
 
 __all__ = ["heal_model", "mask", "masks_of", "resolve", "unmask"]
 
 
+@on_whole
 def mask(model: keras.Model, masks: Mapping[str, Any]) -> ReportedMasks:
     """Mask ``model`` in place, for every later ``fit``, ``evaluate`` and ``predict``; return its masks with a report.
 
@@ -57,6 +59,7 @@ def mask(model: keras.Model, masks: Mapping[str, Any]) -> ReportedMasks:
     return reported(model, masks_of(model), masks)
 
 
+@on_whole
 def unmask(model: keras.Model) -> None:
     """Give back the plain model: constraints and functions as before. Pruned weights stay 0 until trained.
 
@@ -70,6 +73,7 @@ def unmask(model: keras.Model) -> None:
         follow(masked)
 
 
+@on_whole
 def masks_of(model: keras.Model) -> Masks:
     """The current masks of the masked weights, in order of construction; empty if there are none."""
     check_model(model)

@@ -14,6 +14,7 @@ from keras_lth.names import few, shown_as
 from keras_lth.surgery.entry import check_built, check_model
 from keras_lth.surgery.kinds import DENSE, PRUNED, UNKNOWN, classified
 from keras_lth.surgery.paths import Entry
+from keras_lth.surgery.stored import on_whole
 from keras_lth.surgery.variable_mask import mask_of
 from keras_lth.surgery.warned import warn_once
 from keras_lth.tables import html_table, text_table
@@ -232,6 +233,7 @@ class Sparsity:
         return notes
 
 
+@on_whole
 def sparsity(model: keras.Model) -> Sparsity:
     """Size, remaining and non-zero entries of every prunable or masked weight of a built model."""
     check_model(model)

@@ -11,6 +11,7 @@ from keras_lth.surgery.entry import check_built, check_model, unbuilt
 from keras_lth.surgery.kinds import DENSE, PRUNED, UNKNOWN, classified, is_float
 from keras_lth.surgery.paths import Entry
 from keras_lth.surgery.report import Report, Weight
+from keras_lth.surgery.stored import on_whole
 from keras_lth.surgery.warned import warn_once
 
 __all__ = [
@@ -57,6 +58,7 @@ class Prunable(Mapping[str, keras.Variable]):
         return self.report._repr_html_()
 
 
+@on_whole
 def prunable(model: keras.Model, include: Filter = None, exclude: Filter = None, also: Filter = None) -> Prunable:
     """The prunable weights of ``model`` by structural path, in order of construction, with a report.
 
@@ -109,6 +111,7 @@ def maskable(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
     return {}
 
 
+@on_whole
 def unknown_layers(model: keras.Model) -> dict[str, tuple[str, ...]]:
     """Layers with weights of a kind that nobody declared: layer path → paths of those weights.
 

@@ -19,11 +19,13 @@ from keras_lth.surgery.holders import trace_again
 from keras_lth.surgery.masking import mask, masks_of, resolve, unmask
 from keras_lth.surgery.optimizers import leaves, reset_pruned, slots, start_fresh
 from keras_lth.surgery.paths import entries, variables
+from keras_lth.surgery.stored import on_whole
 from keras_lth.tickets import Snapshot, Ticket
 
-__all__ = ["noise_variables", "rewind", "snapshot", "step_of"]
+__all__ = ["noise_variables", "rewind", "shapes", "snapshot", "step_of"]
 
 
+@on_whole
 def snapshot(model: keras.Model, *, optimizer: bool = True) -> Snapshot:
     """Take all values of ``model`` as NumPy copies: weights, statistics, optimizer variables, step, seeds, state.
 
@@ -63,6 +65,7 @@ def snapshot(model: keras.Model, *, optimizer: bool = True) -> Snapshot:
     return taken if optimizer else taken.without_slots()
 
 
+@on_whole
 def rewind(
     model: keras.Model,
     state: Snapshot | Ticket,
@@ -149,6 +152,12 @@ def step_of(model: keras.Model) -> int:
     things = held(model)
     near = places.steps_done(places.outermost(model, things, elsewhere=False))
     return near or places.steps_done(places.outermost(model, things))
+
+
+@on_whole
+def shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every variable of ``model``, by structural path; of stored kernels that of the whole one."""
+    return {path: tuple(variable.shape) for path, variable in variables(model).items()}
 
 
 def noise_variables(model: keras.Model) -> dict[str, Any]:

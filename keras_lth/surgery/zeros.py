@@ -7,10 +7,12 @@ import numpy as np
 
 from keras_lth.masks import Masks
 from keras_lth.surgery.roles import Filter, prunable
+from keras_lth.surgery.stored import on_whole
 
 __all__ = ["masks_from_zeros"]
 
 
+@on_whole
 def masks_from_zeros(model: keras.Model, include: Filter = None, exclude: Filter = None, also: Filter = None) -> Masks:
     """Make masks of the exact zeros of the prunable weights of ``model``: a weight remains where it is not 0.
 

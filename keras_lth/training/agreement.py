@@ -25,7 +25,7 @@ def agree(model: keras.Model, data: Any, callbacks: Iterable[Any], call: dict[st
     if hosts.count == 1:
         return
     given = {
-        "the weights of the model": {path: list(v.shape) for path, v in surgery.variables(model).items()},
+        "the weights of the model": {path: list(shape) for path, shape in surgery.shapes(model).items()},
         "the optimizer's settings": [type(model.optimizer).__name__, model.optimizer.get_config()],
         "the data": [data.batch_size, data.steps_per_epoch, data.position, _digest(data)],
         "the callbacks": [type(one).__name__ for one in callbacks],

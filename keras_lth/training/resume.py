@@ -210,7 +210,7 @@ class Resuming:
         """Settings that must match to resume a run."""
         optimizer = getattr(self._model, "optimizer", None)
         return {
-            "weights": {path: list(v.shape) for path, v in surgery.variables(self._model).items()},
+            "weights": {path: list(shape) for path, shape in surgery.shapes(self._model).items()},
             "optimizer": type(optimizer).__name__,
             "batch_size": self._data.batch_size,
             "steps_per_epoch": self._data.steps_per_epoch,

@@ -1,0 +1,332 @@
+"""sparse_is_masked: a sparse layer computes and trains as the masked dense layer does, to rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_lth as lth
+from keras_lth import surgery
+from keras_lth.layers import kernels_of
+from tests.layers.sparse_cases import MODELS, case, masks_for, pair
+
+WAYS: dict[str, dict[str, Any]] = {
+    "graph": {},
+    "eager": {"run_eagerly": True},
+    "jit": {"jit_compile": True},
+    "jit_spe": {"jit_compile": True, "steps_per_execution": 2},
+}
+
+
+def whole_weights(model: keras.Model) -> dict[str, np.ndarray]:
+    return dict(lth.snapshot(model).weights)
+
+
+def train(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: int = 5) -> None:
+    model.fit(x, y, batch_size=4, epochs=epochs, shuffle=False, verbose=0)
+
+
+def assert_same(dense: keras.Model, sparse: keras.Model, atol: float = 2e-5) -> None:
+    a, b = whole_weights(dense), whole_weights(sparse)
+    assert list(a) == list(b)
+    for path, value in a.items():
+        np.testing.assert_allclose(b[path], value, rtol=0, atol=atol, err_msg=path)
+    for path, mask in lth.masks_of(dense).items():
+        assert np.array_equal(lth.masks_of(sparse)[path], mask)
+        assert np.count_nonzero(b[path][~mask]) == 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_forward_gradients_and_ten_steps(name: str) -> None:
+    dense, sparse, (_, x, y) = pair(name)
+    assert any(kernels_of(layer) for _, layer in surgery.paths.layers(sparse))
+    np.testing.assert_allclose(sparse(x), dense(x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(sparse.predict(x, verbose=0), dense.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
+    with tf.GradientTape() as tape:
+        given = tf.constant(x)
+        tape.watch(given)
+        loss = tf.reduce_sum(sparse(given) ** 2)
+    dx = tape.gradient(loss, given)
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        loss = tf.reduce_sum(dense(given) ** 2)
+    np.testing.assert_allclose(dx, tape.gradient(loss, given), rtol=1e-4, atol=1e-4)
+    train(dense, x, y)
+    train(sparse, x, y)
+    assert_same(dense, sparse)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["dense", "conv2d", "attention"])
+def test_every_way_of_running_a_step(name: str, way: str) -> None:
+    dense, sparse, (_, x, y) = pair(name, optimizer=keras.optimizers.Adam(0.01, global_clipnorm=0.5), **WAYS[way])
+    train(dense, x, y, 2)
+    train(sparse, x, y, 2)
+    assert_same(dense, sparse)
+
+
+@pytest.mark.parametrize("block", [2, 3])
+def test_blocks(block: int) -> None:
+    dense, sparse, (_, x, y) = pair("dense", block)
+    stored = [kernel for _, layer in surgery.paths.layers(sparse) for kernel in kernels_of(layer).values()]
+    assert {kernel.structure.block for kernel in stored} == {(block, block)}
+    train(dense, x, y)
+    train(sparse, x, y)
+    assert_same(dense, sparse)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+        keras.optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=3),
+        keras.optimizers.Adam(0.01, amsgrad=True, gradient_accumulation_steps=2),
+        keras.optimizers.RMSprop(0.01, centered=True, momentum=0.5),
+        keras.optimizers.Adagrad(0.05),
+        keras.optimizers.Ftrl(0.05),
+        keras.optimizers.Nadam(0.01, clipnorm=0.1),
+        keras.optimizers.Lion(0.01),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW(0.01)),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_slots_of_an_optimizer_in_use_are_carried_over(optimizer: keras.optimizers.Optimizer) -> None:
+    made = case("dense")
+    models = []
+    for kind in ("dense", "sparse"):
+        keras.utils.set_random_seed(5)
+        model = made.build()
+        own = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+        model.compile(own, "mse")
+        lth.mask(model, masks_for(model))
+        train(model, made.x, made.y, 2)
+        if kind == "sparse":
+            before = lth.snapshot(model)
+            lth.sparsify(model, only_if_faster=False)
+            after = lth.snapshot(model)
+            for part in ("weights", "optimizer"):
+                for path, value in getattr(before, part).items():
+                    assert np.array_equal(getattr(after, part)[path], value), path
+            size = sum(v.numpy().size for v in model.optimizer.variables)
+            assert size < sum(value.size for value in before.optimizer.values())
+        train(model, made.x, made.y, 3)
+        models.append(model)
+    assert_same(*models)
+    lth.densify(models[1])
+    for model in models:
+        train(model, made.x, made.y, 2)
+    assert_same(*models)
+
+
+def test_mixed_bfloat16() -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        dense, sparse, (_, x, y) = pair("dense")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(
+        np.asarray(sparse(x), np.float32), np.asarray(dense(x), np.float32), rtol=0.05, atol=0.02
+    )
+    train(sparse, x, y, 2)
+    assert all(np.isfinite(value).all() for value in whole_weights(sparse).values())
+
+
+def test_the_loop_trains_as_fit_does() -> None:
+    dense, sparse, (_, x, y) = pair("conv2d")
+    for model in (dense, sparse):
+        lth.training.fit(model, lth.datasets.ordered(x, y, batch_size=4, seed=1), epochs=5)
+    assert_same(dense, sparse)
+
+
+def test_masks_that_move_are_followed_without_a_new_trace_where_counts_stay() -> None:
+    dense, sparse, (_, x, y) = pair("dense")
+    train(dense, x, y, 1)
+    train(sparse, x, y, 1)
+    traces = sparse.train_function
+    moved = {path: np.roll(mask, 1, axis=0) for path, mask in lth.masks_of(dense).items()}
+    count = _traces(traces)
+    for model in (dense, sparse):
+        lth.mask(model, moved)
+        train(model, x, y, 1)
+    assert _traces(traces) == count
+    assert_same(dense, sparse)
+    fewer = {path: mask & (np.arange(mask.size).reshape(mask.shape) % 5 > 0) for path, mask in moved.items()}
+    for model in (dense, sparse):
+        lth.mask(model, fewer)
+        train(model, x, y, 1)
+    assert _traces(traces) == count  # in the room that there is
+    assert_same(dense, sparse)
+    few = {path: mask & (np.arange(mask.size).reshape(mask.shape) % 7 == 0) for path, mask in fewer.items()}
+    for model in (dense, sparse):
+        lth.mask(model, few)
+        train(model, x, y, 1)
+    assert_same(dense, sparse)
+    assert max(k.structure.room for _, one in surgery.paths.layers(sparse) for k in kernels_of(one).values()) < 30
+
+
+def _traces(function: object) -> int:
+    """How often the function under Keras' own has been traced."""
+    inner = getattr(function, "__closure__", None) or ()
+    held = [cell.cell_contents for cell in inner]
+    counted = [one.experimental_get_tracing_count() for one in held if hasattr(one, "experimental_get_tracing_count")]
+    return sum(counted)
+
+
+@pytest.mark.parametrize("name", ["dense", "conv2d", "lstm", "attention", "time", "subclassed"])
+def test_files_pass_between_sparse_and_dense_models(name: str, tmp_path: Path) -> None:
+    dense, sparse, (_, x, _) = pair(name)
+    wanted = sparse.predict(x, verbose=0)
+    sparse.save_weights(tmp_path / "sparse.weights.h5")
+    dense.save_weights(tmp_path / "dense.weights.h5")
+    made = case(name).build()
+    made.load_weights(tmp_path / "sparse.weights.h5")
+    np.testing.assert_allclose(made.predict(x, verbose=0), wanted, rtol=1e-5, atol=1e-5)
+    for path, value in whole_weights(made).items():
+        assert np.array_equal(value, whole_weights(sparse)[path])
+    for variable in sparse.trainable_variables:
+        variable.assign(np.zeros(tuple(variable.shape), np.float32))
+    sparse.load_weights(tmp_path / "dense.weights.h5")
+    np.testing.assert_allclose(sparse.predict(x, verbose=0), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dense", "conv2d", "lstm", "attention", "time", "masked"])
+def test_a_keras_file_keeps_structure_values_and_slots(name: str, tmp_path: Path) -> None:
+    dense, sparse, (_, x, y) = pair(name)
+    train(sparse, x, y, 2)
+    train(dense, x, y, 2)
+    sparse.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert [kernel.structure for _, layer in surgery.paths.layers(loaded) for kernel in kernels_of(layer).values()] == [
+        kernel.structure for _, layer in surgery.paths.layers(sparse) for kernel in kernels_of(layer).values()
+    ]
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), sparse.predict(x, verbose=0))
+    for model in (loaded, sparse, dense):
+        train(model, x, y, 2)
+    assert_same(sparse, loaded, atol=1e-6)
+    assert_same(dense, loaded)
+    lth.densify(loaded)
+    assert type(loaded.layers[-1]) is type(dense.layers[-1])
+
+
+def test_files_are_as_small_as_what_is_stored(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((512,)), keras.layers.Dense(512), keras.layers.Dense(512)])
+    model.save(tmp_path / "dense.keras")
+    lth.sparsify(model, masks_for(model, density=0.05), only_if_faster=False)
+    model.save(tmp_path / "sparse.keras")
+    before, after = ((tmp_path / f"{name}.keras").stat().st_size for name in ("dense", "sparse"))
+    assert after < 0.1 * before
+    assert sum(v.numpy().nbytes for v in model.trainable_variables) < 0.06 * before
+
+
+def test_a_clone_is_dense_as_that_of_a_masked_model() -> None:
+    _, sparse, (_, x, _) = pair("dense")
+    clone = keras.models.clone_model(sparse)
+    assert not lth.masks_of(clone)
+    assert type(clone.layers[0]) is keras.layers.Dense
+    assert clone.predict(x, verbose=0).shape == (8, 3)
+
+
+def test_export_to_a_saved_model(tmp_path: Path) -> None:
+    _, sparse, (_, x, _) = pair("conv2d")
+    sparse.export(tmp_path / "exported", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(served.serve(x), sparse(x), rtol=1e-5, atol=1e-6)
+
+
+def test_tickets_are_applied_to_and_taken_from_a_sparse_model() -> None:
+    dense, sparse, (_, x, y) = pair("dense")
+    train(dense, x, y, 1)
+    ticket = lth.Ticket(lth.masks_of(dense), lth.snapshot(dense), {})
+    train(sparse, x, y, 3)
+    other = {path: ~mask for path, mask in lth.masks_of(dense).items()}
+    lth.mask(sparse, other)
+    ticket.apply_to(sparse)
+    assert_same(dense, sparse, atol=0)
+    assert any(kernels_of(layer) for layer in sparse.layers)
+    assert lth.sparsity(sparse).remaining == lth.sparsity(dense).remaining
+    scores, wanted = lth.criteria.Magnitude()(sparse), lth.criteria.Magnitude()(dense)
+    assert all(np.array_equal(scores[path], wanted[path]) for path in wanted)
+
+
+def test_imp_inside_fit_goes_on_in_a_sparse_model() -> None:
+    made = case("dense")
+    masks = []
+    for kind in ("dense", "sparse"):
+        keras.utils.set_random_seed(7)
+        model = made.build()
+        model.compile(keras.optimizers.Adam(0.01), "mse")
+        if kind == "sparse":
+            lth.sparsify(model, lth.Masks.ones(lth.prunable(model)), only_if_faster=False)
+        imp = lth.IMPCallback(rounds=3, verbose=0, monitor="loss")
+        model.fit(made.x, made.y, batch_size=4, epochs=8, shuffle=False, verbose=0, callbacks=[imp])
+        masks.append([imp.masks(level) for level in range(4)])
+    assert masks[0] == masks[1]
+    assert any(kernels_of(layer) for layer in model.layers)
+
+
+def test_kernel_reads_as_the_whole_kernel() -> None:
+    dense, sparse, _ = pair("dense")
+    np.testing.assert_array_equal(sparse.layers[0].kernel, dense.layers[0].kernel)
+    assert isinstance(sparse.layers[0], keras.layers.Dense)
+    dense, sparse, _ = pair("lstm")
+    np.testing.assert_array_equal(sparse.layers[0].cell.recurrent_kernel, dense.layers[0].cell.recurrent_kernel)
+
+
+def test_bad_input() -> None:
+    made = case("dense")
+    model = made.build()
+    with pytest.raises(ValueError, match=r"no masks.*lth\.mask\(model, masks\)"):
+        lth.sparsify(model)
+    masks = masks_for(model)
+    with pytest.raises(ValueError, match=r"only in part.*block=1"):
+        lth.sparsify(model, masks, block=4)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        lth.sparsify(model, masks, batch_size=0)
+    model.compile(keras.optimizers.Adafactor(), "mse")
+    with pytest.raises(ValueError, match="Adafactor"):
+        lth.sparsify(model, masks)
+    model.compile("sgd", "mse")
+    empty = {path: np.zeros_like(mask) if path == "dense/kernel" else mask for path, mask in masks.items()}
+    report = lth.sparsify(model, empty, only_if_faster=False)
+    assert report.dense == {"dense/kernel": "has nothing left"}
+    with pytest.raises(ValueError, match="dense/kernel has nothing left"):
+        lth.sparsify(model, empty, include="dense", only_if_faster=False)
+    model.compile(keras.optimizers.Adafactor(), "mse")
+    with pytest.raises(ValueError, match="Adafactor"):
+        train(model, made.x, made.y)
+
+
+def test_what_stays_dense_says_why() -> None:
+    L = keras.layers
+    layers = [
+        L.Conv2D(4, 3, dilation_rate=2),
+        L.Conv2D(4, 3, groups=2),
+        L.DepthwiseConv2D(3),
+        L.Flatten(),
+        L.Dense(4, kernel_constraint="max_norm"),
+        L.Dense(4, kernel_regularizer=keras.regularizers.OrthogonalRegularizer()),
+        L.Dense(4, dtype="float64"),
+    ]
+    model = keras.Sequential([keras.Input((12, 12, 4)), *layers])
+    report = lth.sparsify(model, masks_for(model), only_if_faster=False)
+    assert not report.sparse
+    reasons = list(report.dense.values())
+    for reason, word in zip(
+        reasons, ["dilation", "groups", "DepthwiseConv2D", "MaxNorm", "Orthogonal", "float64"], strict=True
+    ):
+        assert word in reason
+    assert all(reason in str(report) for reason in reasons)
+
+
+def test_never_slower_by_default() -> None:
+    """A layer that is too small to gain stays dense, and the report says from which density it pays."""
+    model = keras.Sequential([keras.Input((2048,)), keras.layers.Dense(2048), keras.layers.Dense(2)])
+    report = lth.sparsify(model, masks_for(model, density=0.05), batch_size=128)
+    assert report.sparse == ("dense/kernel",)
+    assert report.dense == {"dense_1/kernel": "dense is faster"}
+    assert report.rows[0].factor > 2 and 0.05 < report.rows[0].pays_below <= 1
