@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_lth import surgery
 from keras_lth.callbacks.connection import Connection, examples, training_examples
+from keras_lth.callbacks.fit_call import fit_argument
 from keras_lth.callbacks.imp_directory import InDirectory
 from keras_lth.callbacks.imp_plan import IMPPlan
 from keras_lth.callbacks.imp_text import ended, introduction, pruned
@@ -21,6 +22,7 @@ from keras_lth.callbacks.logs import Coming, logs_to_come
 from keras_lth.callbacks.state import decode, encode, pack, unpack, within
 from keras_lth.criteria import described, named, needs_data, scored
 from keras_lth.imp import IMP, Start
+from keras_lth.layers import KERNELS, fitted
 from keras_lth.masks import Masks, differences
 from keras_lth.rounds import UNKNOWN, Rounds, Span
 from keras_lth.schedules import Duration
@@ -63,6 +65,9 @@ class IMPCallback(InDirectory):
         monitor, mode: the log that all rounds are judged by, such as ``"val_accuracy"``, and whether ``"max"`` or
             ``"min"`` is better. By default a ``val_`` log where every training has one, an accuracy, else a metric,
             else the loss; and what the metric itself says, as Keras' ``EarlyStopping`` asks it.
+        kernels: ``"dense"`` trains masked layers; ``"auto"`` lets each level store and multiply what its masks keep, in
+            the layers that are then faster (`keras_lth.sparsify`), ``"sparse"`` in all layers that can. After ``fit``
+            the model is sparse; `keras_lth.densify` goes back. Masks agree with those of dense kernels to rounding.
         callbacks: callbacks that count epochs or remember (LearningRateScheduler, ReduceLROnPlateau, EarlyStopping,
             ModelCheckpoint, TensorBoard): each round is a fit of its own to them, with the round's own epochs. In the
             names of their files ``{round}`` and ``{density}`` stand for those of the round.
@@ -99,6 +104,7 @@ class IMPCallback(InDirectory):
         restore_optimizer: bool = False,
         monitor: str | None = None,
         mode: str = "auto",
+        kernels: str = "dense",
         callbacks: Iterable[keras.callbacks.Callback] = (),
         directory: str | os.PathLike[str] | None = None,
         resume: bool = True,
@@ -124,7 +130,9 @@ class IMPCallback(InDirectory):
                 "k" if restore_optimizer else "fresh",
             ),
         )  # fmt: skip
-        self.keep, self.restore_optimizer = keep, restore_optimizer
+        if kernels not in KERNELS:
+            raise ValueError(f'kernels is "dense", "auto" or "sparse", not {kernels!r}.')
+        self.keep, self.restore_optimizer, self.kernels = keep, restore_optimizer, kernels
         self.monitor = Monitor(monitor, mode)
         self.directory, self.resume = directory, resume
         super().__init__(callbacks=callbacks, data=data, verbose=verbose)
@@ -145,6 +153,7 @@ class IMPCallback(InDirectory):
         self._curves: dict[int, list[dict[str, Any]]] = {}
         self._coming: Coming | None = None
         self._connection = Connection()
+        self._sparse: tuple[str, ...] = ()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Plan, mask, resume."""
@@ -209,6 +218,7 @@ class IMPCallback(InDirectory):
         elif origin is not None:
             surgery.rewind(model, origin, first, restore_optimizer=origin.has_slots)
             self._say(f"{self.name}: the first training starts again from its state of step 0 in {self.directory}.")
+        self._sparsify()
         if machine.action(self.position).name == "DONE":
             self._say(f"{self.name}: this run is finished; loaded from {self.directory}.")
 
@@ -260,6 +270,18 @@ class IMPCallback(InDirectory):
         surgery.check_replicas(self.model)
         start = self._start(self._kept.get(round))
         surgery.rewind(self.model, start, masks, restore_optimizer=self.restore_optimizer)
+        self._sparsify()
+
+    def _sparsify(self) -> None:
+        report = fitted(self.model, self.kernels, self._batch_size())
+        if report is not None and report.sparse != self._sparse:
+            self._sparse = report.sparse
+            self._say(f"{self.name}: {report.summary}.")
+
+    def _batch_size(self) -> int | None:
+        """Examples of a batch, where the data or ``fit`` says so."""
+        data = self._data if self._data is not None else self.params.get("data")
+        return getattr(data, "batch_size", None) or fit_argument(self.model, "batch_size")
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Where the run is inside a round; finished levels are in it too, since there may be no directory."""
@@ -292,6 +314,7 @@ class IMPCallback(InDirectory):
         self._began = time.perf_counter() - levels["seconds"]
         for level in self.history:  # the commits may be ahead of a directory that lost a level
             self._write(level)
+        self._sparsify()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Let go of the folder."""

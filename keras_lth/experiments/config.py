@@ -43,6 +43,8 @@ DEFAULTS: Config = {
     "replicates": 1,
     "seed": 1,
     "jit_compile": None,
+    # "dense", "auto" or "sparse": what masked trainings multiply by.
+    "kernels": "dense",
     # Epochs between the points of a curve.
     "validation_freq": 1,
     "instability": {"forks": (), "runs": 3},
@@ -90,6 +92,7 @@ def check(config: Config) -> None:
         raise ValueError(f"checkpoint_every is a number of seconds above 0, not {config['checkpoint_every']!r}.")
     if config["jit_compile"] not in (None, True, False):
         raise ValueError(f"jit_compile is True, False or None (what is best here), not {config['jit_compile']!r}.")
+    _known("kernels", config["kernels"], ("dense", "auto", "sparse"))
     _check_rates(config)
     for arm in config["arms"]:
         _known("arms", arm, ARMS)
@@ -126,6 +129,7 @@ def lab_of(config: Config, book: Notebook) -> Lab:
         batch_size=config["batch_size"],
         augment=tuple(config["augment"]) or None,
         jit_compile=config["jit_compile"],
+        kernels=config["kernels"],
     )
 
 

@@ -13,6 +13,8 @@ from keras_lth import criteria, surgery
 from keras_lth.analysis.instability import compare as compared
 from keras_lth.experiments.live import Json, built, measured, splits_of, text_of, trained
 from keras_lth.imp import IMP, Noise
+from keras_lth.layers import fitted
+from keras_lth.layers.costs import DEFAULT
 from keras_lth.masks import Masks
 from keras_lth.plans.step import called, canonical
 from keras_lth.plans.training import SLOTS
@@ -70,7 +72,9 @@ class Trainer:
         noise: Json,
         augment: Any,
         jit_compile: bool | None,
+        kernels: str = "dense",
     ) -> None:
+        self.kernels, self.batch_size = kernels, batch_size
         self.noise = Noise(**noise)
         if self.noise.augment != self.noise.order:
             raise ValueError("augmentation draws from the seed of the data order: give both the same.")
@@ -90,6 +94,7 @@ class Trainer:
                 seed[0] = self.noise.moved(int(seed[0]))
             snapshot = replace(snapshot, seeds=moved)
         self._live.rewind(snapshot, None if masks is None else masks_of(masks), slots=bool(snapshot.optimizer))
+        fitted(self._live.model, self.kernels, self.batch_size, costs=DEFAULT)
         self._step = snapshot.step
 
     def advance(self, to: int) -> None:

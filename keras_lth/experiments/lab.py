@@ -28,7 +28,14 @@ FULL = Kind("full", f"{_HERE}:full", defaults={**_OF_NETWORK, "include": None, "
 STATE = Kind(
     "state",
     f"{_HERE}:Trainer",
-    defaults={**_OF_NETWORK, "noise": SILENT._asdict(), "optimizer": {}, "augment": None, "jit_compile": None},
+    defaults={
+        **_OF_NETWORK,
+        "noise": SILENT._asdict(),
+        "optimizer": {},
+        "augment": None,
+        "jit_compile": None,
+        "kernels": "dense",
+    },
     long=True,
     thin=True,
 )
@@ -100,6 +107,8 @@ class Lab:
         batch_size: examples a step.
         augment: as `datasets.ordered` takes it.
         jit_compile: as `training.fit` takes it.
+        kernels: "dense", "auto" or "sparse": what masked trainings multiply by (`keras_lth.layers.fitted`). The choice
+            of "auto" is a function of shapes, masks and batch, the same on every machine.
     """
 
     book: Notebook
@@ -109,6 +118,7 @@ class Lab:
     batch_size: int = 32
     augment: Any = None
     jit_compile: bool | None = None
+    kernels: str = "dense"
 
     def on(self, **setting: Any) -> Lab:
         """Name the same laboratory in another setting; states pass between them."""
@@ -132,6 +142,7 @@ class Lab:
             batch_size=self.batch_size,
             augment=self.augment,
             jit_compile=self.jit_compile,
+            kernels="dense" if masks is None else self.kernels,
         )
 
     def start(self, wk: Step, end: Step, *, values: str = "k", step: int, slots: str = "fresh", seed: int = 0) -> Step:

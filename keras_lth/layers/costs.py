@@ -23,10 +23,7 @@ from keras_lth import ops
 from keras_lth.ops import SparseStructure
 from keras_lth.ops.tensorflow import sparse_conv2d, sparse_matmul
 
-__all__ = ["Costs", "Line", "measured"]
-
-# Set to "default": the numbers below on every machine, so that the same layers are chosen everywhere.
-VARIABLE = "KERAS_LTH_COSTS"
+__all__ = ["DEFAULT", "Costs", "Line", "measured"]
 
 
 @dataclass(frozen=True)
@@ -86,15 +83,8 @@ DEFAULT = Costs(
 
 @functools.cache
 def measured() -> Costs:
-    """Return the costs on this machine: from the cache in the user's cache folder, else measured in about a second.
-
-    The environment variable KERAS_LTH_COSTS names another file, or is "default": then nothing is measured.
-    """
-    where = os.environ.get(VARIABLE, "")
-    if where == "default":
-        return DEFAULT
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keras_lth"
-    path = Path(where) if where else folder / "costs.json"
+    """Return the costs on this machine: from a file in the user's cache folder, else measured in about a second."""
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keras_lth" / "costs.json"
     key = "; ".join([platform.processor() or platform.machine(), ops.isa(), f"{_threads()} threads", tf.__version__])
     known = _read(path)
     if key not in known:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_lth.layers.costs import measured
+from keras_lth.layers.costs import Costs, measured
 from keras_lth.layers.sparse import attribute_of, layout_of, positions, sparse_model, wanted, why_dense
 from keras_lth.masks import Masks
 from keras_lth.names import chosen, shown_as
@@ -21,10 +21,13 @@ from keras_lth.surgery.hooks import follow
 from keras_lth.surgery.optimizers import refuse_coupling
 from keras_lth.surgery.paths import Entry, entries
 from keras_lth.surgery.roles import Filter
-from keras_lth.surgery.stored import Wanted, is_whole, whole
+from keras_lth.surgery.stored import Wanted, is_stored, is_whole, whole
 from keras_lth.tables import html_table, text_table
 
-__all__ = ["SparseRow", "Sparsified", "densify", "sparsify"]
+__all__ = ["KERNELS", "SparseRow", "Sparsified", "densify", "fitted", "sparsify"]
+
+# What levels of IMP multiply by.
+KERNELS = ("dense", "auto", "sparse")
 
 # Sides of blocks that are looked for in a mask, the largest first.
 BLOCKS = (16, 8, 4)
@@ -118,13 +121,14 @@ def sparsify(
     block: int | Sequence[int] | None = None,
     batch_size: int | None = None,
     only_if_faster: bool = True,
+    costs: Costs | None = None,
 ) -> Sparsified:
     """Let masked layers of ``model`` store and multiply what their masks keep, in place; return a report.
 
     The model trains, predicts and saves as before, in less time and memory: a layer's variable holds the stored values
     alone, the slots of optimizers go with it, and ``layer.kernel`` is the whole kernel, for reading. Files pass between
-    sparse and dense models. A ``.keras`` file of the model keeps what is stored; ``import keras_lth.layers`` before it is
-    loaded).
+    sparse and dense models. A ``.keras`` file of the model keeps what is stored: ``import keras_lth.layers``, then
+    load it.
     Masks that change later, by `mask`, `rewind` or a callback, change what is stored. `densify` goes back.
 
     Dense, Conv1D and Conv2D without dilation or groups, EinsumDense (and so attention), the cells of SimpleRNN, LSTM
@@ -140,6 +144,8 @@ def sparsify(
             that the mask allows.
         batch_size: of training, for the estimate of time; 32 by default.
         only_if_faster: False stores every kernel that can be stored.
+        costs: of products; None measures them once on a machine, `keras_lth.layers.costs.DEFAULT` are the same
+            everywhere, so that the same kernels are stored.
 
     Raises:
         TypeError: no Keras 3 model on TensorFlow.
@@ -167,7 +173,8 @@ def sparsify(
         left = chosen(exclude, found, "exclude", call=call, of="masked kernel")
         for optimizer in optimizers_of(model):
             refuse_coupling(optimizer, [entry.variable for entry in found.values()])
-        choices = [_choice(entry, current[path], block, batch) for path, entry in found.items()]
+        costs = measured() if costs is None else costs
+        choices = [_choice(entry, current[path], block, batch, costs) for path, entry in found.items()]
         refused = [f"{one.path} {one.reason}" for one in choices if one.path in named - left and one.reason]
         if refused:
             raise ValueError(
@@ -193,6 +200,19 @@ def sparsify(
     return Sparsified(rows, batch, dense / sparse if sparse else 1.0)
 
 
+def fitted(model: keras.Model, kernels: str, batch_size: int | None = None, **how: Any) -> Sparsified | None:
+    """Let ``model`` have dense, sparse or the faster kernels for the masks that it has: one of `KERNELS`.
+
+    Returns:
+        The report; None where no kernel is stored, because nothing is pruned or ``kernels="dense"``.
+    """
+    masks = Masks({}) if kernels == "dense" else masks_of(model)
+    if masks.remaining == masks.size:
+        densify(model)
+        return None
+    return sparsify(model, batch_size=batch_size, only_if_faster=kernels == "auto", **how)
+
+
 def densify(model: keras.Model) -> Masks:
     """Give every sparse layer of ``model`` its whole kernel back, in place; return the masks, which stay on.
 
@@ -200,11 +220,12 @@ def densify(model: keras.Model) -> Masks:
         TypeError: no Keras 3 model on TensorFlow.
     """
     check_model(model)
-    with whole(model) as view:
-        view.wanted = []
-        masks = masks_of(model)
-    follow([entry.variable for entry in entries(model) if entry.path in masks])
-    return masks
+    stored = [entry.variable for entry in entries(model) if is_stored(entry.variable)]
+    if stored:
+        with whole(model) as view:
+            view.wanted = []
+        follow(stored)
+    return masks_of(model)
 
 
 @dataclass(frozen=True)
@@ -238,7 +259,7 @@ class _Choice:
         return replace(self, reason=reason)
 
 
-def _choice(entry: Entry, mask: np.ndarray, block: int | Sequence[int] | None, batch: int) -> _Choice:
+def _choice(entry: Entry, mask: np.ndarray, block: int | Sequence[int] | None, batch: int, costs: Costs) -> _Choice:
     layer = entry.layer
     name = attribute_of(layer, entry.variable)
     reason = why_dense(layer, name)
@@ -250,7 +271,7 @@ def _choice(entry: Entry, mask: np.ndarray, block: int | Sequence[int] | None, b
     product = layout.product(mask)
     sides = _block(product, block, entry.path)
     structure = SparseStructure.from_mask(product, sides)
-    line = measured().line(layout.shape)
+    line = costs.line(layout.shape)
     rows = batch * positions(layer)
     seconds = line.times(layout.shape, structure.density, sides != (1, 1), rows)
     return _Choice(entry, mask, "", name, product, sides, seconds, line.pays_below(layout.shape, sides != (1, 1), rows))

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lth.ops import SparseStructure, count_groups
+from keras_lth.ops.tensorflow import LiveStructure, to_dense
 from keras_lth.surgery.held import live_optimizers
 from keras_lth.surgery.holders import trace_again
 from keras_lth.surgery.optimizers import COPY, EMA, fresh_fill, leaves, slots
@@ -72,8 +73,6 @@ class Kernel:
     """
 
     def __init__(self, variable: keras.Variable, layout: Layout, structure: SparseStructure) -> None:
-        from keras_lth.ops.tensorflow import LiveStructure
-
         self.variable, self.layout, self.shape = variable, layout, tuple(variable.shape)
         self.live = LiveStructure(structure)
 
@@ -98,8 +97,6 @@ class Kernel:
 
     def dense(self) -> Any:
         """Return the whole kernel as a tensor, differentiable for the stored values."""
-        from keras_lth.ops.tensorflow import to_dense
-
         return self.layout.kernel(to_dense(tf.convert_to_tensor(self.variable), self.live), self.shape)
 
 

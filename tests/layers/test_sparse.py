@@ -253,20 +253,46 @@ def test_tickets_are_applied_to_and_taken_from_a_sparse_model() -> None:
     assert all(np.array_equal(scores[path], wanted[path]) for path in wanted)
 
 
-def test_imp_inside_fit_goes_on_in_a_sparse_model() -> None:
+@pytest.mark.parametrize("kernels", ["sparse", "auto"])
+def test_imp_finds_the_same_masks_on_sparse_kernels(kernels: str) -> None:
+    """Level 1's masks come of the same dense training; at this size the later ones agree too."""
     made = case("dense")
     masks = []
-    for kind in ("dense", "sparse"):
+    for kind in ("dense", kernels):
         keras.utils.set_random_seed(7)
         model = made.build()
         model.compile(keras.optimizers.Adam(0.01), "mse")
-        if kind == "sparse":
-            lth.sparsify(model, lth.Masks.ones(lth.prunable(model)), only_if_faster=False)
-        imp = lth.IMPCallback(rounds=3, verbose=0, monitor="loss")
+        imp = lth.IMPCallback(rounds=3, verbose=0, monitor="loss", kernels=kind)
         model.fit(made.x, made.y, batch_size=4, epochs=8, shuffle=False, verbose=0, callbacks=[imp])
         masks.append([imp.masks(level) for level in range(4)])
+        model.fit(made.x, made.y, batch_size=4, epochs=1, verbose=0)
+        assert lth.masks_of(model) == masks[-1][-1]
     assert masks[0] == masks[1]
-    assert any(kernels_of(layer) for layer in model.layers)
+    # Layers this small are never faster.
+    assert any(kernels_of(layer) for layer in model.layers) is (kernels == "sparse")
+
+
+def test_a_run_of_sixteen_levels_traces_at_most_six_times() -> None:
+    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(50, "relu"), keras.layers.Dense(30)])
+    model.compile("adam", "mse")
+    traces = [0]
+    inner = model.compute_loss
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        traces[0] += 1
+        return inner(*args, **kwargs)
+
+    model.compute_loss = counted
+    x, y = np.random.default_rng(0).normal(size=(2, 16, 40)).astype(np.float32)
+    imp = lth.IMPCallback(rounds=15, verbose=0, monitor="loss", kernels="sparse")
+    model.fit(x, y[:, :30], epochs=16, verbose=0, callbacks=[imp])
+    assert imp.masks(15).density < 0.04
+    assert traces[0] <= 6
+
+
+def test_wrong_kernels() -> None:
+    with pytest.raises(ValueError, match=r"\"sparse\", not 'spares'"):
+        lth.IMPCallback(kernels="spares")
 
 
 def test_kernel_reads_as_the_whole_kernel() -> None:
