@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from keras_lth.surgery import mask, masks_of, optimizers_of
 from keras_lth.surgery.entry import check_built, check_model
 from keras_lth.surgery.hooks import follow
 from keras_lth.surgery.optimizers import refuse_coupling
-from keras_lth.surgery.paths import Entry, entries
+from keras_lth.surgery.paths import Entry, entries, layers
 from keras_lth.surgery.roles import Filter
 from keras_lth.surgery.stored import Wanted, is_stored, is_whole, whole
 from keras_lth.tables import html_table, text_table
@@ -174,7 +175,11 @@ def sparsify(
         for optimizer in optimizers_of(model):
             refuse_coupling(optimizer, [entry.variable for entry in found.values()])
         costs = measured() if costs is None else costs
+        held = Counter(id(variable) for _, layer in layers(model) for variable in _variables(layer).values())
         choices = [_choice(entry, current[path], block, batch, costs) for path, entry in found.items()]
+        choices = [
+            one.but("is held by another layer too") if held[id(one.entry.variable)] > 1 else one for one in choices
+        ]
         refused = [f"{one.path} {one.reason}" for one in choices if one.path in named - left and one.reason]
         if refused:
             raise ValueError(
@@ -275,6 +280,10 @@ def _choice(entry: Entry, mask: np.ndarray, block: int | Sequence[int] | None, b
     rows = batch * positions(layer)
     seconds = line.times(layout.shape, structure.density, sides != (1, 1), rows)
     return _Choice(entry, mask, "", name, product, sides, seconds, line.pays_below(layout.shape, sides != (1, 1), rows))
+
+
+def _variables(layer: keras.layers.Layer) -> dict[int, keras.Variable]:
+    return {id(value): value for value in vars(layer).values() if isinstance(value, keras.Variable)}
 
 
 def _block(product: np.ndarray, block: int | Sequence[int] | None, path: str) -> tuple[int, int]:
