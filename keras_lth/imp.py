@@ -118,26 +118,30 @@ class IMP:
     def __post_init__(self) -> None:
         self._as_python()
         if not 0 <= self.k < self.T:
-            raise ValueError(f"k is a step before the end of the dense training: 0 ≤ k < T = {self.T}, not {self.k}.")
+            raise ValueError(
+                f"k must be a step before the end of the dense training, 0 ≤ k < T = {self.T}, not {self.k}."
+            )
         if self.rounds is None and self.target_density is None:
             raise ValueError("Give rounds, target_density, or both.")
         if self.target_density is not None and not 0 < self.target_density < 1:
-            raise ValueError(f"target_density lies between 0 and 1 (0.05 keeps 5 %), not {self.target_density!r}.")
+            raise ValueError(f"target_density must be between 0 and 1 (0.05 keeps 5 %), not {self.target_density!r}.")
         shares = list(self.fraction.values()) if isinstance(self.fraction, Mapping) else [self.fraction]
         # A share of 1 removes everything: only a target can stop it, which is pruning in one shot.
         most = 1.0 if self.target_density is not None else np.nextafter(1.0, 0.0)
         if not shares or any(not 0 <= share <= most for share in shares) or not any(shares):
-            raise ValueError(f"fraction lies between 0 and 1 (0.2 removes a fifth of the rest), not {self.fraction!r}.")
+            raise ValueError(
+                f"fraction must be between 0 and 1 (0.2 prunes a fifth of the rest), not {self.fraction!r}."
+            )
         if self.scope not in ("global", "layer"):
-            raise ValueError(f'scope is "global" or "layer", not {self.scope!r}.')
+            raise ValueError(f'scope must be "global" or "layer", not {self.scope!r}.')
         if isinstance(self.fraction, Mapping) and self.scope != "layer":
-            raise ValueError('Fractions per layer need scope="layer": one global threshold has one fraction.')
+            raise ValueError('Fractions per layer need scope="layer"; scope="global" takes one fraction.')
         if self.min_per_layer is not None:
             floors({}, self.min_per_layer)
             if self.scope == "layer":
-                raise ValueError('min_per_layer is for scope="global": with "layer" each layer has its own number.')
+                raise ValueError('min_per_layer needs scope="global"; with scope="layer" each layer has its own count.')
         if Structured(self.structure).n_of_m and self.rounds != 1:
-            raise ValueError(f"structure={self.structure!r} is one cut: use rounds=1, not {self.rounds}.")
+            raise ValueError(f"structure={self.structure!r} prunes only once: use rounds=1, not {self.rounds}.")
         self.rewind.check()
 
     def _as_python(self) -> None:
@@ -225,12 +229,16 @@ class IMP:
         Raises ``ValueError`` for scores of other weights, a NaN, or a cut that would leave nothing.
         """
         if missing := [path for path in masks if path not in scores]:
-            raise ValueError(f"the criterion gives no scores for {listed(missing)}, which are pruned.")
+            raise ValueError(
+                f"the criterion gives no scores for {listed(missing)}: it must score every prunable weight."
+            )
         if Structured(self.structure).n_of_m:
             return select({path: scores[path] for path in masks}, structure=self.structure, within=masks)
         counts = self.count(masks)
         if sum(counts.values()) < 1:
-            raise ValueError(f"A cut of {self.fraction} would leave none of {masks.remaining:,} weights.")
+            raise ValueError(
+                f"fraction={self.fraction} would leave none of {masks.remaining:,} weights: use a smaller one."
+            )
         return keep_counts(scores, masks, counts, self.min_per_layer, self.structure)
 
     def check(self, first: Masks) -> None:
@@ -258,8 +266,8 @@ class IMP:
             empty = [] if last is None else self._emptied(last, there)
             where = f", none in {listed(empty)}" if empty else ""
             raise ValueError(
-                f"{asked} would leave {left} of {size:,} weights for {layers} layers{where}: a layer without a weight "
-                f"passes on nothing. Use {fewer}target_density={layers / size:.2g} or more."
+                f"{asked} would leave {left} of {size:,} weights for {layers} layers{where}, and a layer "
+                f"without weights blocks the signal. Use {fewer}target_density={layers / size:.2g} or more."
             )
 
     def _fine(self, first: Masks) -> int:

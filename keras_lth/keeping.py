@@ -33,7 +33,7 @@ def refuse_below_floor(count: int, floor: Mapping[str, int], least: Any) -> None
     """Raise where `count` weights cannot give each layer its floor."""
     if count < sum(floor.values()):
         raise ValueError(
-            f"min_per_layer={least!r} needs {sum(floor.values()):,} weights in {len(floor)} layers, and {count:,} "
+            f"min_per_layer={least!r} needs {sum(floor.values()):,} weights in {len(floor)} layers, but only {count:,} "
             "would remain: raise the density, or lower min_per_layer"
         )
 

@@ -244,14 +244,14 @@ def match_paths(
         return dict(zip(targets, sources, strict=True))
     lines = differences(sources, targets)
     if ordered:
-        lines.append(f"by order they would fit, but some names are the same ({few(same)}): write the model's own paths")
+        lines.append(f"the shapes match by order, but some names are the same ({few(same)}): use the model's own paths")
     raise ValueError(f"these {what} do not fit the model: " + "; ".join(lines))
 
 
 def without_weights(paths: Sequence[str], layers: int) -> str:
     """A sentence about layers of which no weight remains."""
     what = "layer is" if layers == 1 else "layers are"
-    return f"{len(paths)} of {layers} {what} empty: {few(paths)}; an empty layer passes on nothing but its bias."
+    return f"{len(paths)} of {layers} {what} empty: {few(paths)}; an empty layer passes on only its bias."
 
 
 def differences(sources: Mapping[str, Shape], targets: Mapping[str, Shape], limit: int = 8) -> list[str]:
@@ -278,7 +278,7 @@ def _shape_of(value: Any) -> Shape:
 
 def _boolean(path: object, value: Any) -> np.ndarray:
     if not isinstance(path, str):
-        raise TypeError(f"the path of a mask is a string, not {path!r}")
+        raise TypeError(f"the path of a mask must be a string, not {path!r}")
     array = np.asarray(value)
     if array.dtype != np.bool_:
         number = array.dtype.kind in "iuf" or array.dtype.name == "bfloat16"

@@ -58,7 +58,7 @@ def reached(patterns: Iterable[str], paths: Iterable[str], what: str, of: str = 
     paths, patterns = list(paths), list(patterns)
     for pattern in patterns:
         if not isinstance(pattern, str):
-            raise TypeError(f"{what} takes names, regular expressions or functions, not {pattern!r}")
+            raise TypeError(f"{what} must be names, regular expressions or functions, not {pattern!r}")
         try:
             re.compile(pattern)
         except re.error as error:
@@ -89,7 +89,7 @@ def chosen(
         return set()
     items = [given] if isinstance(given, str) or callable(given) else given
     if not isinstance(items, Iterable):
-        raise TypeError(f"{what} takes names, regular expressions or functions, not {given!r}")
+        raise TypeError(f"{what} must be names, regular expressions or functions, not {given!r}")
     items = list(items)
     functions = [item for item in items if callable(item)]
     found = {path for function in functions for path in paths if call(function, path)}
@@ -182,7 +182,7 @@ def _nothing(pattern: str, paths: Sequence[str], what: str, of: str) -> str:
     close = near(pattern, [*parts, *names])
     text = f"{what}={pattern!r} matches no {of}"
     if close:
-        text += f"; near it are {', '.join(map(repr, close))}"
+        text += f"; similar: {', '.join(map(repr, close))}"
     if any(pattern in name for name in close) and not _REGEX.search(pattern):
         text += f" (a plain name matches whole parts of a path: write {pattern + '.*'!r} for a prefix)"
     return f"{text}; the paths are {listed(map(shown_as, paths))}"

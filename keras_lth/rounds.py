@@ -24,10 +24,10 @@ class Action(enum.Enum):
     """What comes next at a position."""
 
     CAPTURE = "keep the state of step k"
-    TRAIN = "train on, up to stop(position)"
+    TRAIN = "train up to stop(position)"
     END_EPOCH = "end of an epoch: validate"
     PRUNE = "a training is over, another follows: prune (or compare)"
-    REWIND = "go back to the state of step k"
+    REWIND = "rewind to the state of step k"
     DONE = "the last training is over"
 
 
@@ -58,9 +58,9 @@ class Rounds:
 
     def __post_init__(self) -> None:
         if self.rounds < 0 or self.epochs < 1 or self.steps_per_epoch < 1:
-            raise ValueError(f"rounds ≥ 0, epochs ≥ 1 and steps_per_epoch ≥ 1 are needed, not {self}.")
+            raise ValueError(f"Use rounds ≥ 0, epochs ≥ 1 and steps_per_epoch ≥ 1, not {self}.")
         if self.span not in ("remaining", "restart"):
-            raise ValueError(f'span is "remaining" or "restart", not {self.span!r}.')
+            raise ValueError(f'span must be "remaining" or "restart", not {self.span!r}.')
         if not 0 <= self.rewind_step < self.total_steps:
             raise ValueError(
                 f"rewind_to is step {self.rewind_step}, but a training has {self.total_steps} steps "

@@ -34,7 +34,7 @@ class Duration:
         unit: Unit = "%" if match[2] == "%" else "steps" if match[2].startswith("s") else "epochs"
         amount = float(match[1])
         if unit == "steps" and amount != int(amount):
-            raise ValueError(f"Invalid duration {value!r}: a number of steps is whole.")
+            raise ValueError(f"Invalid duration {value!r}: a number of steps must be an integer.")
         return cls(amount, unit)
 
     def steps(self, steps_per_epoch: int | None, epochs: int) -> int:
@@ -46,7 +46,7 @@ class Duration:
             return int(self.amount)
         if steps_per_epoch is None:
             raise ValueError(
-                f"{self} needs the number of batches in an epoch, which this data does not tell: give it in steps "
+                f"{self} needs the number of batches in an epoch, which this data does not report: give it in steps "
                 f'("500 steps"), or pass steps_per_epoch to fit.'
             )
         per = steps_per_epoch if self.unit == "epochs" else steps_per_epoch * epochs / 100
@@ -65,7 +65,9 @@ def cut(remaining: Mapping[str, int], fraction: float | Mapping[str, float]) -> 
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(remaining, fraction)
     after = {name: n - round_half_up(share[name], n) for name, n in remaining.items()}
     if sum(after.values()) <= 0:
-        raise ValueError(f"Pruning {fraction} of {sum(remaining.values())} weights would leave none.")
+        raise ValueError(
+            f"Pruning {fraction} of {sum(remaining.values())} weights would leave none: use a smaller fraction."
+        )
     return after
 
 
@@ -97,13 +99,13 @@ def levels(
         if after == now:
             raise ValueError(
                 f"A fraction of {fraction} no longer removes a weight of the {sum(now.values())} that remain after "
-                f"{len(out) - 1} rounds: ask for fewer rounds or a higher density."
+                f"{len(out) - 1} rounds: use fewer rounds or a higher density."
             )
         out.append(after)
     if target is not None and sum(out[-1].values()) > target:
         raise ValueError(
             f"{rounds} rounds at fraction {fraction} reach a density of "
-            f"{sum(out[-1].values()) / sum(size.values()):.4g}, not {target_density}: leave rounds out, or raise the "
+            f"{sum(out[-1].values()) / sum(size.values()):.4g}, not {target_density}: omit rounds, or raise the "
             f"fraction."
         )
     return out

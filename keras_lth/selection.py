@@ -73,15 +73,17 @@ def select(
     structured.check(arrays, eligible)
     if structured.n_of_m:
         if density is not None or k is not None or scope != "global":
-            raise ValueError(f"structure {structure!r} is a density: give no density, k or scope with it")
+            raise ValueError(f"structure {structure!r} fixes the density: omit density, k and scope")
         return keep_n_of_m(arrays, eligible, structured.n_of_m, structured.order, within)
     given = sum(value is not None for value in (density, k)) + isinstance(scope, Mapping)
     if given != 1:
         raise ValueError(f"give exactly one of density, k, or densities in scope (density={density}, k={k})")
     if isinstance(density, Mapping) and scope != "layer":
-        raise ValueError(f'a density for each layer needs scope="layer", not {scope!r}: one threshold has one density')
+        raise ValueError(
+            f'a density for each layer needs scope="layer", not {scope!r}; one threshold takes one density'
+        )
     if k is not None and scope != "global":
-        raise ValueError(f'k={k} counts over all layers: it needs scope="global", not {scope!r}')
+        raise ValueError(f'k={k} counts over all layers: use scope="global", not {scope!r}')
     if within is not None:
         same_paths(within, arrays, "within")
     groups = _groups(eligible, "layer" if isinstance(scope, Mapping) else scope)
@@ -133,13 +135,13 @@ def prune(
     structured = Structured(structure, by=by, largest=largest, reduce=reduce)
     structured.check(arrays, eligible)
     if structured.n_of_m:
-        raise ValueError(f"structure {structure!r} has one density: it is selected, not cut by a fraction")
+        raise ValueError(f"structure {structure!r} fixes the density: use select, which takes no fraction")
     shares = _shares(groups, fraction, "fraction", arrays)
     remaining = [sum(structured.count(masks[path]) for path in group) for group in groups]
     counts = [n - round_half_up(share, n) for share, n in zip(shares, remaining, strict=True)]
     if sum(counts) == 0:
         raise ValueError(
-            f"fraction {listed(shares)} of the {sum(remaining):,} {structured.unit} that remain would leave none"
+            f"fraction {listed(shares)} of the {sum(remaining):,} remaining {structured.unit} would leave none"
         )
     return _told(keep(arrays, groups, counts, masks, structured, min_per_layer), masks)
 
@@ -186,7 +188,9 @@ def _told(masks: Masks, within: Masks | None) -> Masks:
     """Warn of the layers that this choice has emptied."""
     emptied = [path for path in masks.empty if masks[path].size and (within is None or within[path].any())]
     if emptied:
-        warnings.warn(f"{without_weights(emptied, len(masks))} min_per_layer=1 keeps a weight in each", stacklevel=3)
+        warnings.warn(
+            f"{without_weights(emptied, len(masks))} Use min_per_layer=1 to keep a weight in each", stacklevel=3
+        )
         masks.told = True
     return masks
 
@@ -197,7 +201,7 @@ def _eligible(arrays: Mapping[str, np.ndarray], exclude: Exclude) -> list[str]:
     excluded = chosen(exclude, arrays, "exclude", call=lambda function, path: bool(function(path)))
     eligible = [path for path in arrays if path not in excluded]
     if not eligible:
-        raise ValueError(f"exclude leaves none of the layers {listed(arrays)}")
+        raise ValueError(f"exclude matches all layers: {listed(arrays)}")
     return eligible
 
 

@@ -175,9 +175,9 @@ class Ticket(_Value):
             weight = self.snapshot.weights.get(path)
             if weight is None or weight.shape != mask.shape:
                 found = "none" if weight is None else f"one of shape {weight.shape}"
-                raise ValueError(f"mask {path!r} needs a weight of shape {mask.shape}, the snapshot has {found}")
+                raise ValueError(f"mask {path!r} needs a weight of shape {mask.shape}, but the snapshot has {found}")
         if not isinstance(self.provenance, Mapping):
-            raise TypeError(f"provenance is a mapping, not a {type(self.provenance).__name__}")
+            raise TypeError(f"provenance must be a mapping, not a {type(self.provenance).__name__}")
         given = plain(self.provenance, "provenance")
         defaults = {"format": FORMAT, "criterion": "unknown", "versions": _versions()}
         object.__setattr__(self, "provenance", MappingProxyType({**defaults, **given, "density": self.density}))

@@ -113,7 +113,7 @@ def decode(file: BinaryIO, *, kind: str) -> tuple[dict[str, np.ndarray], dict[st
         dtype, shape, end = _layout(name, entry, end)
         size = math.prod(shape) * dtype.itemsize
         if end > left:
-            raise ValueError(f"it is truncated: array {name!r} ends at byte {end} of {left}")
+            raise ValueError(f"it is truncated: array {name!r} ends at byte {end}, the file at {left}")
         data = file.read(size)
         bits = manifest[name].pop("bits", None) if isinstance(manifest[name], dict) else None
         if manifest[name] != {"bytes": size, "sha256": hashlib.sha256(data).hexdigest()}:
@@ -139,7 +139,7 @@ def _header(file: BinaryIO, *, kind: str) -> _Header:
     if first != b"{" or not 2 <= length <= _HEADER_LIMIT:
         raise ValueError("it has no safetensors header")
     if length > left:
-        raise ValueError(f"it is truncated: {left} bytes after the first 8, the header alone has {length}")
+        raise ValueError(f"it is truncated: {left} bytes follow the first 8, but the header alone has {length}")
     raw = first + file.read(length - 1)
     try:
         header = json.loads(raw)
@@ -149,9 +149,11 @@ def _header(file: BinaryIO, *, kind: str) -> _Header:
     if not isinstance(metadata, dict) or metadata.get("format") != "keras_lth":
         raise ValueError("it was not written by keras_lth")
     if metadata.get("version") != str(VERSION):
-        raise FormatVersionError(f"it has format version {metadata.get('version')!r}, this keras_lth reads {VERSION}")
+        raise FormatVersionError(
+            f"it has format version {metadata.get('version')!r}, but this keras_lth reads {VERSION}"
+        )
     if metadata.get("kind") != kind:
-        raise ValueError(f"it holds another kind of value: {metadata.get('kind')!r}")
+        raise ValueError(f"it contains another kind of value: {metadata.get('kind')!r}")
     whole = {"__metadata__": {key: value for key, value in metadata.items() if key != "digest"}, **header}
     # Compared as bytes too: a change that JSON does not see (case of an escape, white space) is a change.
     if metadata.get("digest") != _digest(whole) or raw != _padded({"__metadata__": metadata, **header}):
@@ -176,7 +178,7 @@ def _layout(name: str, entry: Any, start: int) -> tuple[np.dtype, list[int], int
         raise ValueError(f"array {name!r} has the unknown dtype {entry['dtype']!r}")
     end = start + math.prod(_shape(name, entry["shape"])) * dtype.itemsize
     if entry["data_offsets"] != [start, end]:
-        raise ValueError(f"array {name!r} claims the bytes {entry['data_offsets']}, its shape needs {[start, end]}")
+        raise ValueError(f"array {name!r} claims the bytes {entry['data_offsets']}, but its shape needs {[start, end]}")
     return dtype, entry["shape"], end
 
 

@@ -112,7 +112,7 @@ class Checkpoints:
         if unknown := [commit for commit in commits if commit not in self._known]:
             raise UnreadError(
                 f"{self.folder} holds checkpoints that this run has not read, the newest of step {unknown[-1].step}: "
-                f"go on from latest(), or choose another folder"
+                f"resume from latest(), or choose another folder"
             )
         self._remove(self._leftovers())
         commit = _Commit(1 + max((other.number for other in commits), default=0), int(step))
@@ -149,7 +149,12 @@ class Checkpoints:
                 continue
             self._known.update(commits)
             return found
-        raise OSError(errno.EAGAIN, f"checkpoints were removed while they were read, {_TRIES} times", self.folder)
+        raise OSError(
+            errno.EAGAIN,
+            f"checkpoints were removed while they were being read, {_TRIES} times: is another process using this "
+            "folder?",
+            self.folder,
+        )
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints in the folder, in the order of their commits; none of them is read."""
@@ -195,7 +200,7 @@ class Checkpoints:
             if settle:
                 self._store.settle(self.folder)
         except OSError as error:  # no reason to stop a run: the next `save` tries again
-            warnings.warn(f"an old checkpoint stays: {error}", stacklevel=4)
+            warnings.warn(f"an old checkpoint could not be removed, the next save tries again: {error}", stacklevel=4)
             return False
         return True
 
@@ -203,7 +208,7 @@ class Checkpoints:
         try:
             return self._whole(commit)
         except _BrokenError as reason:
-            warnings.warn(f"the checkpoint of step {commit.step} is passed over: {reason}", stacklevel=3)
+            warnings.warn(f"the checkpoint of step {commit.step} is skipped: {reason}", stacklevel=3)
             self._broken.add(commit)
             return None
 
@@ -228,8 +233,8 @@ class Checkpoints:
                 raise ValueError("it is not the manifest of a checkpoint")
         if type(version := fields.pop("version", None)) is not int or version != VERSION:
             raise ValueError(
-                f"{path} has format version {version!r}, this keras_lth reads and writes version {VERSION}: go on "
-                f"with the keras_lth that wrote it, or choose another folder"
+                f"{path} has format version {version!r}, but this keras_lth reads and writes version {VERSION}: "
+                f"continue with the keras_lth that wrote it, or choose another folder"
             )
         entries = fields.pop("files", None)
         names = {commit.file(_ARRAYS), commit.file(_STATE)}
@@ -246,8 +251,8 @@ class Checkpoints:
                 found, said = fingerprint(file), entries[commit.file(kind)]
                 if found != said:
                     size = said.get("bytes") if isinstance(said, dict) else None
-                    shorter = f"it has {found['bytes']} bytes, its manifest says {size}"
-                    raise ValueError("it has not the SHA-256 of its manifest" if size == found["bytes"] else shorter)
+                    shorter = f"it has {found['bytes']} bytes, but its manifest says {size}"
+                    raise ValueError("its SHA-256 does not match the manifest" if size == found["bytes"] else shorter)
                 file.seek(0)
                 return parse(file)
         except FileNotFoundError:

@@ -37,7 +37,7 @@ def check_manifest(folder: AnyPath) -> list[str]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a keras_lth manifest: {error}") from error
     if not isinstance(entries, dict):
-        raise ValueError(f"{path} is not a keras_lth manifest: no names in it")
+        raise ValueError(f"{path} is not a keras_lth manifest: it lists no names")
     for name, entry in entries.items():
         parts = PurePosixPath(name).parts
         if not parts or parts[0] == "/" or ".." in parts:

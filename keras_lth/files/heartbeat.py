@@ -75,7 +75,9 @@ class ObjectLock:
         if self._thief is not None:
             raise RuntimeError(f"the lock of {self._folder} was lost to {described(self._thief)}")
         if (ago := time.monotonic() - self._renewed) > PATIENCE - PERIOD:
-            raise RuntimeError(f"the lock of {self._folder} could not be renewed for {ago:.0f} s: it may be another's")
+            raise RuntimeError(
+                f"the lock of {self._folder} could not be renewed for {ago:.0f} s: another process may hold it"
+            )
 
     def release(self) -> None:
         """As `DirectoryLock.release`."""
@@ -92,12 +94,14 @@ class ObjectLock:
                 store, name = place(self._path)
                 store.remove(name)
         except OSError as error:  # the run is over, and nobody renews the object
-            warnings.warn(f"the lock of {self._folder} stays, the next run will wait for it: {error}", stacklevel=3)
+            warnings.warn(
+                f"the lock of {self._folder} could not be removed, the next run will wait for it: {error}", stacklevel=3
+            )
 
     def _watch(self, there: dict[str, Any]) -> None:
         end = time.monotonic() + PATIENCE
         warnings.warn(
-            f"{self._folder} was in use by {described(there)}: up to {PATIENCE:.0f} s to see whether it still is",
+            f"{self._folder} was in use by {described(there)}: checking for up to {PATIENCE:.0f} s whether it still is",
             stacklevel=4,
         )
         while time.monotonic() < end:

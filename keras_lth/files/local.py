@@ -23,7 +23,7 @@ class LocalStore:
     def open(self, path: str) -> BinaryIO:
         """A regular file, open for reading; ValueError for a folder or a device."""
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ValueError("it is a folder" if os.path.isdir(path) else "it is no regular file")
+            raise ValueError("it is a folder" if os.path.isdir(path) else "it is not a regular file")
         return open(path, "rb")
 
     def write(self, path: str, chunks: Sequence[Chunk]) -> None:

@@ -20,9 +20,9 @@ def plain(value: Any, name: str) -> Any:
     if value is None or isinstance(value, (bool, str, int, float)):
         return value
     if isinstance(value, numbers.Number):
-        raise TypeError(f"{name} is {value!r}; JSON has no such number")
+        raise TypeError(f"{name} is {value!r}, which JSON cannot hold: use a finite number")
     if isinstance(value, (list, tuple)):
         return [plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: plain(item, f"{name}[{key!r}]") for key, item in value.items()}
-    raise TypeError(f"{name} is a {type(value).__name__}; it may hold numbers, strings, lists, dicts with string keys")
+    raise TypeError(f"{name} is a {type(value).__name__}; use numbers, strings, lists, or dicts with string keys")

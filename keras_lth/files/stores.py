@@ -105,7 +105,7 @@ def place(path: AnyPath) -> tuple[Store, str]:
     if found is None:
         if lost := _LOST_SLASH.match(name):
             scheme = lost.group(1)
-            raise ValueError(f"{name} has lost a slash in a pathlib.Path: give {scheme}://… as a string")
+            raise ValueError(f"{name} lost a slash in a pathlib.Path: pass {scheme}://… as a string")
         from keras_lth.files.local import LOCAL
 
         return LOCAL, name

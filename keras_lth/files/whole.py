@@ -66,7 +66,7 @@ def keep_lines(path: AnyPath, count: int) -> None:
     """
     lines = read_lines(path)
     if len(lines) < count:
-        raise ValueError(f"{path} has {len(lines)} lines, {count} were written: it was edited or another file")
+        raise ValueError(f"{path} has {len(lines)} lines, but {count} were written: it was edited or replaced")
     kept = "".join(line + "\n" for line in lines[:count]).encode()
     if lines and kept != read_bytes(path):
         write_atomic(path, kept)

@@ -106,7 +106,7 @@ class Agenda:
             return missing
         steps = self.steps
         if only not in steps:
-            raise ValueError(f"no plan has a step {only}, of {len(steps)} steps.")
+            raise ValueError(f"no plan has a step {only}: its {len(steps)} steps have other names.")
         return closure([steps[only]], there)
 
 

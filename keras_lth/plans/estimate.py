@@ -57,7 +57,7 @@ class Estimate:
             for row in rows
         ]
         if self.looks:
-            text.append(f"Plans wait for {self.looks} values before they name more steps.")
+            text.append(f"The plans need {self.looks} more values before they can name further steps.")
         return "\n".join(text)
 
 

@@ -118,7 +118,7 @@ def tidy(rows: Iterable[tuple[dict[str, Any], Sequence[str]]], value: Callable[[
         for each in there:
             if len(made) > 1 and len(each.rows) > 1:
                 raise ValueError(
-                    f"the row {labels} has two values with several rows each: name a row for each of them."
+                    f"the row {labels} has two values with several rows each: give each value its own row."
                 )
             made = [_joined(row, numbers) for row in made for numbers in each.rows]
         found += made
@@ -127,10 +127,10 @@ def tidy(rows: Iterable[tuple[dict[str, Any], Sequence[str]]], value: Callable[[
 
 def _joined(row: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
     if twice := [name for name in numbers if name in row and row[name] != numbers[name]]:
-        raise ValueError(f"{twice[0]!r} stands in the row {row} twice: choose another label.")
+        raise ValueError(f"the row {row} has {twice[0]!r} twice: choose another label.")
     return {**row, **numbers}
 
 
 def _check_kept(step: Step) -> None:
     if not step.kind.keep:
-        raise ValueError(f"a {step.kind.name} is not kept, so no row can show it and no plan look at it.")
+        raise ValueError(f"a {step.kind.name} is not stored, so rows and lab.look cannot use it.")

@@ -58,7 +58,7 @@ def _run(ray: Any, count: int, function: Callable[..., None], arguments: tuple[A
                     if attempt == restarts:
                         lost.append(_brief(error))
                         continue
-                    print(f"worker {number} died ({_brief(error)}): it is started again", flush=True)
+                    print(f"worker {number} died ({_brief(error)}): restarting it", flush=True)
                     start(number, attempt + 1)
                 except ray.exceptions.RayError as error:
                     cause = getattr(error, "cause", None) or error
@@ -66,7 +66,7 @@ def _run(ray: Any, count: int, function: Callable[..., None], arguments: tuple[A
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
-    return f"{len(lost)} of {count} workers died {restarts + 1} times, at last with {lost[-1]}" if lost else ""
+    return f"{len(lost)} of {count} workers died {restarts + 1} times, the last with {lost[-1]}" if lost else ""
 
 
 def _cpus(ray: Any, count: int) -> int:
@@ -86,7 +86,7 @@ def _connect(ray: Any, address: str) -> None:
             raise RuntimeError(f"Ray did not start on this machine: {_brief(error)}") from error
         raise RuntimeError(
             f"No Ray cluster at {address} ({_brief(error)}): start one there (ray start --head), and check that "
-            "firewalls let the port through."
+            "firewalls open the port."
         ) from error
 
 

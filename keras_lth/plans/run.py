@@ -127,7 +127,7 @@ class Session:
                     self._make(left, claim)
                 claim.clear()
         except LostError as error:
-            self._tell(f"{error}. It is left to that process.")
+            self._tell(f"{error}. That process will compute it.")
         except DamagedError as error:
             self._found_damaged(error)
         except MissingError:
@@ -164,7 +164,7 @@ class Session:
         rest = duration((time.monotonic() - since) / max(1, first - self._left) * self._left)
         what = ", ".join(step.short for step in steps)
         label = self._labels.get(steps[0].name, "")
-        self._tell(f"{seconds:7.1f} s  {label or 'for all'}: {what}; {self._left} left, about {rest}")
+        self._tell(f"{seconds:7.1f} s  {label or 'shared'}: {what}; {self._left} left, about {rest}")
 
     def _fail(self, task: Task, error: StepError) -> None:
         step, cause = error.step, error.__cause__
@@ -185,8 +185,8 @@ class Session:
     def _found_damaged(self, error: DamagedError) -> None:
         count = self.damaged[error.name] = self.damaged.get(error.name, 0) + 1
         if count > _DAMAGES:
-            raise OSError(f"{error}, for the {count}th time: check the disk that holds {self.store.folder}.")
-        self._tell(f"{error}. It is removed, and made again where it is needed.")
+            raise OSError(f"{error}, {count} times: check the disk that holds {self.store.folder}.")
+        self._tell(f"{error}. It was removed and will be recomputed if needed.")
         self.values.drop(error.name)
 
     def _tell(self, text: str) -> None:
@@ -242,7 +242,7 @@ def run(
     store = store if isinstance(store, Store) else Store(store)
     named = plans if isinstance(plans, Mapping) else {_name_of(plans): plans}
     if runner not in RUNNERS:
-        raise ValueError(f"runner is one of {', '.join(RUNNERS)}, not {runner!r}.")
+        raise ValueError(f"runner must be one of {', '.join(RUNNERS)}, not {runner!r}.")
     apart = workers > 1 or runner != "local"
     if apart and type(store) is not Store:
         raise ValueError(NOT_BOTH)
@@ -267,7 +267,9 @@ def run(
                 supersede(store, session.agenda.record(name))
             return found.rows
         if session.damaged == before:
-            raise RuntimeError(f"{died or 'no worker finished'}: {len(left)} steps are left. Start the same run again.")
+            raise RuntimeError(
+                f"{died or 'no worker finished'}: {len(left)} steps are left. Start the same run again to resume."
+            )
 
 
 def _name_of(plan: Any) -> str:

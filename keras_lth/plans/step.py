@@ -51,12 +51,13 @@ def canonical(value: Any, where: str = "parameters") -> Any:
         return canonical(value.name, where)
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
-            raise TypeError(f"{where} has the key {wrong[0]!r}: keys of parameters are strings.")
+            raise TypeError(f"{where} has the key {wrong[0]!r}: keys of parameters must be strings.")
         return {key: canonical(item, f"{where}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [canonical(item, f"{where}[{place}]") for place, item in enumerate(value)]
     raise TypeError(
-        f"{where} is a {type(value).__name__}, by which nothing can be named: use numbers, strings, lists, dicts, or a "
+        f"{where} is a {type(value).__name__}, which cannot be part of a name: use numbers, strings, lists, "
+        "dicts, or a "
         "function with @versioned(version=1)."
     )
 
@@ -197,7 +198,7 @@ def resolve(make: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise ImportError(
-            f"{make} cannot be imported here ({error}): install its module, or run where it lies."
+            f"{make} cannot be imported here ({error}): install its module, or run in the folder that contains it."
         ) from error
     return found
 
@@ -209,12 +210,12 @@ def address(function: Any) -> str:
     """
     module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if module is None or not re.fullmatch(r"[\w.]+", path):
-        raise ValueError(f"{path or function!r} is not a function at the top of a module: move it there.")
+        raise ValueError(f"{path or function!r} is not a function at the top level of a module: move it there.")
     if module in ("__main__", "__mp_main__"):
         spec, file = getattr(sys.modules[module], "__spec__", None), getattr(sys.modules[module], "__file__", None)
         module = spec.name if spec is not None else Path(file).stem if file else module
         if file is None or importlib.util.find_spec(module) is None:
-            raise ValueError(f"{path} was defined where no worker can import it: put it into a module.")
+            raise ValueError(f"{path} is defined where no worker can import it: move it to a module.")
     return f"{module}:{path}"
 
 

@@ -69,7 +69,9 @@ class Trajectory:
 
     def _point(self, kind: Kind, step: int, **more: Any) -> Step:
         if int(step) != step or step <= self.begin:
-            raise ValueError(f"a point of this training has a step > {self.begin}, where it starts, not {step!r}.")
+            raise ValueError(
+                f"a point of this training must have a step > {self.begin}, where it starts, not {step!r}."
+            )
         params = {**self.params, **more, "step": int(step), "rates": taken(self.rates, self.begin, step)}
         return Step(kind, canonical(params, kind.name), self.inputs, point=Point(self, int(step)))
 
@@ -93,7 +95,7 @@ def trajectory(kind: Kind, start: Step, masks: Step | None, rates: Any, **params
     """
     pieces: Rates = tuple(map(tuple, rates)) if isinstance(rates, (list, tuple)) else ((0, rates),)
     if not pieces or pieces[0][0] != 0 or [s for s, _ in pieces] != sorted({s for s, _ in pieces}):
-        raise ValueError(f"rates are ((0, rate), (step, rate), …) with growing steps, not {rates!r}.")
+        raise ValueError(f"rates must be ((0, rate), (step, rate), …) with increasing steps, not {rates!r}.")
     setting = kind(**params)
     made = Trajectory(kind, start, masks, setting.params, setting.given, pieces)
     before = start.point

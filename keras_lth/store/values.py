@@ -97,10 +97,10 @@ class Store:
         except ValueError:
             known = False
         if not known:
-            raise ValueError(f"{path} is not of a keras_lth store: choose another folder.")
+            raise ValueError(f"{path} is not part of a keras_lth store: choose another folder.")
         if about.get("version") != VERSION:
             raise ValueError(
-                f"{self.folder} is a store of version {about.get('version')!r}, this keras_lth reads and writes "
+                f"{self.folder} is a store of version {about.get('version')!r}, but this keras_lth reads and writes "
                 f"version {VERSION}: use the keras_lth that wrote it, or choose another folder. Nothing was changed."
             )
 
@@ -144,7 +144,7 @@ class Store:
             OSError: naming the file; the value is then absent.
         """
         if not _NAME.fullmatch(name):
-            raise ValueError(f"the name of a value has letters, digits and any of -_.+, unlike {name!r}")
+            raise ValueError(f"the name of a value may have letters, digits and any of -_.+, not {name!r}")
         if self.has(name):
             return
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -252,10 +252,12 @@ class Store:
         there = [name for name in files.list_names(self.folder) if not name.startswith(".")]
         if there and any(_OLD.fullmatch(name) for name in there):
             raise ValueError(
-                f"{self.folder} holds a run of an earlier keras_lth ({', '.join(there[:4])}), which this one does not "
-                "read: choose another folder. Nothing was changed."
+                f"{self.folder} holds a run of an earlier keras_lth ({', '.join(there[:4])}), which this version "
+                "cannot read: choose another folder. Nothing was changed."
             )
         if there:
-            raise ValueError(f"{self.folder} holds {there[0]!r} and is not a store: choose a new or an empty folder.")
+            raise ValueError(
+                f"{self.folder} contains {there[0]!r} and is not a store: choose a new or an empty folder."
+            )
         if not create:
             raise FileNotFoundError(errno.ENOENT, "there is no store", self.folder)
