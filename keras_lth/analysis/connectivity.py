@@ -16,7 +16,7 @@ from keras_lth.tickets import Snapshot
 Weights = Mapping[str, np.ndarray]
 
 TREATMENTS = {
-    "interpolate": "interpolated as the weights",
+    "interpolate": "interpolated like the weights",
     "first": "those of the first network",
     "second": "those of the second network",
     "reestimate": "re-estimated on training data at every point",
@@ -40,9 +40,9 @@ def interpolate(
     Raises ``ValueError`` for an alpha outside [0, 1], an unknown treatment, or networks that differ in shape.
     """
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha lies in [0, 1], not {alpha!r}.")
+        raise ValueError(f"alpha must be in [0, 1], not {alpha!r}.")
     if statistics not in ("interpolate", "first", "second"):
-        raise ValueError(f'statistics is "interpolate", "first" or "second" here, not {statistics!r}.')
+        raise ValueError(f'statistics must be "interpolate", "first" or "second" here, not {statistics!r}.')
     first, second = both(a, b)
     mixed = {}
     for path, x in first.items():
@@ -85,10 +85,10 @@ class Path:
         object.__setattr__(self, "alphas", tuple(float(alpha) for alpha in self.alphas))
         object.__setattr__(self, "errors", tuple(float(error) for error in self.errors))
         if self.statistics not in TREATMENTS:
-            raise ValueError(f"statistics is one of {', '.join(TREATMENTS)}, not {self.statistics!r}.")
+            raise ValueError(f"statistics must be one of {', '.join(TREATMENTS)}, not {self.statistics!r}.")
         if len(self.alphas) != len(self.errors) or self.alphas[:1] != (0.0,) or self.alphas[-1:] != (1.0,):
             raise ValueError(
-                f"A path has one error for each alpha from 0 to 1, not {len(self.errors)} errors at {self.alphas}."
+                f"A path needs one error for each alpha from 0 to 1, not {len(self.errors)} errors at {self.alphas}."
             )
         error_barrier(self.errors)
 
@@ -145,10 +145,12 @@ def error_barrier(path: Path | Sequence[float]) -> float:
     """
     errors = [float(error) for error in (path.errors if isinstance(path, Path) else path)]
     if len(errors) < 2:
-        raise ValueError(f"A path has at least its two ends, not {len(errors)} errors.")
+        raise ValueError(f"A path needs at least its two ends, not {len(errors)} errors.")
     for number, error in enumerate(errors):
         if math.isnan(error) or (math.isinf(error) and number in (0, len(errors) - 1)):
-            raise ValueError(f"The error at point {number} of {len(errors)} is {error}: a barrier needs numbers.")
+            raise ValueError(
+                f"The error at point {number} of {len(errors)} is {error}: a barrier needs finite numbers."
+            )
     # Half of each, so that two equal ends give their own value exactly.
     return max(errors) - (errors[0] / 2 + errors[-1] / 2)
 
@@ -179,9 +181,9 @@ def linear_path(
     that is NaN.
     """
     if not is_whole(points, 2):
-        raise ValueError(f"points is a whole number ≥ 2 (the two ends), not {points!r}.")
+        raise ValueError(f"points must be an integer ≥ 2 (the two ends), not {points!r}.")
     if statistics not in TREATMENTS:
-        raise ValueError(f"statistics is one of {', '.join(map(repr, TREATMENTS))}, not {statistics!r}.")
+        raise ValueError(f"statistics must be one of {', '.join(map(repr, TREATMENTS))}, not {statistics!r}.")
     if evaluate is None:
         if model is None or data is None:
             raise ValueError("Give evaluate, a function from weights to an error, or both model and data.")
@@ -195,7 +197,9 @@ def linear_path(
     if model is not None or data is not None:
         raise ValueError("Give either evaluate or model and data, not both.")
     if statistics == "reestimate" and not getattr(evaluate, "reestimates", False):
-        raise ValueError('statistics="reestimate" needs a model, data and train_data: evaluate re-estimates nothing.')
+        raise ValueError(
+            'statistics="reestimate" needs a model, data and train_data: evaluate cannot re-estimate statistics.'
+        )
     check = getattr(evaluate, "check", None)
     if check is not None:
         for name, end in zip(("first", "second"), both(a, b), strict=True):

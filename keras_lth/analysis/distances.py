@@ -48,7 +48,7 @@ def weights_of(value: Snapshot | Mapping[str, Any]) -> dict[str, np.ndarray]:
         return dict(value.weights)
     if isinstance(value, Mapping):
         return {path: np.asarray(array) for path, array in value.items()}
-    raise TypeError(f"A Snapshot or a mapping from path to array is needed, not {type(value).__name__}.")
+    raise TypeError(f"Pass a Snapshot or a mapping from path to array, not {type(value).__name__}.")
 
 
 def both(

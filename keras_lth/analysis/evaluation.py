@@ -49,11 +49,13 @@ class Evaluator:
         train_data: Any = None,
     ) -> None:
         if mode not in MODES:
-            raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
+            raise ValueError(f'mode must be "auto", "max" or "min", not {mode!r}.')
         if not model.built:
-            raise ValueError("The model is not built: call model.build(input_shape), or it on a batch, first.")
+            raise ValueError(
+                "The model is not built: first call model.build(input_shape), or call the model on a batch."
+            )
         if not getattr(model, "compiled", False):
-            raise ValueError('The model is not compiled: model.compile(loss=…, metrics=["accuracy"]) first.')
+            raise ValueError('The model is not compiled: first call model.compile(loss=…, metrics=["accuracy"]).')
         self.model, self.metric, self.mode = model, metric, mode
         self.measure = "error"
         self._data = Batches(data, batch_size, "data")
@@ -62,7 +64,7 @@ class Evaluator:
             distributed = tf.distribute.has_strategy()
         if distributed and train_data is not None:
             raise ValueError(
-                'statistics="reestimate" runs on one device: measure a model that was made under no strategy, or take '
+                'statistics="reestimate" runs on one device: use a model created outside any strategy, or '
                 "another treatment of statistics."
             )
         if distributed and not isinstance(data, tf.data.Dataset):
@@ -113,8 +115,9 @@ class Evaluator:
             lost = int(np.count_nonzero(np.asarray(weights[path])[~mask]))
             if lost:
                 raise ValueError(
-                    f"The {name} network has {lost} non-zero weights in {path} where the model's mask is off, and "
-                    f"would lose them: evaluate on a model without masks (keras_lth.unmask), or with masks that fit."
+                    f"The {name} network has {lost} non-zero weights in {path} where the model's mask is off, which "
+                    f"the mask would set to 0: evaluate on a model without masks (keras_lth.unmask), or with "
+                    "masks that fit."
                 )
 
     def rehearse(self) -> None:
@@ -157,7 +160,7 @@ class Evaluator:
             wanted = "no accuracy" if name is None else f"no metric {name!r}"
             raise ValueError(
                 f"The model reports {wanted}, only {', '.join(names)}: compile it with "
-                f'metrics=["accuracy"], or give metric="loss" or another of these.'
+                f'metrics=["accuracy"], or pass metric="loss" or another of these.'
             )
         return name, direction(self.model, name, self.mode) == "min"
 
@@ -167,7 +170,7 @@ class Batches:
 
     def __init__(self, data: Any, batch_size: int, name: str) -> None:
         if not is_whole(batch_size, 1):
-            raise ValueError(f"batch_size is a whole number ≥ 1, not {batch_size!r}.")
+            raise ValueError(f"batch_size must be an integer ≥ 1, not {batch_size!r}.")
         self.check(data, name)
         self._dataset = data if isinstance(data, tf.data.Dataset) else _batched(tuple(data), batch_size)
         self._position: tuple[int, int] | None = None
@@ -177,17 +180,17 @@ class Batches:
         """Raise ``ValueError``, naming ``name``, unless ``data`` is arrays of one length or a finite dataset."""
         if isinstance(data, tf.data.Dataset):
             if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
-                raise ValueError(f"{name} is an endless dataset: bound it, as with dataset.take(steps).")
+                raise ValueError(f"{name} is an endless dataset: limit it, for example with dataset.take(steps).")
             return
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
             length = f" of length {len(data)}" if isinstance(data, (tuple, list)) else ""
             raise ValueError(
-                f"{name} is (x, y) or (x, y, sample_weight) arrays, or a finite tf.data.Dataset of batches, not a "
+                f"{name} must be (x, y) or (x, y, sample_weight) arrays, or a finite tf.data.Dataset of batches, not a "
                 f"{type(data).__name__}{length}."
             )
         shapes = [tuple(np.shape(leaf)) for leaf in keras.tree.flatten(tuple(data)) if leaf is not None]
         if any(not shape for shape in shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
-            raise ValueError(f"The arrays of {name} need one length ≥ 1 on their first axis, not shapes {shapes}.")
+            raise ValueError(f"The arrays of {name} need the same length ≥ 1 on their first axis, not shapes {shapes}.")
 
     def __enter__(self) -> Any:
         # An ordered dataset goes on where it is: look at a whole epoch, and leave it where it was.

@@ -152,7 +152,7 @@ def figure(results: Sequence[Comparison], *, fork: str = "", threshold: float = 
     from matplotlib.figure import Figure
 
     if not results:
-        raise ValueError("No two trainings have been compared: there is nothing to draw.")
+        raise ValueError("No two trainings have been compared, so there is nothing to draw: run fit first.")
     barriers = mean_barriers(results)
     drawn = Figure(figsize=(0.8 + 5.2 * len(barriers), 5.4), layout="constrained")
     FigureCanvasAgg(drawn)

@@ -35,7 +35,8 @@ class Reestimation:
             if not hasattr(layer, "momentum") or set(found) != {"moving_mean", "moving_variance"}:
                 raise ValueError(
                     f"Cannot re-estimate the statistics of layer {layer.name!r} ({type(layer).__name__}): it needs a "
-                    f"momentum, a moving_mean and a moving_variance. Use another treatment of statistics."
+                    f"momentum, a moving_mean and a moving_variance. Use another treatment of statistics, such as "
+                    "interpolate."
                 )
         self._layers = list(layers.values())
         self._batch = tf.function(self._moments_of_batch, reduce_retracing=True)
@@ -70,7 +71,7 @@ class Reestimation:
                 first[i] = first[i] + n * m
                 second[i] = second[i] + n * (v + np.square(m))
         if not count:
-            raise ValueError("The training data for batch-norm statistics holds no example.")
+            raise ValueError("The training data for batch-norm statistics has no examples.")
         new = {}
         for (_, found), total, square in zip(self._layers, first, second, strict=True):
             mean = total / count

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
         with _hosts(given) as hosts:
             _run(config, given, hosts)
     except StepsFailedError as error:
-        raise SystemExit(f"{len(set(error.errors.values()))} failed, as said above; all else is made.") from error
+        raise SystemExit(f"{len(set(error.errors.values()))} steps failed (see above); all others are done.") from error
     except (ImportError, ValueError, RuntimeError, OSError) as error:
         raise SystemExit(_line(error)) from error
 
@@ -129,7 +129,7 @@ def _plans(config: dict[str, Any], store: Store | None) -> dict[str, Plan]:
     examples, shape = about.rows[0]["examples"], tuple(about.meta["shape"])
     if config["augment"] and len(shape) != 3:
         raise ValueError(
-            f"augment={config['augment']!r} needs images of shape (height, width, channels), and an example of this "
+            f"augment={config['augment']!r} needs images of shape (height, width, channels), but an example of this "
             f"data has shape {shape}: use augment=()."
         )
     plans = experiment.plans_of(config, examples)
@@ -177,7 +177,7 @@ def _write_rows(plans: Mapping[str, Plan], workdir: str, config: Mapping[str, An
     text = json.dumps(config, indent=1, default=str) + "\n"
     files.write_atomic(files.join(folder, "setting.json"), text.encode())
     if found.missing:
-        print(f"{len(found.missing)} rows wait for what is missing.")
+        print(f"{len(found.missing)} rows are waiting for missing values.")
 
 
 def _command(argv: Sequence[str]) -> str:
@@ -208,13 +208,13 @@ def load(name: str) -> ConfigDict:
         get_config = importlib.import_module(f"{configs.__name__}.{name}").get_config
     else:
         close = near(name, there)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(there)}"
-        raise ValueError(f"there is no file {name} and no config of this name: {hint}")
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known configs: {', '.join(there)}"
+        raise ValueError(f"there is no file {name} and no config with this name: {hint}")
     if get_config is None:
-        raise ValueError(f"{name} has no function get_config().")
+        raise ValueError(f"{name} has no function get_config(): define one that returns a ConfigDict or a dict.")
     made = get_config()
     if not isinstance(made, (ConfigDict, Mapping)):
-        raise ValueError(f"get_config() of {name} returns {made!r}: let it return a ConfigDict or a dict.")
+        raise ValueError(f"get_config() of {name} returns {made!r}: it must return a ConfigDict or a dict.")
     config = ConfigDict(experiment.completed(ConfigDict(made).to_dict()))
     if config.jit_compile is None:
         config.jit_compile = config_dict.placeholder(bool)
@@ -240,21 +240,23 @@ def run() -> None:
     name, argv = _taken(sys.argv)
     asked = any(word.lstrip("-").startswith("help") for word in argv)
     if name is None and not asked:
-        raise SystemExit("--config is missing: a file with get_config(), or a name such as lenet_300_100_digits.")
-    about = "A file with get_config(), or the name of one that comes with keras_lth."
+        raise SystemExit("--config is missing: pass a file with get_config(), or a name such as lenet_300_100_digits.")
+    about = "A file with get_config(), or the name of a config that comes with keras_lth."
     with config_errors():
         config = ConfigDict() if name is None else load(name)
         config_flags.DEFINE_config_dict("config", config, about, sys_argv=argv)
-    flags.DEFINE_string("workdir", None, "The folder of the store, local or gs://; made if it is not there.")
-    flags.DEFINE_bool("dry_run", False, "Print what is there, what is missing, the time and the bytes; make nothing.")
+    flags.DEFINE_string("workdir", None, "The folder of the store, local or gs://; created if it does not exist.")
+    flags.DEFINE_bool(
+        "dry_run", False, "Print what the store has, what is missing, the time and the bytes; compute nothing."
+    )
     flags.DEFINE_integer("workers", 1, "Processes that divide the work.", lower_bound=1)
-    flags.DEFINE_enum("runner", "local", list(RUNNERS), "Where workers are: on this machine, or on a Ray cluster.")
-    flags.DEFINE_enum("strategy", "none", STRATEGIES, "On what one training runs; see docs/pods.md.")
-    flags.DEFINE_string("tpu", None, "Of --strategy=tpu: name or grpc address of a TPU, or local.")
-    flags.DEFINE_list("cluster", [], "Of --strategy=multiworker: host:port of every worker; else TF_CONFIG.")
-    flags.DEFINE_integer("task", None, "Of --strategy=multiworker: which of --cluster this process is.")
+    flags.DEFINE_enum("runner", "local", list(RUNNERS), "Where workers run: on this machine, or on a Ray cluster.")
+    flags.DEFINE_enum("strategy", "none", STRATEGIES, "The devices that one training uses; see docs/pods.md.")
+    flags.DEFINE_string("tpu", None, "With --strategy=tpu: the name or grpc address of a TPU, or local.")
+    flags.DEFINE_list("cluster", [], "With --strategy=multiworker: host:port of every worker; TF_CONFIG by default.")
+    flags.DEFINE_integer("task", None, "With --strategy=multiworker: the index of this process in --cluster.")
     flags.DEFINE_float("timeout", 300.0, "Seconds to wait for other workers, or for the TPU.", lower_bound=0.0)
-    flags.DEFINE_string("only", None, "The name of a step: make that one, and what it needs.")
+    flags.DEFINE_string("only", None, "The name of a step: compute only this step and what it needs.")
     flags.mark_flag_as_required("workdir")
     app.run(main, argv=argv, flags_parser=parse)
 

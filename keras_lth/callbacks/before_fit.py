@@ -39,7 +39,7 @@ def see_rewind_step(machine: Rounds, every: int, seekable: bool) -> None:
     rest = per_epoch - inside
     if not seekable and machine.start(1) and inside and rest % every:
         raise ValueError(
-            f"A round would begin with the last {rest} of an epoch's {per_epoch} steps, and "
+            f"A round would begin with the last {rest} of an epoch's {per_epoch} steps, but "
             f"steps_per_execution={every} hides where they end: rewind to the start of an epoch (step "
             f"{machine.rewind_step - inside}), or train on keras_lth.datasets.ordered."
         )
@@ -54,7 +54,10 @@ def mind_the_model(callback: Any) -> None:
     check_built(model)
     found = optimizers_of(model)
     if not found:
-        raise ValueError(f"{name} needs a model compiled with a Keras optimizer, and found none in this one.")
+        raise ValueError(
+            f"{name} needs a model compiled with a Keras optimizer, but this model has none: call "
+            "model.compile(optimizer, …) first."
+        )
     if isinstance(model.optimizer, keras.optimizers.Optimizer) and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
@@ -70,13 +73,13 @@ def mind_the_data(callback: Any) -> None:
     steps, batches = running.steps_per_epoch, running.data_adapter.num_batches
     if inspect.isgenerator(fit_argument(callback.model, "x")) and not steps:
         raise ValueError(
-            f"{callback.name} trains several times, and a generator cannot be started again: pass an endless one with "
+            f"{callback.name} trains several times, but a generator cannot be restarted: pass an endless one with "
             f"fit(steps_per_epoch=…), or arrays, a tf.data.Dataset or a keras.utils.PyDataset."
         )
     if steps and batches and batches % steps:
         raise ValueError(
-            f"fit(steps_per_epoch={steps}) does not divide the {batches} batches of the data, so that some epochs "
-            f"would be shorter: leave it out, or repeat the data (dataset.repeat())."
+            f"fit(steps_per_epoch={steps}) does not divide the {batches} batches of the data, so some epochs "
+            f"would be shorter: omit it, or repeat the data (dataset.repeat())."
         )
     if callback.machine.steps_per_epoch == UNKNOWN and len(optimizers_of(callback.model)) > 1:
         raise ValueError(f"{callback.name} with several optimizers needs fit(steps_per_epoch=…).")
@@ -93,16 +96,17 @@ def mind_the_neighbours(callback: Any) -> tuple[list[str], bool]:
     outside = getattr(outside, "callbacks", outside)
     outside = outside if isinstance(outside, (list, tuple)) else (outside,)
     if any(isinstance(other, keras.callbacks.BackupAndRestore) for other in (*outside, *callback.callbacks)):
-        resumes = " A run with directory=… continues where it was killed." if hasattr(callback, "resume") else ""
+        resumes = " A run with directory=… resumes where it was killed." if hasattr(callback, "resume") else ""
         raise ValueError(
-            f"BackupAndRestore cannot restore a fit of several trainings: leave it out beside {callback.name}.{resumes}"
+            f"BackupAndRestore cannot restore a fit of several trainings: remove it when you use "
+            f"{callback.name}.{resumes}"
         )
     remember = tuple(getattr(keras.callbacks, name) for name in _REMEMBERS)
     named = [type(other).__name__ for other in outside if isinstance(other, remember)]
     if named:
         warnings.warn(
             f"{', '.join(named)} beside {callback.name} in fit's own list counts the epochs of all rounds as one "
-            f"training: pass it as {type(callback).__name__}(callbacks=[…]) to have it begin afresh each round.",
+            f"training: pass it as {type(callback).__name__}(callbacks=[…]) to restart it in each round.",
             stacklevel=3,
         )
     ours = (keras.callbacks.History, keras.callbacks.ProgbarLogger, type(callback))

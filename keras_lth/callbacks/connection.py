@@ -53,7 +53,7 @@ def training_examples(callback: Any) -> tuple[Any, Any]:
     found = _batch(callback, "x")
     if found is None:
         raise ValueError(
-            "this criterion takes (model, x, y), and the data of fit cannot be looked at: train on arrays, a "
+            "this criterion takes (model, x, y), but the data of fit is not accessible: train on arrays, a "
             "tf.data.Dataset, a keras.utils.PyDataset or keras_lth.datasets.ordered, or use a criterion of (model)."
         )
     return _some(found, _TRAINING_EXAMPLES)

@@ -112,16 +112,16 @@ class Orders:
         if any(count == 0 for count, _ in seen):
             raise ValueError(
                 f"No batch was seen before step {step}: the model's train function does not call model.train_step, so "
-                f"that data orders cannot be shown to differ."
+                f"the data orders cannot be compared. Call model.train_step in it."
             )
         for other, epochs in self._seen.items():
             same = epochs.get(step, set()).intersection(seen)
             if other != training and same:
                 raise ValueError(
                     f"Trainings {other} and {training} saw the same {same.pop()[0]} batches in the same order in the "
-                    f"epoch up to step {step}: without a difference in noise they would be found stable. Train on "
-                    f"keras_lth.datasets.ordered(x, y, batch_size=…, seed=…), which gets another order in each "
-                    f"training, or on data that is shuffled again in each epoch."
+                    f"epoch up to step {step}: without different noise they would look stable. Train on "
+                    f"keras_lth.datasets.ordered(x, y, batch_size=…, seed=…), which uses another order in each "
+                    f"training, or on data that is reshuffled in each epoch."
                 )
         self._seen.setdefault(training, {}).setdefault(step, set()).update(seen)
 

@@ -106,13 +106,17 @@ class IMPCallback(InDirectory):
         verbose: int = 1,
     ) -> None:
         if keep not in ("rewind", "trained"):
-            raise ValueError(f'keep is "rewind" or "trained", not {keep!r}.')
+            raise ValueError(f'keep must be "rewind" or "trained", not {keep!r}.')
         if span not in ("remaining", "restart"):
-            raise ValueError(f'span is "remaining" or "restart", not {span!r}.')
+            raise ValueError(f'span must be "remaining" or "restart", not {span!r}.')
         if restore_optimizer and span == "restart":
-            raise ValueError('restore_optimizer takes slots from step k, but span="restart" counts from step 0 again.')
+            raise ValueError(
+                'restore_optimizer uses slots of step k, but span="restart" counts from step 0: drop one of them.'
+            )
         if restore_optimizer and keep == "trained":
-            raise ValueError('restore_optimizer takes slots from step k; keep="trained" weights are not of that step.')
+            raise ValueError(
+                'restore_optimizer uses slots of step k, but keep="trained" keeps later weights: drop one of them.'
+            )
         k = Duration.parse(rewind_to)
         self._filters = {"include": include, "exclude": exclude, "also": also}
         self._criterion = named(criterion, **self._options(criterion))
@@ -210,7 +214,7 @@ class IMPCallback(InDirectory):
             surgery.rewind(model, origin, first, restore_optimizer=origin.has_slots)
             self._say(f"{self.name}: the first training starts again from its state of step 0 in {self.directory}.")
         if machine.action(self.position).name == "DONE":
-            self._say(f"{self.name}: this run is finished; loaded from {self.directory}.")
+            self._say(f"{self.name}: this run is already finished; loaded it from {self.directory}.")
 
     def _labels(self, round: int) -> dict[str, Any]:
         return {"round": round, "density": self._masks[round].density}
@@ -317,7 +321,7 @@ class IMPCallback(InDirectory):
 
     def _imp(self) -> IMP:
         if self._method is None:
-            raise RuntimeError(f"{self.name} has not been in a fit yet.")
+            raise RuntimeError(f"{self.name} has not been used in a fit yet.")
         return self._method
 
     def _scores(self) -> dict[str, np.ndarray]:
@@ -326,8 +330,8 @@ class IMPCallback(InDirectory):
         shapes = {path: array.shape for path, array in found.items() if path in masks}
         if lines := differences(shapes, {path: mask.shape for path, mask in masks.items()}):
             raise ValueError(
-                f"the criterion {described(self.plan.criterion)} does not fit the weights that are pruned: "
-                f"{'; '.join(lines)}. It returns {{weight path: array}} for each path of lth.prunable(model)."
+                f"the criterion {described(self.plan.criterion)} does not match the weights to prune: "
+                f"{'; '.join(lines)}. It must return {{weight path: array}} with each path of lth.prunable(model)."
             )
         return {path: found[path] for path in masks}
 
@@ -341,4 +345,4 @@ def _check_finite(weights: Mapping[str, Any], round: int, directory: Any) -> Non
     kept = f" Levels 0 … {round - 1} are in {directory}." if directory and round else ""
     for path, variable in weights.items():
         if np.isnan(variable.numpy().astype(np.float32)).any():
-            raise RuntimeError(f"Round {round} diverged: {path} holds NaN. Try a lower learning rate.{kept}")
+            raise RuntimeError(f"Round {round} diverged: {path} contains NaN. Try a lower learning rate.{kept}")

@@ -58,8 +58,8 @@ class InDirectory(Tickets):
             return worn  # its settings differ, which is an error when it is opened
         if worn.remaining < worn.size and worn not in levels:
             raise ValueError(
-                f"The model wears masks of density {worn.density:.1%} that are none of the run in {self.directory}: "
-                f"lth.unmask(model) to continue that run, or another directory, or resume=False to overwrite it."
+                f"The model has masks of density {worn.density:.1%} that do not belong to the run in {self.directory}: "
+                f"use lth.unmask(model) to continue that run, another directory, or resume=False to overwrite it."
             )
         return levels[0]
 
@@ -136,7 +136,7 @@ class InDirectory(Tickets):
         for level, (masks, count) in enumerate(zip(self._masks, self._counts, strict=False)):
             if (left := self._imp().remaining(masks)) != sum(count.values()):
                 raise ValueError(
-                    f"{self.directory} holds another run: its level {level} has {left} left, this one would have "
+                    f"{self.directory} contains another run: its level {level} has {left} weights, this one would have "
                     f"{sum(count.values())}. Use another directory, or resume=False to overwrite it."
                 )
         if self.keep == "trained":
@@ -145,7 +145,7 @@ class InDirectory(Tickets):
         self._first_epoch = self.params["epochs"] if last else self._spent
         self.model._initial_epoch = self._first_epoch
         if not last:
-            self._say(f"{self.name}: continuing with round {done + 1} from {self.directory}.")
+            self._say(f"{self.name}: resuming at round {done + 1} from {self.directory}.")
 
     def _end_of(self, round: int) -> Snapshot | None:
         return super()._end_of(round) if self._store is None else self._store.trained(round)
@@ -154,7 +154,8 @@ class InDirectory(Tickets):
         found = there.trained(level)
         if found is None:
             raise ValueError(
-                f"{self.directory} has no trained weights of level {level}, of which the next masks are made. Restore "
+                f"{self.directory} has no trained weights of level {level}, from which the next masks are chosen. "
+                "Restore "
                 f"{level_name(level, 'trained')} from a copy, or start the run over with resume=False."
             )
         return found

@@ -43,7 +43,7 @@ class IMPPlan:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, whole(getattr(self, name), name, least=1))
         if self.one_shot and self.rounds not in (None, 1):
-            raise ValueError(f"one_shot prunes once: rounds={self.rounds} contradicts it.")
+            raise ValueError(f"one_shot prunes once, but rounds={self.rounds}: omit rounds.")
         self.imp()
 
     def imp(self, machine: Rounds | None = None, seed: int = 0) -> IMP:
@@ -74,27 +74,28 @@ class IMPPlan:
         epochs in each. Raises ``ValueError`` when the epochs cannot hold what was asked, with numbers that would work.
         """
         if epochs < 2:
-            raise ValueError(f"IMP needs at least 2 epochs, one dense and one in a round; fit has {epochs}.")
+            raise ValueError(f"IMP needs at least 2 epochs, one dense and one in a round, but fit has {epochs}.")
         once = self.one_shot or Structured(self.structure).n_of_m
         rounds, per_round = (1 if once else self.rounds), self.epochs_per_round
         if self.target_density is not None:
             rounds = len(self.imp().counts(first)) - 1
             if rounds == 0:
-                raise ValueError(f"The network is at target_density={self.target_density} already: nothing to prune.")
+                raise ValueError(f"The network already has target_density={self.target_density}: use a lower one.")
         if rounds is None:
             fits = epochs // per_round if per_round else min(math.isqrt(epochs), _MOST_TRAININGS)
             rounds = max(fits, 1 if per_round else 2) - 1
             if rounds < 1:
                 raise ValueError(
-                    f"epochs_per_round={per_round} and fit(epochs={epochs}) leave no room for a round after the dense "
-                    f"training: fit(epochs={2 * (per_round or 1)}), or epochs_per_round={epochs // 2}."
+                    f"epochs_per_round={per_round} and fit(epochs={epochs}) leave no epochs for a round after the "
+                    "dense "
+                    f"training: use fit(epochs={2 * (per_round or 1)}), or epochs_per_round={epochs // 2}."
                 )
         if per_round is None:
             per_round = epochs // (rounds + 1)
             if per_round < 1:
                 raise ValueError(
-                    f"{rounds} rounds and the dense training need at least {rounds + 1} epochs, fit has {epochs}: "
-                    f"fit(epochs={rounds + 1}) or more, or rounds={epochs - 1}."
+                    f"{rounds} rounds and the dense training need at least {rounds + 1} epochs, but fit has {epochs}: "
+                    f"use fit(epochs={rounds + 1}) or more, or rounds={epochs - 1}."
                 )
         replace(self.imp(), rounds=rounds).check(first)
         step = self.rewind_to.steps(None if steps_per_epoch >= UNKNOWN else steps_per_epoch, per_round)
@@ -110,7 +111,9 @@ class IMPPlan:
             ][:1]
             raise ValueError(
                 f"{rounds} rounds of {per_round} epochs after the dense training need {out.total_epochs} epochs, "
-                f"fit has {epochs}: " + ", or ".join([f"fit(epochs={out.total_epochs})", *fewer, *shorter]) + "."
+                f"but fit has {epochs}: use "
+                + ", or ".join([f"fit(epochs={out.total_epochs})", *fewer, *shorter])
+                + "."
             )
         return out
 

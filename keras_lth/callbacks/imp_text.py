@@ -14,12 +14,12 @@ from keras_lth.structures import Structured
 
 def introduction(method: IMP, machine: Rounds, first: Masks, epochs: int, trained: bool, monitor: str) -> str:
     """What was chosen, in one line; ``trained``: whether the model was trained before."""
-    start = "the weights it has now" if trained else "initialisation"
+    start = "its current weights" if trained else "initialisation"
     back = start if machine.rewind_step == 0 else f"step {machine.rewind_step}"
     if machine.rewind_step > 0 and machine.steps_per_epoch != UNKNOWN:
         back += f" (epoch {machine.rewind_step / machine.steps_per_epoch:.3g})"
     trained_stay = method.rewind.values == "trained"
-    verb = "keeping trained weights, the schedule back to" if trained_stay else "rewinding to"
+    verb = "keeping trained weights, rewinding the schedule to" if trained_stay else "rewinding to"
     dense = "dense" if first.remaining == first.size else f"first (density {first.density:.1%})"
     whole, now = method.remaining(Masks.ones(first)), method.remaining(first)
     remain, unit = sum(method.counts(first)[-1].values()), Structured(method.structure).unit
@@ -40,7 +40,7 @@ def pruned(history: Sequence[Level], after: Masks, *, table: bool) -> str:
     )
     if level.round:
         text += f" ({first_name(history)} {first.score:.4f}{', matching' if level.matching else ''})"
-    text += "" if level.connected else "; its output does not depend on its input: no path is left"
+    text += "" if level.connected else "; disconnected: its output does not depend on its input"
     return text + (f"\n{after.summary()}" if table else "")
 
 

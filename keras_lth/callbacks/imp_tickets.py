@@ -55,7 +55,7 @@ class Tickets(RoundsCallback):
         results = self._results()
         drawn = figures.accuracy(results) or figures.metric(results, "score")
         if drawn is None:
-            raise RuntimeError("IMP has finished no training yet: there is nothing to draw.")
+            raise RuntimeError("IMP has not finished a training yet, so there is nothing to draw.")
         if path is not None:
             files.write_atomic(path, drawn.png())
         return drawn.figure
@@ -69,7 +69,7 @@ class Tickets(RoundsCallback):
 
         folder = folder if folder is not None else self.directory and files.join(self.directory, "report")
         if not folder:
-            raise ValueError('this run has no directory: give a folder, as imp.report("report").')
+            raise ValueError('this run has no directory: pass a folder, such as imp.report("report").')
         return str(write_results(self._results(), folder))
 
     def _results(self) -> Any:
@@ -92,7 +92,7 @@ class Tickets(RoundsCallback):
         Raises ``ValueError`` that lists the levels for one that is not kept, ``RuntimeError`` before the first is over.
         """
         if not self.history and (round is None or density is not None):
-            raise RuntimeError("IMP has finished no training yet: there are no trained weights.")
+            raise RuntimeError("IMP has not finished a training yet, so there are no trained weights.")
         if density is not None:
             if round is not None:
                 raise ValueError("Ask for trained weights by round or by density, not both.")
@@ -100,10 +100,10 @@ class Tickets(RoundsCallback):
         round = sparsest_matching(self.history).round if round is None else round
         found = self._end_of(round)
         if found is None:
-            where = "Give IMPCallback a directory to keep those of every level."
+            where = "Pass IMPCallback a directory to keep those of every level."
             if self.directory is not None:
-                where = f"{self.directory} has none of it."
-            kept = f" Those of {', '.join(map(str, sorted(self._ends)))} are." if self._ends else ""
+                where = f"{self.directory} does not contain them."
+            kept = f" Kept levels: {', '.join(map(str, sorted(self._ends)))}." if self._ends else ""
             raise ValueError(f"The trained weights of level {round} are not kept.{kept} {where}")
         return found
 
@@ -123,7 +123,7 @@ class Tickets(RoundsCallback):
         none, ``RuntimeError`` before the first pruning.
         """
         if not self.history:
-            raise RuntimeError("IMP has finished no training yet: there is no ticket.")
+            raise RuntimeError("IMP has not finished a training yet, so there is no ticket.")
         if density is not None:
             if round is not None:
                 raise ValueError("Ask for a ticket by round or by density, not both.")
@@ -131,7 +131,7 @@ class Tickets(RoundsCallback):
         round = len(self.history) - 1 if round is None else round
         masks = self.masks(round)
         if self.captured is None:
-            raise RuntimeError("IMP has not reached its rewinding step yet: there is no ticket.")
+            raise RuntimeError("IMP has not reached its rewinding step yet, so there is no ticket.")
         start = self._start(self._kept.get(round))
         return Ticket(masks, start, self._provenance(round), keep_slots=self.restore_optimizer)
 

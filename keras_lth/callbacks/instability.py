@@ -94,13 +94,13 @@ class InstabilityCallback(WatchedRounds):
         self.runs, self.points = whole(runs, "runs", 2), whole(points, "points", 2)
         self.batch_size, self.threshold = whole(batch_size, "batch_size", 1), real(threshold, "threshold")
         if mode not in MODES:
-            raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
+            raise ValueError(f'mode must be "auto", "max" or "min", not {mode!r}.')
         if span not in ("remaining", "restart"):
-            raise ValueError(f'span is "remaining" or "restart", not {span!r}.')
+            raise ValueError(f'span must be "remaining" or "restart", not {span!r}.')
         if statistics not in _TREATMENTS:
-            raise ValueError(f"statistics is one of {', '.join(map(repr, _TREATMENTS))}, not {statistics!r}.")
+            raise ValueError(f"statistics must be one of {', '.join(map(repr, _TREATMENTS))}, not {statistics!r}.")
         if not self.threshold > 0:
-            raise ValueError(f"threshold is an error above 0, such as 0.02, not {threshold!r}.")
+            raise ValueError(f"threshold must be an error above 0, such as 0.02, not {threshold!r}.")
         self.fork_at = Duration.parse(fork_at)
         self.statistics, self.span, self.metric, self.mode = statistics, span, metric, mode
         self.data = _data(data)
@@ -123,15 +123,16 @@ class InstabilityCallback(WatchedRounds):
         trainings = self.runs + self._first()
         if epochs < trainings:
             raise ValueError(
-                f"{trainings} trainings need at least {trainings} epochs, fit has {epochs}: fit(epochs={trainings}) or "
-                f"more gives each epochs // {trainings}."
+                f"{trainings} trainings need at least {trainings} epochs, but fit has {epochs}: use "
+                f"fit(epochs={trainings}) or "
+                f"more; each training gets epochs // {trainings}."
             )
         each = epochs // trainings
         fork, steps = self.fork_at.steps(steps_per_epoch, each), steps_per_epoch or UNKNOWN
         if fork >= each * steps:
             raise ValueError(
                 f"fork_at={str(self.fork_at)!r} is step {fork}, but each training has {each * steps} steps ({each} of "
-                f"fit's {epochs} epochs, {steps} batches each): fork before that, or give fit more epochs."
+                f"fit's {epochs} epochs, {steps} batches each): fork earlier, or use more epochs in fit."
             )
         machine = Rounds(trainings - 1, each, steps, fork, self.span)
         try:
@@ -160,7 +161,7 @@ class InstabilityCallback(WatchedRounds):
             hosts = surgery.hosts_of(self.model)
             hosts.first(partial(self._take, self.directory) if hosts.chief else lambda: None)
         self._say(
-            f"{self.name}: {self.runs} trainings of {machine.epochs} epochs that part at step {machine.rewind_step}; "
+            f"{self.name}: {self.runs} trainings of {machine.epochs} epochs that fork at step {machine.rewind_step}; "
             f"{machine.total_epochs} of fit's {self.params['epochs']} epochs."
         )
 
@@ -171,7 +172,7 @@ class InstabilityCallback(WatchedRounds):
         end = surgery.snapshot(self.model)
         for path, value in end.weights.items():
             if not np.isfinite(value.astype(np.float64)).all():
-                raise RuntimeError(f"A training diverged: {path} holds NaN or infinity. Try a lower learning rate.")
+                raise RuntimeError(f"A training diverged: {path} contains NaN or infinity. Try a lower learning rate.")
         number, start = round - self._first(), self._machine().start(round)
         values = ", ".join(f"{name} {float(value):.4f}" for name, value in logs.items())
         what = f"training {number}" if number >= 0 else "first training, which led to the fork"
@@ -291,9 +292,11 @@ def _data(data: Any) -> dict[str, Any]:
     from keras_lth.analysis.evaluation import Batches
 
     if not isinstance(data, Mapping) or not data:
-        raise ValueError(f'data maps names to data sets: data={{"train": (x, y), "test": (x, y)}}, not {data!r:.80}.')
+        raise ValueError(
+            f'data must map names to data sets, data={{"train": (x, y), "test": (x, y)}}, not {data!r:.80}.'
+        )
     for name, value in data.items():
         if not isinstance(name, str) or not name:
-            raise ValueError(f"A data set's name is a string, not {name!r}.")
+            raise ValueError(f"A data set's name must be a string, not {name!r}.")
         Batches.check(value, f"data[{name!r}]")
     return dict(data)

@@ -53,7 +53,7 @@ class Monitor:
 
     def __init__(self, name: str | None = None, mode: str = "auto") -> None:
         if mode not in MODES:
-            raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
+            raise ValueError(f'mode must be "auto", "max" or "min", not {mode!r}.')
         self._asked, self._mode = name, mode
         self.name, self.less = name or "", False
 
@@ -79,7 +79,8 @@ class Monitor:
         """Judge by the log that the finished levels of a run were judged by. Raises ``ValueError`` for another one."""
         if self._asked not in (None, name):
             raise ValueError(
-                f"{where} holds another run (monitor: {name!r} there, {self._asked!r} here). Use another directory, or "
+                f"{where} contains another run (monitor: {name!r} there, {self._asked!r} here). Use another "
+                "directory, or "
                 f"resume=False to overwrite it."
             )
         self._asked = name
@@ -111,7 +112,7 @@ def _known(model: Any, name: str) -> bool:
 def nearest(densities: Sequence[float], density: float) -> int:
     """The level nearest to ``density``, within half a cut. Raises ``ValueError`` that lists the levels."""
     if not 0 < density <= 1:
-        raise ValueError(f"A density lies in (0, 1], not {density!r}.")
+        raise ValueError(f"A density must be in (0, 1], not {density!r}.")
     away = [abs(math.log(d / density)) for d in densities]
     level = away.index(min(away))
     beside = [abs(math.log(densities[level] / densities[i])) for i in (level - 1, level + 1) if 0 <= i < len(densities)]

@@ -41,8 +41,8 @@ class Rates:
             raise RuntimeError(
                 f"Round {round} has a learning rate of {_listed(rates)} at step {step}, but the first training had "
                 f"{_listed(self.seen[where])} there: a callback in fit's own list sets it over all rounds "
-                f"({', '.join(self._outside) or 'none is listed'}). Pass that one as {name}(callbacks=[…]), where it "
-                f"begins afresh with each round; one that counts steps by itself resets its count in on_train_begin."
+                f"({', '.join(self._outside) or 'none is listed'}). Pass that callback as {name}(callbacks=[…]), which "
+                f"restarts it in each round. A callback that counts steps must reset its count in on_train_begin."
             )
 
 

@@ -45,7 +45,7 @@ class RoundsCallback(Driver):
         self.callbacks = list(callbacks)
         for one in self.callbacks:
             if not isinstance(one, keras.callbacks.Callback):
-                raise ValueError(f"callbacks holds Keras callbacks, such as EarlyStopping(…), not {one!r}.")
+                raise ValueError(f"callbacks must contain Keras callbacks, such as EarlyStopping(…), not {one!r}.")
         self.verbose = verbose
         self._data = data
         self._forget()
@@ -129,8 +129,8 @@ class RoundsCallback(Driver):
         if self._first_epoch is not None:
             if epoch != self._first_epoch:
                 raise ValueError(
-                    f"{self.name} counts its epochs from the start of fit: fit began at epoch {epoch}, not "
-                    f"{self._first_epoch}. Leave initial_epoch out, and set model._initial_epoch = 0 if an earlier "
+                    f"{self.name} counts its epochs from the start of fit, but fit began at epoch {epoch}, not "
+                    f"{self._first_epoch}. Omit initial_epoch, and set model._initial_epoch = 0 if an earlier "
                     f"BackupAndRestore left it behind."
                 )
             self._first_epoch = None
@@ -204,7 +204,7 @@ class RoundsCallback(Driver):
                 return
             raise RuntimeError(
                 f"The epoch ended at step {self._step} of a training, not at {machine.stop(self.position)}: "
-                f"the data gave fewer batches than it announced."
+                f"the data had fewer batches than it reported."
             )
         self._inner.on_epoch_end(local, logs)
         self._went(local, logs)
@@ -288,7 +288,7 @@ class RoundsCallback(Driver):
 
     def _machine(self) -> Rounds:
         if self.machine is None:
-            raise RuntimeError(f"{self.name} has not been in a fit yet.")
+            raise RuntimeError(f"{self.name} has not been used in a fit yet.")
         return self.machine
 
     def _steps_per_epoch(self) -> int | None:
@@ -314,7 +314,9 @@ class RoundsCallback(Driver):
         """What a later training begins with: the weights of step k (or others), the schedule of its first step."""
         machine = self._machine()
         if self.captured is None or self.origin is None:
-            raise RuntimeError(f"{self.name} has kept no state of step {machine.rewind_step} yet.")
+            raise RuntimeError(
+                f"{self.name} has not reached step {machine.rewind_step} yet, so there is no state of it."
+            )
         at = self.captured if machine.span == "remaining" else self.origin
         source = weights or self.captured
         return replace(source, optimizer=at.optimizer, step=at.step, seeds=self.captured.seeds, state=at.state)

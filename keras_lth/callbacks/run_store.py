@@ -197,7 +197,7 @@ class RunStore:
         except MissingError:
             return None
         except DamagedError as error:
-            warnings.warn(f"{self.folder}: {error}. It is removed, and made again where it is needed", stacklevel=2)
+            warnings.warn(f"{self.folder}: {error}. It was removed and will be recomputed if needed", stacklevel=2)
             if self.writes and store is not None:
                 store.drop(name)
             return None
@@ -222,7 +222,8 @@ def _refuse_another(folder: str, there: Mapping[str, Any], here: Mapping[str, An
         ]
         pairs += [f"and {len(differs) - _LISTED} more"] if len(differs) > _LISTED else []
         raise ValueError(
-            f"{folder} holds another run ({'; '.join(pairs)}). Use another directory, or resume=False to overwrite it."
+            f"{folder} contains another run ({'; '.join(pairs)}). Use another directory, or resume=False to "
+            "overwrite it."
         )
 
 

@@ -45,8 +45,8 @@ class WatchedRounds(RoundsCallback):
             if self._order is None and machine.steps_per_epoch == UNKNOWN and machine.epochs == 1 and machine.start(1):
                 # What is left of the epoch after the fork is not known in time to be compared.
                 raise ValueError(
-                    f"{self.name}: the number of batches is unknown, and each training has one epoch only, so equal "
-                    f"data orders after step {machine.start(1)} could not be told. Pass fit(steps_per_epoch=…), or "
+                    f"{self.name}: the number of batches is unknown and each training has only one epoch, so equal "
+                    f"data orders after step {machine.start(1)} could not be detected. Pass fit(steps_per_epoch=…), or "
                     f"train on keras_lth.datasets.ordered."
                 )
             self._fingerprint = Fingerprint(self.model)
@@ -123,7 +123,7 @@ class WatchedRounds(RoundsCallback):
 
     def _watch(self) -> Fingerprint:
         if self._fingerprint is None:
-            raise RuntimeError(f"{self.name} is in no running fit.")
+            raise RuntimeError(f"{self.name} is not part of a running fit.")
         return self._fingerprint
 
     def _failed(self) -> None:

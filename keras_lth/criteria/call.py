@@ -24,12 +24,12 @@ def named(criterion: Any, **options: Any) -> Criterion:
     if isinstance(criterion, str):
         if criterion not in _KNOWN:
             close = near(criterion, _KNOWN)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(map(repr, _KNOWN))}"
+            hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(map(repr, _KNOWN))}."
             raise ValueError(f"criterion={criterion!r} is not a criterion: {hint} A function of (model) works too.")
         return _KNOWN[criterion](**options)
     if isinstance(criterion, type) or not callable(criterion):
         raise TypeError(
-            f"criterion is the name of a criterion, or a function of (model) or (model, x, y) that returns "
+            f"criterion must be the name of a criterion, or a function of (model) or (model, x, y) that returns "
             f"{{weight path: array}}, not {criterion!r}."
         )
     return criterion

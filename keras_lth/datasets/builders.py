@@ -16,7 +16,7 @@ def image_classes(name: str, folder: str | os.PathLike[str] | None) -> tuple[Any
     try:
         import tensorflow_datasets
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{name!r} comes from TFDS: pip install 'keras_lth[tfds]'") from error
+        raise ModuleNotFoundError(f"{name!r} needs TFDS: pip install 'keras_lth[tfds]'") from error
     try:
         builder = tensorflow_datasets.builder(name, data_dir=None if folder is None else os.fspath(folder))
     except tensorflow_datasets.core.DatasetNotFoundError as error:
@@ -25,7 +25,9 @@ def image_classes(name: str, folder: str | os.PathLike[str] | None) -> tuple[Any
     features, kinds = builder.info.features, tensorflow_datasets.features
     named = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
     if not isinstance(named.get("image"), kinds.Image) or not isinstance(named.get("label"), kinds.ClassLabel):
-        raise ValueError(f"TFDS' {name!r} is no image classification: its features are {features}, not image and label")
+        raise ValueError(
+            f"TFDS' {name!r} is not an image classification data set: its features are {features}, not image and label"
+        )
     return tensorflow_datasets, builder
 
 

@@ -148,7 +148,7 @@ def _mnist_like(name: str, folder: str | os.PathLike[str] | None, places: Sequen
     except Exception as error:  # TFDS passes on whatever its downloader raises
         looked = ", ".join(str(place) for place in [*named, *places]) or f"${FOLDER_VARIABLE} (not set)"
         raise FileNotFoundError(
-            f"{name} is not in {looked}, and TFDS failed ({type(error).__name__}: {error}). To get it: {package}"
+            f"{name} is not in {looked}, and TFDS failed ({type(error).__name__}: {error}). To get it, {package}"
             f"put the four IDX files into ${FOLDER_VARIABLE}/{name} or a folder given as folder=…; or pip install "
             "'keras_lth[tfds]' and run once with a network"
         ) from error

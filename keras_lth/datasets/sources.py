@@ -144,7 +144,7 @@ class Sharded:
         known = int(self.shard(host, hosts).cardinality())
         if known < 0:
             raise ValueError(
-                f"from_files: shard({host}, {hosts}) does not know how many examples it has: give examples=, the "
+                f"from_files: shard({host}, {hosts}) does not report its number of examples: pass examples=, the "
                 "number in all shards together"
             )
         return known
@@ -218,7 +218,7 @@ def tiny_imagenet(folder: str | os.PathLike[str], split: str = "train") -> Image
     else:
         annotations = root / "val" / "val_annotations.txt"
         if not annotations.is_file():
-            raise FileNotFoundError(f"{annotations} is missing: it holds the classes of the images in val/images")
+            raise FileNotFoundError(f"{annotations} is missing: it lists the classes of the images in val/images")
         rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line.strip()]
         unknown = sorted({row[-1] for row in rows} - set(classes))
         if unknown:

@@ -70,11 +70,11 @@ def _of_form(key: str, value: Any, defaults: Config, above: str = "") -> Any:
     if isinstance(default, tuple):
         value = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"config{above}.{key} is a tuple such as {default or ('…',)}, not {value!r}.")
+            raise ValueError(f"config{above}.{key} must be a tuple such as {default or ('…',)}, not {value!r}.")
         return tuple(value)
     if isinstance(default, Mapping):
         if not isinstance(value, Mapping):
-            raise ValueError(f"config{above}.{key} is a mapping such as {dict(default)}, not {value!r}.")
+            raise ValueError(f"config{above}.{key} must be a mapping such as {dict(default)}, not {value!r}.")
         if key not in _WHOLE:
             return {**default, **{k: _of_form(k, inner, default, f"{above}.{key}") for k, inner in value.items()}}
     return value
@@ -87,9 +87,11 @@ def check(config: Config) -> None:
     for key in ("levels", "seed"):
         whole(config[key], key, 0)
     if not real(config["checkpoint_every"], "checkpoint_every") > 0:
-        raise ValueError(f"checkpoint_every is a number of seconds above 0, not {config['checkpoint_every']!r}.")
+        raise ValueError(f"checkpoint_every must be a number of seconds above 0, not {config['checkpoint_every']!r}.")
     if config["jit_compile"] not in (None, True, False):
-        raise ValueError(f"jit_compile is True, False or None (what is best here), not {config['jit_compile']!r}.")
+        raise ValueError(
+            f"jit_compile must be True, False or None (the best choice here), not {config['jit_compile']!r}."
+        )
     _check_rates(config)
     for arm in config["arms"]:
         _known("arms", arm, ARMS)
@@ -98,10 +100,12 @@ def check(config: Config) -> None:
     if "instability" in _names(config):
         whole(config["instability"]["runs"], "instability.runs", 2)
         if not forks:
-            raise ValueError("the plan instability forks trainings: give instability.forks, such as ('0 steps', '1%').")
+            raise ValueError(
+                "the plan instability needs fork points: set instability.forks, such as ('0 steps', '1%')."
+            )
     elif forks:
         raise ValueError(
-            f"instability.forks are given, and plan={config['plan']!r} does not use them: "
+            f"instability.forks are set, but plan={config['plan']!r} does not use them: "
             "use plan='lottery,instability', or instability.forks=()."
         )
     durations = {"rewind_to": config["rewind_to"], **{f"instability.forks {fork!r}": fork for fork in forks}}
@@ -201,10 +205,10 @@ def _plans(config: Config) -> list[Callable[..., Any]]:
 def _check_rates(config: Config) -> None:
     rate = config["optimizer"].get("learning_rate")
     if rate is None or not real(rate, "optimizer.learning_rate") > 0:
-        raise ValueError(f"optimizer.learning_rate is a number above 0, not {rate!r}.")
+        raise ValueError(f"optimizer.learning_rate must be a number above 0, not {rate!r}.")
     drops: Sequence[Any] = config["schedule"]["drops"]
     if not all(is_whole(step, 1) for step in drops) or sorted(set(drops)) != list(drops):
-        raise ValueError(f"schedule.drops are steps in rising order, such as (32000, 48000), not {drops!r}.")
+        raise ValueError(f"schedule.drops must be steps in increasing order, such as (32000, 48000), not {drops!r}.")
     real(config["schedule"]["factor"], "schedule.factor")
 
 
@@ -228,7 +232,7 @@ def _step(config: Config, key: str, given: Any, examples: int) -> int:
 def _before_the_end(config: Config, key: str, given: Any, step: int) -> int:
     if step >= config["steps"]:
         raise ValueError(
-            f"{key}={given!r} is step {step}, and steps={config['steps']} end before it: use an earlier one."
+            f"{key}={given!r} is step {step}, after the end of training (steps={config['steps']}): use an earlier step."
         )
     return step
 
@@ -236,5 +240,5 @@ def _before_the_end(config: Config, key: str, given: Any, step: int) -> int:
 def _known(what: str, name: str, known: Iterable[str], more: str = "") -> None:
     if name not in (listed := list(known)):
         close = near(str(name), listed)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(listed)}"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(listed)}"
         raise ValueError(f"{what} has no {name!r}: {hint}{' ' + more if more else ''}")

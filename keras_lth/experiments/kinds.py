@@ -73,7 +73,7 @@ class Trainer:
     ) -> None:
         self.noise = Noise(**noise)
         if self.noise.augment != self.noise.order:
-            raise ValueError("augmentation draws from the seed of the data order: give both the same.")
+            raise ValueError("augmentation draws from the seed of the data order: use the same seed for both.")
         setting = {
             "network": network, "optimizer": optimizer, "batch_size": batch_size, "augment": augment,
             "jit_compile": jit_compile, "since": [step for step, _ in rates[1:]], "rates": [rate for _, rate in rates],
@@ -105,7 +105,7 @@ class Trainer:
         whole = value_of(surgery.snapshot(self._live.model))
         for name, array in whole.arrays.items():
             if name.startswith("weights/") and np.isnan(np.sum(array, dtype=float)):
-                raise FloatingPointError(f"{name} holds NaN at step {self._step}: use a lower learning rate.")
+                raise FloatingPointError(f"{name} contains NaN at step {self._step}: use a lower learning rate.")
         return whole
 
     def observe(self, what: str) -> dict[str, float]:
@@ -158,7 +158,9 @@ def combine(*masks: Value, how: str) -> Value:
     if how == "not" and not rest:
         return mask_value(~first)
     if how not in ("and", "or") or not rest:
-        raise ValueError(f'combine is "and" or "or" of several masks, or "not" of one, not {how!r} of {len(masks)}.')
+        raise ValueError(
+            f'combine must be "and" or "or" of several masks, or "not" of one, not {how!r} of {len(masks)}.'
+        )
     return mask_value(functools.reduce(lambda a, b: a & b if how == "and" else a | b, rest, first))
 
 

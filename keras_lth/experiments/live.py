@@ -49,7 +49,7 @@ class Live:
     def numbers(self, what: str) -> dict[str, float]:
         """Loss and metrics; those on the training set are called train_…"""
         if what not in ("test", "train"):
-            raise ValueError(f'a network is measured on "test" or "train", not on {what!r}.')
+            raise ValueError(f'a network can be measured on "test" or "train", not on {what!r}.')
         if what not in self._evaluations:
             data = getattr(splits_of(text_of(self.network)), what)
             self._evaluations[what] = Evaluation(self.model, data, _TEST_BATCH, self.jit_compile)
@@ -82,7 +82,8 @@ def _from_file(path: str) -> datasets.Splits:
     labels = np.concatenate([y, y_test]).astype(np.int32)
     if y.ndim != 1 or labels.min(initial=0) < 0 or not np.array_equal(labels, np.concatenate([y, y_test])):
         raise ValueError(
-            f"{path}: y_train and y_test hold a class 0, 1, 2, … for each example; y_train is {y.dtype} of {y.shape}."
+            f"{path}: y_train and y_test must hold a class 0, 1, 2, … for each example; y_train is {y.dtype} of "
+            f"{y.shape}."
         )
     train, test = labels[: len(y)], labels[len(y) :]
     return datasets.Splits((x.astype(np.float32), train), (x_test.astype(np.float32), test), int(labels.max()) + 1)
@@ -98,8 +99,9 @@ def built(network: Json, seed: int) -> keras.Model:
     shape = getattr(made, "output_shape", None)
     if network["loss"].startswith("sparse") and isinstance(shape, tuple) and (shape[-1] or 0) < splits.classes:
         raise ValueError(
-            f"the model has the output shape {shape}, and the data has {splits.classes} classes: give it an output for "
-            "each class."
+            f"the model has the output shape {shape}, but the data has {splits.classes} classes: the model needs "
+            "one output "
+            "per class."
         )
     return made
 

@@ -49,7 +49,7 @@ def test_epochs_that_the_rewind_saves_are_counted() -> None:
     # Rounds from epoch 2 of 10 take 8: 10 + 3 · 8 = 34.
     plan = {"rounds": 3, "epochs_per_round": 10, "rewind_to": Duration.parse("2 epochs")}
     assert choose(34, **plan).total_epochs == 34
-    message = "need 34 epochs, fit has 33: fit(epochs=34), or rounds=2, or epochs_per_round=9"
+    message = "need 34 epochs, but fit has 33: use fit(epochs=34), or rounds=2, or epochs_per_round=9"
     with pytest.raises(ValueError, match=re.escape(message)):
         choose(33, **plan)
 

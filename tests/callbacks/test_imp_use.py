@@ -140,7 +140,7 @@ def test_divergence_is_named() -> None:
 
     imp = lth.IMPCallback(rounds=2, epochs_per_round=1, callbacks=[], verbose=0)
     built = model()
-    with pytest.raises(RuntimeError, match="Round 1 diverged: dense_1/kernel holds NaN"):
+    with pytest.raises(RuntimeError, match="Round 1 diverged: dense_1/kernel contains NaN"):
         built.fit(data(), epochs=3, callbacks=[Poison(), imp], verbose=0, shuffle=False)
 
 
@@ -188,7 +188,7 @@ def test_validation_now_and_then() -> None:
 
 def test_wrong_arguments() -> None:
     for arguments, message in [
-        ({"keep": "none"}, "keep is"),
+        ({"keep": "none"}, "keep must be"),
         ({"span": "all"}, "span must be"),
         ({"restore_optimizer": True, "span": "restart"}, "restore_optimizer"),
         ({"restore_optimizer": True, "keep": "trained"}, "restore_optimizer"),
