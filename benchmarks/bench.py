@@ -55,8 +55,10 @@ def selection(quick: bool, threads: int, out: Path | None) -> list[rows.Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes: shows that everything runs, no more")
-    parser.add_argument("--threads", type=int, default=available(), help="of every candidate that has threads")
+    parser.add_argument("--quick", action="store_true", help="small sizes, only to check that everything runs")
+    parser.add_argument(
+        "--threads", type=int, default=available(), help="number of threads of every candidate that uses threads"
+    )
     parser.add_argument("--out", type=Path, help="folder for kernels.md, kernels.json, kernels.png and top_k.json")
     parser.add_argument("--skip-selection", action="store_true", help="leave out benchmarks/top_k.py")
     arguments = parser.parse_args()
@@ -91,8 +93,8 @@ def main() -> None:
     text = "\n\n".join(
         [
             peak.text(machine),
-            f"M = {shape.m}, K = N = {side}, float32; the least of several turns in one process."
-            + (" Sizes of --quick: no floor means anything." if quick else ""),
+            f"M = {shape.m}, K = N = {side}, float32; the fastest of several turns in one process."
+            + (" Sizes of --quick: the floors do not apply." if quick else ""),
             rows.table(result),
             rows.verdict(result),
             products.peers_table(lines),

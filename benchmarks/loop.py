@@ -120,10 +120,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--data", default="fashion_mnist")
     parser.add_argument("--pairs", type=int, default=11)
-    parser.add_argument("--images", type=int, default=1280, help="of an epoch of ResNet-20")
-    parser.add_argument("--deterministic", action="store_true", help="with tf.config's enable_op_determinism")
-    parser.add_argument("--processes", type=int, default=5, help="that train from begin to end, one after the other")
-    parser.add_argument(WHOLE, action="store_true", help="only the 24 000 steps, in this process")
+    parser.add_argument("--images", type=int, default=1280, help="images per epoch of ResNet-20")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="call tf.config.experimental.enable_op_determinism()"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=5, help="number of processes that each run a whole training, one after another"
+    )
+    parser.add_argument(WHOLE, action="store_true", help="run only the 24 000 steps, in this process")
     arguments = parser.parse_args()
     if arguments.whole_process:
         whole(arguments.data)

@@ -88,8 +88,8 @@ def compare(options: dict[str, Any], *, steps: int, pairs: int, batch: int, dens
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=25, help="steps in a block, or one execution where that is longer")
-    parser.add_argument("--pairs", type=int, default=400, help="pairs of blocks in a mode")
+    parser.add_argument("--steps", type=int, default=25, help="steps per block; one execution if that is longer")
+    parser.add_argument("--pairs", type=int, default=400, help="pairs of blocks per mode")
     parser.add_argument("--batch", type=int, default=60)
     parser.add_argument("--density", type=float, default=0.2)
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")

@@ -210,7 +210,7 @@ def lines(ms: Mapping[str, float], size: int, keep: float) -> list[rows.Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=25_557_032, help="number of weights")
-    parser.add_argument("--keep", type=float, default=0.2, help="share that is kept")
+    parser.add_argument("--keep", type=float, default=0.2, help="share of the weights that is kept")
     parser.add_argument("--repeats", type=int, default=9, help="turns of each candidate; the best time counts")
     parser.add_argument("--tensorflow", action="store_true", help="also time tf.math.top_k (ties are not resolved)")
     parser.add_argument("--out", help="write the numbers as JSON to this file")

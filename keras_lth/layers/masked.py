@@ -48,7 +48,7 @@ class Masked(keras.layers.Wrapper):
         if len(shapes) > 1:
             raise ValueError(
                 f"Masked wraps a layer that is called on one input, but {type(layer).__name__} is built from "
-                f"{', '.join(shapes)}: put it into the model as it is and call keras_lth.mask(model, masks)"
+                f"{', '.join(shapes)}: use it unwrapped and call keras_lth.mask(model, masks)"
             )
         super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
         self._given = Masks(mask) if isinstance(mask, Mapping) else None if mask is None else np.asarray(mask)
@@ -108,7 +108,7 @@ class Masked(keras.layers.Wrapper):
                 shape = tuple(variable.shape)
                 size = int(np.prod(shape))
                 if packed.shape != ((size + 7) // 8,):
-                    raise ValueError(f"the saved mask of {path!r} holds {packed.size} bytes, not {(size + 7) // 8}")
+                    raise ValueError(f"the saved mask of {path!r} has {packed.size} bytes, not {(size + 7) // 8}")
                 arrays[path] = np.unpackbits(packed, count=size).astype(bool).reshape(shape)
         if arrays:
             self._put(Masks(arrays))
@@ -123,7 +123,7 @@ class Masked(keras.layers.Wrapper):
         if isinstance(given, np.ndarray):
             if len(weights) != 1:
                 raise ValueError(
-                    f"layer {self.layer.name!r} has {len(weights)} prunable weights: give mask= as a mapping from "
+                    f"layer {self.layer.name!r} has {len(weights)} prunable weights: pass mask= as a mapping from "
                     f"{list(weights)} to arrays"
                 )
             given = Masks({next(iter(weights)): given})

@@ -48,11 +48,11 @@ def check_arrays(arrays: Sequence[Array]) -> tuple[list[Array], str]:
     checked = [np.asarray(array) for array in _listed("arrays", arrays)]
     for i, array in enumerate(checked):
         if array.dtype.name not in FORMATS:
-            raise TypeError(f"arrays[{i}] is {array.dtype.name}; supported are {', '.join(FORMATS)}")
+            raise TypeError(f"arrays[{i}] is {array.dtype.name}; supported dtypes are {', '.join(FORMATS)}")
         if array.dtype.name != checked[0].dtype.name:
             raise TypeError(
                 f"arrays[0] is {checked[0].dtype.name} but arrays[{i}] is {array.dtype.name}: "
-                "all must have one dtype; convert them with astype"
+                "all must have the same dtype; convert them with astype"
             )
     return checked, checked[0].dtype.name if checked else FORMATS[0]
 
@@ -68,7 +68,7 @@ def check_masks(masks: Sequence[Flags] | None, arrays: Sequence[Array]) -> list[
         if mask.dtype == np.uint8:
             _check_packed(f"masks[{i}]", mask, array.size)
         elif mask.dtype != np.bool_:
-            raise TypeError(f"masks[{i}] is {mask.dtype.name}, not bool, nor uint8 with a bit a value")
+            raise TypeError(f"masks[{i}] is {mask.dtype.name}, not bool, nor uint8 with one bit per value")
         elif mask.shape != array.shape:
             raise ValueError(f"masks[{i}] has shape {mask.shape}, arrays[{i}] has {array.shape}")
     return checked
@@ -76,9 +76,9 @@ def check_masks(masks: Sequence[Flags] | None, arrays: Sequence[Array]) -> list[
 
 def _check_packed(name: str, bits: Flags, size: int) -> None:
     if bits.shape != ((size + 7) // 8,):
-        raise ValueError(f"{name} has shape {bits.shape}: the packed bits of {size} values have {((size + 7) // 8,)}")
+        raise ValueError(f"{name} has shape {bits.shape}: the packed bits of {size} values need {((size + 7) // 8,)}")
     if size % 8 and int(bits[-1]) & (0xFF >> size % 8):
-        raise ValueError(f"{name} has bits after the last of {size} values")
+        raise ValueError(f"{name} has bits set after the last of {size} values")
 
 
 def unpacked(mask: Flags, shape: tuple[int, ...]) -> Bools:

@@ -75,7 +75,7 @@ def n_of_m_masks(
     allowed, order = check_masks(None if mask is None else [mask], values), check_order(by, largest)
     few, of = integer("n", n), integer("m", m)
     if not 1 <= few <= of:
-        raise ValueError(f"n = {few}, m = {of}: 1 <= n <= m is needed")
+        raise ValueError(f"n = {few}, m = {of}: use 1 <= n <= m")
     shape = values[0].shape
     along = check_axis("array", shape, axis)
     of = max(1, min(of, shape[along]))
@@ -155,7 +155,7 @@ def check(arrays: Sequence[Array], block: tuple[int, int] | None, axis: int | No
     if reduce not in ("mean", "sum"):
         raise ValueError(f'reduce must be "mean" or "sum", not {reduce!r}')
     if block is not None and axis is not None:
-        raise ValueError("give a block or an axis, not both")
+        raise ValueError("pass a block or an axis, not both")
     if block is not None:
         sides = _sides(block)
         return [_blocks(i, array, sides, reduce == "mean") for i, array in enumerate(arrays)]

@@ -100,7 +100,7 @@ class ShardedSelection:
     def threshold(self) -> np.generic | None:
         """The k-th value (|x| by magnitude), once done; None where k = 0."""
         if not self.done:
-            raise RuntimeError("the threshold is not known yet: refine until done")
+            raise RuntimeError("the threshold is not known yet: call refine until done")
         if self._k == 0:
             return None
         key = self._lo if self._order.largest else -self._lo
@@ -111,7 +111,7 @@ class ShardedSelection:
     def histogram(self) -> Histogram:
         """This shard's counts in 2048 equal parts of the interval: to be summed over the shards."""
         if self.done:
-            raise RuntimeError("the threshold is known: there is nothing to refine")
+            raise RuntimeError("the threshold is already known: there is nothing to refine")
         self._mine = np.zeros(BINS, np.int64)
         try:
             self._mine = self._count()
@@ -143,7 +143,7 @@ class ShardedSelection:
         if self._rounds == 0 and self._k > eligible:
             raise ValueError(f"k = {self._k} is outside 0...{eligible}, the number of eligible values")
         if self._rank > eligible:
-            raise ValueError("summed does not hold the counts of all shards")
+            raise ValueError("summed does not contain the counts of all shards")
         shift = self._shift
         if self._k == 0:
             self._lo = self._hi  # nothing is above
@@ -160,7 +160,7 @@ class ShardedSelection:
     def ties(self) -> int:
         """How many values of this shard equal the threshold; none where k = 0."""
         if not self.done:
-            raise RuntimeError("ties are not known yet: refine until done")
+            raise RuntimeError("ties are not known yet: call refine until done")
         return self._ties
 
     def masks(self, ties_before: int) -> list[Flags]:

@@ -143,7 +143,7 @@ def sparse_conv2d_gradients(
     out = reference_sparse.output_size(given.shape, kernel, stride, same)
     gradient = float_array("dy", dy, structure.cols, ndim=4)
     if gradient.shape[:3] != (len(given), *out):
-        raise ValueError(f"dy has shape {gradient.shape}, the result {(len(given), *out, structure.cols)}")
+        raise ValueError(f"dy has shape {gradient.shape}, but the result has {(len(given), *out, structure.cols)}")
     stored = check_values(values, structure)
     if CORE is None:
         dense = structure.to_dense(stored).astype(np.float32)
@@ -166,7 +166,7 @@ def check_matrix(structure: SparseStructure) -> None:
     if not isinstance(structure, SparseStructure):
         raise TypeError(f"structure is {type(structure).__name__}, not SparseStructure: make it with from_mask")
     if len(structure.shape) != 2:
-        raise ValueError(f"structure is of a kernel {structure.shape}; sparse_matmul needs [inputs, outputs]")
+        raise ValueError(f"structure describes a kernel {structure.shape}; sparse_matmul needs [inputs, outputs]")
 
 
 def check_kernel(structure: SparseStructure) -> tuple[int, int]:
@@ -175,7 +175,7 @@ def check_kernel(structure: SparseStructure) -> tuple[int, int]:
         raise TypeError(f"structure is {type(structure).__name__}, not SparseStructure: make it with from_mask")
     if len(structure.shape) != 4:
         raise ValueError(
-            f"structure is of a kernel {structure.shape}; sparse_conv2d needs [height, width, inputs, outputs]"
+            f"structure describes a kernel {structure.shape}; sparse_conv2d needs [height, width, inputs, outputs]"
         )
     return structure.shape[0], structure.shape[1]
 
@@ -186,7 +186,7 @@ def check_values(values: Any, structure: SparseStructure) -> Array:
     value_type(stored)
     if stored.shape != (structure.stored, *structure.block):
         raise ValueError(
-            f"values has shape {stored.shape}, the structure stores {(structure.stored, *structure.block)}"
+            f"values has shape {stored.shape}, but the structure stores {(structure.stored, *structure.block)}"
         )
     return np.ascontiguousarray(stored)
 
@@ -209,7 +209,7 @@ def check_strides(strides: int | Sequence[int]) -> tuple[int, int]:
     """Strides as (height, width)."""
     pair = [strides, strides] if isinstance(strides, (int, np.integer)) else list(strides)
     if len(pair) != 2 or not all(isinstance(s, (int, np.integer)) and s >= 1 for s in pair):
-        raise ValueError(f"strides = {strides!r}: one integer of at least 1, or two, are needed")
+        raise ValueError(f"strides = {strides!r}: use one integer of at least 1, or two")
     return int(pair[0]), int(pair[1])
 
 

@@ -70,9 +70,7 @@ class SparseStructure:
         if kept.dtype != np.bool_:
             raise TypeError(f"mask is {kept.dtype.name}, not bool")
         if kept.ndim < 2 or 0 in kept.shape:
-            raise ValueError(
-                f"mask has shape {kept.shape}: a kernel [..., inputs, outputs] without empty axes is needed"
-            )
+            raise ValueError(f"mask has shape {kept.shape}: use a kernel [..., inputs, outputs] without empty axes")
         sides = _sides(block)
         taps = int(np.prod(kept.shape[:-2], dtype=np.int64))
         groups = (taps * -(-kept.shape[-2] // sides[0]), -(-kept.shape[-1] // sides[1]))
@@ -113,7 +111,7 @@ class SparseStructure:
         """
         dense = np.asarray(kernel)
         if dense.shape != self.shape:
-            raise ValueError(f"kernel has shape {dense.shape}, the structure {self.shape}")
+            raise ValueError(f"kernel has shape {dense.shape}, but the structure has {self.shape}")
         tiles = _tiles(dense, self.block).transpose(0, 2, 1, 3)
         kept = np.ascontiguousarray(tiles[self.others, self._out_groups()])
         return kept if kept.dtype.name in VALUE_TYPES else kept.astype(np.float32)
@@ -126,7 +124,7 @@ class SparseStructure:
         """
         given = np.asarray(values)
         if given.shape != (self.stored, *self.block):
-            raise ValueError(f"values has shape {given.shape}, the structure stores {(self.stored, *self.block)}")
+            raise ValueError(f"values has shape {given.shape}, but the structure stores {(self.stored, *self.block)}")
         rows, cols = self.block
         tiles = np.zeros((len(self.row_starts) - 1, len(self.starts) - 1, rows, cols), given.dtype)
         tiles[self.others, self._out_groups()] = given
@@ -162,7 +160,7 @@ def _sides(block: int | Sequence[int] | None) -> tuple[int, int]:
     except TypeError:
         raise TypeError(f"block must be an integer or two, not {block!r}") from None
     if len(sides) != 2 or min(sides) < 1:
-        raise ValueError(f"block = {block!r}: two sides of at least 1 are needed")
+        raise ValueError(f"block = {block!r}: both sides must be at least 1")
     return sides[0], sides[1]
 
 

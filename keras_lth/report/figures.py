@@ -131,7 +131,7 @@ def curves(results: Results) -> Drawing | None:
     made.grid[0, 0].set_ylim(low, min(100.0, top) + room)
     style.percent_axis(made.grid[0, 0], "test accuracy, %")
     if min(points["mean"].min() for points in drawn) < low:
-        made.note("The first steps lie below the axis.")
+        made.note("The first steps are below the axis.")
     return made
 
 
@@ -186,7 +186,7 @@ def layers(results: Results) -> Drawing | None:
     made.legend(axes)
     made.note(
         *["✖ the layer has no weight left"] * bool(empty.any()),
-        *["dark to light: input to output, not every layer is named"] * (not few),
+        *["dark to light: input to output; some layers are not named"] * (not few),
     )
     return made
 
@@ -215,7 +215,7 @@ def path(results: Results) -> Drawing | None:
             made.line(axes, x, rows["errors"], data, lambda at: f"α = {at:.2f}", color=colour, ls=dash)
         if here.empty:
             axes.text(0.5, 0.5, "no pair", transform=axes.transAxes, ha="center", color=GRAY)
-        axes.set(xlim=(0, 1), title=f"k = {fork:,}", xlabel="place on the line, α" if each is lines[-1] else "")
+        axes.set(xlim=(0, 1), title=f"k = {fork:,}", xlabel="position on the line, α" if each is lines[-1] else "")
         axes.set_ylabel(f"{each.name.replace(': ', ':' + chr(10))}\nerror, %" if fork == forks[0] else "")
         style.ticks(axes.xaxis, [0, 0.5, 1], ["0", "½", "1"])
     made.grid[0, 0].set_ylim(0, max(1.0, 112 * max(map(max, found["errors"]))))

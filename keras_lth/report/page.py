@@ -32,8 +32,8 @@ _LEGEND = (
     "least 0. A matching network that starts from step 0 is a winning ticket."
 )
 _INSTABILITY = (
-    "In points of error, over pairs of trainings that share their first k steps and part there: the highest error on "
-    "the line between the two, less the mean of its ends. Stable below 2."
+    "In points of error, over pairs of trainings that share their first k steps and then differ: the highest error on "
+    "the line between the two, minus the mean of its ends. Stable below 2."
 )
 _STYLE = """
 :root { color-scheme: light dark; --ink: #222; --soft: #555; --rule: #ddd; --paper: #fff; }
@@ -59,7 +59,7 @@ def write(*workdirs: AnyPath, out: AnyPath | None = None) -> files.RunPath:
     Raises as `read`, and ``ValueError`` for several workdirs without ``out``.
     """
     if len(workdirs) != 1 and out is None:
-        raise ValueError(f"{len(workdirs)} workdirs have no common folder for their report: give out.")
+        raise ValueError(f"{len(workdirs)} workdirs have no common folder for their report: pass out.")
     return write_results(read(*workdirs), files.RunPath(workdirs[0]) / "report" if out is None else out)
 
 
@@ -108,7 +108,7 @@ def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
             parts.append(_section(f"Table {name}", cells, *more))
     settings = pd.DataFrame(results.settings).sort_index().map(_cell).rename_axis("key").reset_index()
     parts.append(
-        _section("Setting", settings, *([] if len(settings) else ["No setting is kept."]), look="wide setting")
+        _section("Setting", settings, *([] if len(settings) else ["No setting was saved."]), look="wide setting")
     )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -125,9 +125,9 @@ def missing(results: Results, drawn: Collection[str] = FIGURES) -> list[str]:
         counts = Counter(str(labels.get("table", "rows")) for labels in results.missing)
         listed = ", ".join(f"{count} of {table}" for table, count in counts.items())
         said.append(f"{len(results.missing)} rows are missing: {listed}.")
-    said += [f"The plan {name} waits for a value before it can name more rows." for name in results.waiting]
+    said += [f"The plan {name} needs a value before it can name more rows." for name in results.waiting]
     if said and (left_out := [name for name in FIGURES if name not in drawn]):
-        said.append(f"Figures without rows: {', '.join(left_out)}.")
+        said.append(f"Figures left out for lack of rows: {', '.join(left_out)}.")
     return said
 
 
@@ -141,9 +141,9 @@ def sentences(found: pd.DataFrame) -> list[str]:
         text = f"has {100 * row['mean']:.2f} %{spread} test accuracy" if row["count"] else "diverged in every replicate"
         said.append(f"The dense network{of} {text}.")
     if dense.empty:
-        said.append("No dense network is trained yet: there is nothing to compare with.")
+        said.append("No dense network has been trained yet, so there is nothing to compare with.")
     if found["replicate"].nunique() == 1:
-        said.append("There is one replicate: no spread is shown, and small differences may be chance.")
+        said.append("There is only one replicate: no spread is shown, and small differences may be due to chance.")
     lost = [f"{each.name} level {row.level} replicate {row.replicate}"
             for each in numbers.series(found[found["diverged"]]) for row in each.rows.itertuples()]  # fmt: skip
     return [*said, f"Diverged and left out of the means: {'; '.join(lost)}."] if lost else said

@@ -83,7 +83,7 @@ def read(*workdirs: AnyPath) -> Results:
             _refuse(here)
         if not rows:
             more = f"; {len(missing)} are missing" if missing else ""
-            raise FileNotFoundError(f"{here} has no row yet{more}: wait for its run, or start the same run again.")
+            raise FileNotFoundError(f"{here} has no rows yet{more}: wait for its run, or start the same run again.")
         for name, frame in rows.items():
             tables.setdefault(name, []).append(_of_run(frame, run, alone=len(workdirs) == 1))
         settings |= {run if len(known) == 1 else f"{run}, {plan}": setting for plan, setting in known.items()}
@@ -101,7 +101,7 @@ def _refuse(here: files.RunPath) -> NoReturn:
     command = f"python -m keras_lth.bin.run --config=demo --workdir={here}"
     with suppress(FileNotFoundError):
         Store(here, create=False)
-    raise FileNotFoundError(f"{here} holds no store and no rows/*.csv: make one by {command}.")
+    raise FileNotFoundError(f"{here} contains no store and no rows/*.csv: create one with {command}.")
 
 
 def _names(workdirs: Sequence[AnyPath]) -> list[str]:
@@ -152,7 +152,9 @@ def _of_csv(here: files.RunPath) -> tuple[dict[str, pd.DataFrame], dict[str, Any
     for name in here.names("*.csv"):
         rows = list(csv.DictReader(io.StringIO((here / name).read_text(), newline="")))
         if any(None in row or None in row.values() for row in rows):
-            raise ValueError(f"{here / name} has a line of another length: remove it and run its plan again.")
+            raise ValueError(
+                f"{here / name} has a line with a different number of columns: remove the file and run its plan again."
+            )
         if rows:
             frames[name.removesuffix(".csv")] = pd.DataFrame(rows).map(_cell)
     setting = json.loads((here / "setting.json").read_text()) if (here / "setting.json").exists() else None

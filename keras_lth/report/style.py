@@ -186,7 +186,7 @@ def density_axis(axes: Axes, densities: Iterable[float], label: str, most: int =
         named.append(levels[-1])
     ticks(axes.xaxis, named, [percent(density).removesuffix(" %") for density in named])
     axes.xaxis.set_minor_locator(FixedLocator([density for density in levels if density not in named]))
-    axes.set_xlabel(f"{label}, % (log scale, a tick a level)")
+    axes.set_xlabel(f"{label}, % (log scale, one tick per level)")
 
 
 def fork_axis(axes: Axes, forks: Sequence[int]) -> None:
@@ -199,7 +199,7 @@ def fork_axis(axes: Axes, forks: Sequence[int]) -> None:
         room = 0.04 * max(1, forks[-1] - forks[0])
         axes.set_xlim(forks[0] - room, forks[-1] + room)
     ticks(axes.xaxis, forks, [f"{fork:,}" for fork in forks])
-    axes.set_xlabel("step k at which the trainings part" + (" (log scale)" if axes.get_xscale() == "symlog" else ""))
+    axes.set_xlabel("step k at which the trainings fork" + (" (log scale)" if axes.get_xscale() == "symlog" else ""))
 
 
 def ticks(axis: Any, places: Sequence[float], names: Sequence[str]) -> None:

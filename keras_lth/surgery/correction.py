@@ -35,7 +35,7 @@ class _Correction:
         shifted = "_backend_update_step" if strategy.num_replicas_in_sync == 1 else "update_step"
         if shifted == "update_step" and type(optimizer).__name__ == "Nadam":
             raise ValueError(
-                "Nadam cannot restart its bias correction on several replicas: rewind with restore_optimizer=True, "
+                "Nadam cannot restart its bias correction on several replicas: use restore_optimizer=True, "
                 "rewind to step 0, or use AdamW"
             )
         self.overridden = {shifted: self._shift, "load_own_variables": self._forget, "set_weights": self._forget}

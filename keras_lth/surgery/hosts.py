@@ -87,7 +87,7 @@ class Hosts:
             except Exception as error:
                 failure = error
         if self.of_chief(int(failure is not None)):
-            raise failure or RuntimeError("worker 0 could not go on; what it printed says why")
+            raise failure or RuntimeError("worker 0 failed; see its output for the reason")
         return result if self.chief else act()
 
     @contextmanager
@@ -100,8 +100,8 @@ class Hosts:
                 raise
             raise RuntimeError(
                 f"worker {self.index} of {self.count} stops: another worker was lost, or failed "
-                f"({type(error).__name__}: {error.message.splitlines()[0]}). Start all workers again, with the same "
-                "command: the run goes on from its last commit."
+                f"({type(error).__name__}: {error.message.splitlines()[0]}). Start all workers again with the same "
+                "command: the run resumes from its last commit."
             ) from error
 
     def check_same(self, digest: bytes, what: str) -> None:
@@ -110,7 +110,8 @@ class Hosts:
         differ = [i for i in range(self.count) if (rows[i] != rows[0]).any()]
         if differ:
             raise RuntimeError(
-                f"{what} of worker {', '.join(map(str, differ))} differ from worker 0's: do all run the same program, "
+                f"{what} of worker {', '.join(map(str, differ))} differ from worker 0's: do all workers run the "
+                "same program, "
                 "config, data and versions, and see the same workdir?"
             )
 

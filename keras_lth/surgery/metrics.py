@@ -26,7 +26,7 @@ def direction(model: keras.Model, name: str, mode: str = "auto") -> Direction:
     Raises ``ValueError`` for a log of which nobody says so: give ``mode``.
     """
     if mode not in MODES:
-        raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
+        raise ValueError(f'mode must be "auto", "max" or "min", not {mode!r}.')
     if mode != "auto":
         return "min" if mode == "min" else "max"
     bare = name.removeprefix("val_")
@@ -40,7 +40,7 @@ def direction(model: keras.Model, name: str, mode: str = "auto") -> Direction:
         return "min"
     if bare.endswith(_MORE):
         return "max"
-    raise ValueError(f'Whether more or less of {name!r} is better is not known: give mode="max" or mode="min".')
+    raise ValueError(f'Whether a higher or lower {name!r} is better is not known: pass mode="max" or mode="min".')
 
 
 def is_accuracy(name: str) -> bool:

@@ -132,7 +132,8 @@ def _twin(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]) 
         twin.build(weights)
     except Exception as error:
         warnings.warn(
-            f"optimizer {optimizer.name!r} cannot be made from its config ({error}); its fresh slots are taken to be 0",
+            f"optimizer {optimizer.name!r} cannot be created from its config ({error}); its fresh slots are "
+            "assumed to be 0",
             stacklevel=2,
         )
         return None
@@ -195,7 +196,8 @@ def refuse_coupling(optimizer: keras.optimizers.Optimizer, variables: Sequence[k
         handled = {id(variable) for variable in leaf._trainable_variables} if leaf.built else None
         if handled is None or any(id(variable) in handled for variable in variables):
             raise ValueError(
-                f"optimizer {leaf.name!r} ({kind}) couples the entries of a weight, so a pruned entry would still act "
-                "on the others: train masked models with SGD, Adam, AdamW, RMSprop, Lion, Nadam, Adagrad or another "
+                f"optimizer {leaf.name!r} ({kind}) couples the entries of a weight, so a pruned entry would still "
+                "affect "
+                "the others: train masked models with SGD, Adam, AdamW, RMSprop, Lion, Nadam, Adagrad or another "
                 "optimizer that works entry by entry"
             )

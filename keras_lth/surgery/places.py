@@ -122,7 +122,7 @@ def build(
         if unknown:
             raise ValueError(
                 f"optimizer {leaf.name!r} updated weights that model {model.name!r} does not have ({unknown[:3]}): "
-                f"build it first, optimizer.build(variables)"
+                f"first call optimizer.build(variables)"
             )
         weights = [by_path[path] for path in sorted(order, key=order.__getitem__)] or else_on
         with model.distribute_strategy.scope():
@@ -140,8 +140,8 @@ def refuse_unknown(model: keras.Model, snapshot: Snapshot, places: list[str]) ->
         if place not in places:
             where, there = (one.rstrip("/") or "optimizer" for one in (place, ", ".join(places)))
             raise ValueError(
-                f"the snapshot holds the slots of an optimizer at {where!r}, and model {model.name!r} has none there "
-                f"(it has: {there}): set it as an attribute of the model before, or leave the slots out with "
+                f"the snapshot has the slots of an optimizer at {where!r}, but model {model.name!r} has none there "
+                f"(it has: {there}): first set it as an attribute of the model, or skip the slots with "
                 f"restore_optimizer=False"
             )
 

@@ -113,7 +113,9 @@ class Report:
         by_rule = [reason for reason in DENSE if reason in groups]
         if by_rule:
             example = groups[by_rule[0]][0].path.split("/")[-1]
-            notes.append(f"{', '.join(by_rule)}: left dense by rule; also= prunes those it names, as also={example!r}")
+            notes.append(
+                f"{', '.join(by_rule)}: left dense by rule; also= prunes those it names, such as also={example!r}"
+            )
         if UNKNOWN in groups:
             notes.append(
                 f"unknown kind: also={groups[UNKNOWN][0].path.split('/')[-1]!r} prunes it, or register_prunable"
@@ -155,7 +157,7 @@ def reported(model: keras.Model, masks: Masks, given: Mapping[str, Any]) -> Repo
         warn_once(
             model,
             UNKNOWN,
-            f"layers of unknown kind stay dense unless also= or register_prunable names their weights: {few(unknown)}",
+            f"layers of unknown kind stay dense; also= or register_prunable prunes their weights: {few(unknown)}",
             stacklevel=3,
         )
     empty = [path for path in masks.empty if masks[path].size]

@@ -129,7 +129,7 @@ def refuse_replaced_weights(chosen: Iterable[Entry]) -> None:
         if reason:
             raise ValueError(
                 f"layer {entry.layer_path!r} {reason}, so a mask on {entry.path!r} would not hold: "
-                "mask the model before that, merge it back into a plain layer, or exclude the layer"
+                "mask the model earlier, merge the layer back into a plain one, or exclude it"
             )
 
 
@@ -177,7 +177,7 @@ def _select(model: keras.Model, include: Filter, exclude: Filter, also: Filter) 
 def _refuse_layers(name: str, given: Filter) -> None:
     for item in given if isinstance(given, (list, tuple)) else [given]:
         if isinstance(item, (keras.layers.Layer, keras.Variable)):
-            raise TypeError(f"{name} takes names, not objects: write {name}={item.name!r}")
+            raise TypeError(f"{name} takes names, not objects: use {name}={item.name!r}")
 
 
 def _hint(report: Report) -> str:

@@ -112,7 +112,8 @@ def rewind(
     placed = [one for prefix, outer in outer_ones.items() for one in places.with_inner(prefix, outer)]
     if not placed and snapshot.step and step is None:
         warnings.warn(
-            f"model {model.name!r} has no optimizer to set to step {snapshot.step}: compile it first", stacklevel=2
+            f"model {model.name!r} has no optimizer to set to step {snapshot.step}: compile the model first",
+            stacklevel=2,
         )
     if restore_optimizer:
         places.refuse_unknown(model, snapshot, [place for place, _ in placed])
@@ -217,8 +218,8 @@ def _kept(model: keras.Model) -> Held:
     if things.refused:
         listed = "; ".join(f"{path} is {what}" for path, what in things.refused.items())
         raise ValueError(
-            f"model {model.name!r} has a state that cannot be kept and set back: {listed}. Use an optimizer of "
-            f"keras.optimizers; keep counts in a keras.Variable; hold tables and iterators outside of the model"
+            f"model {model.name!r} has state that cannot be saved and restored: {listed}. Use an optimizer of "
+            f"keras.optimizers, store counts in a keras.Variable, and keep tables and iterators outside of the model"
         )
     return things
 
@@ -232,15 +233,15 @@ def _fitting(model: keras.Model, current: Mapping[str, Any], stored: Mapping[str
     unknown = [path for path in stored if path not in current]
     if unknown:
         raise ValueError(
-            f"the snapshot holds a state that model {model.name!r} does not have: {unknown}. Make these variables "
-            f"where the model is made or built, not in its first step"
+            f"the snapshot has state that model {model.name!r} does not have: {unknown}. Create these variables "
+            f"when the model is created or built, not in its first step"
         )
     for path, value in stored.items():
         if not tf.TensorShape(current[path].shape).is_compatible_with(value.shape):
-            raise ValueError(f"state {path!r} has shape {value.shape} in the snapshot, {current[path].shape} here")
+            raise ValueError(f"state {path!r} has shape {value.shape} in the snapshot, but {current[path].shape} here")
     missing = [path for path in current if path not in stored]
     if missing:
-        warnings.warn(f"the snapshot holds no value of {missing}: they stay as they are", stacklevel=3)
+        warnings.warn(f"the snapshot has no value of {missing}: they stay unchanged", stacklevel=3)
     return dict(stored)
 
 

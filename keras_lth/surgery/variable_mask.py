@@ -167,7 +167,7 @@ def settle(variable: keras.Variable, name: str = "") -> None:
         count = int(tf.math.count_nonzero(revived))
         heal(variable)
         warnings.warn(
-            f"{count} pruned weights of {(name or variable.path)!r} came past the mask (a concrete function "
+            f"{count} pruned weights of {(name or variable.path)!r} were written without Keras (by a concrete function "
             "traced before lth.mask, a raw tf.Variable or a tf.train.Checkpoint) and are 0 again: trace the function "
             "after lth.mask, or assign to the Keras variable",
             stacklevel=3,

@@ -28,6 +28,7 @@ def masks_from_zeros(model: keras.Model, include: Filter = None, exclude: Filter
     masks = Masks({path: np.asarray(variable._value.numpy()) != 0 for path, variable in weights.items()})
     if masks.remaining == masks.size:
         raise ValueError(
-            f"model {model.name!r} has no zeros among its {masks.size:,} prunable weights: no masks to find"
+            f"model {model.name!r} has no zeros among its {masks.size:,} prunable weights, so there are no masks "
+            "to find"
         )
     return masks

@@ -76,7 +76,7 @@ class Gathered(Feed):
             if size % self.replicas:
                 raise ValueError(
                     f"{self.replicas} replicas cannot share a batch of {size} examples equally: choose a batch_size "
-                    f"that they divide, and examples ({self.examples}) that leave no such rest."
+                    f"that they divide, and a number of examples (now {self.examples}) with no smaller last batch."
                 )
 
     def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:

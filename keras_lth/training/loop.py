@@ -40,8 +40,8 @@ class Loop:
     def __init__(self, model: keras.Model, data: Data, *, jit_compile: bool | None = None) -> None:
         given: Any = data
         if not isinstance(given, Ordered | Streamed):
-            made = "ordered, or from_files, of keras_lth.datasets"
-            raise TypeError(f"training needs data made by {made}, not {type(given).__name__}")
+            made = "keras_lth.datasets.ordered or from_files"
+            raise TypeError(f"training needs data from {made}, not {type(given).__name__}")
         surgery.check_built(model)
         if not model.compiled:
             raise ValueError("training needs a compiled model: call model.compile(...) first")
@@ -206,7 +206,7 @@ def train(
     loop = Loop(model, data, jit_compile=jit_compile)
     step = surgery.step_of(model)
     if step > to:
-        raise ValueError(f"the state is at step {step}, beyond to={to}")
+        raise ValueError(f"the state is at step {step}, after to={to}: use a later to")
     chosen = data.seed if seed is None else seed
     with surgery.hosts_of(model).together():
         agree(model, data, (), {"to": to, "seed": chosen, "step": step, "steps_per_call": steps_per_call})

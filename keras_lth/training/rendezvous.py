@@ -53,7 +53,7 @@ def _wait_for_all(workers: Sequence[str], port: int, end: float, timeout: float)
                 if left <= 0:
                     missing = [f"{i} ({worker})" for i, worker in enumerate(workers) if i and i not in come]
                     raise RuntimeError(
-                        f"of {len(workers)} workers, {', '.join(missing)} did not come to {workers[0]} within "
+                        f"of {len(workers)} workers, {', '.join(missing)} did not connect to {workers[0]} within "
                         f"{timeout:.0f} s: is the same program running there, with the same list of workers and its "
                         "own index?"
                     )
@@ -96,7 +96,7 @@ def _asked(caller: socket.socket, workers: Sequence[str]) -> int | None:
     said = _hear(caller)
     index = said.get("index")
     if said.get("workers") != list(workers):
-        _say(caller, {"refused": f"worker 0 has the list {', '.join(workers)}"})
+        _say(caller, {"refused": f"worker 0 has the worker list {', '.join(workers)}"})
     elif type(index) is int and 0 < index < len(workers):
         return index
     return None
@@ -129,12 +129,13 @@ def _come(workers: Sequence[str], index: int, first: tuple[str, int], end: float
             return
         if "refused" in said:
             raise RuntimeError(
-                f"worker {index} was refused: {said['refused']}, this one {', '.join(workers)}: give all the same list"
+                f"worker {index} was refused: {said['refused']}, this one has {', '.join(workers)}: pass all "
+                "workers the same list"
             )
         time.sleep(_PAUSE)
     raise RuntimeError(
         f"worker {index} ({workers[index]}) did not meet the others at {workers[0]} within {timeout:.0f} s "
-        f"({reason}): is worker 0 running there, have the others come, and do firewalls let this port through?"
+        f"({reason}): are worker 0 and all other workers running, and do firewalls open this port?"
     )
 
 
@@ -172,5 +173,5 @@ def _answers(place: tuple[str, int], end: float) -> bool:
 def _place(address: str) -> tuple[str, int]:
     host, _, port = address.removeprefix("grpc://").rpartition(":")
     if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16):
-        raise ValueError(f"an address is host:port, not {address!r}")
+        raise ValueError(f"an address must be host:port, not {address!r}")
     return host, int(port)

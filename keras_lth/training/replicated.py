@@ -74,7 +74,7 @@ def fixed_accumulation(step: Callable[[Any], None], model: keras.Model, last: bo
     if optimizer.ema_overwrite_frequency:
         raise ValueError(
             f"ema_overwrite_frequency={optimizer.ema_overwrite_frequency} cannot be run on several replicas with "
-            f"gradient_accumulation_steps={steps}: leave one of them out"
+            f"gradient_accumulation_steps={steps}: drop one of them"
         )
 
     def apply(gradients: Iterable[Any], variables: Iterable[Any]) -> None:

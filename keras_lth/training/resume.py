@@ -222,7 +222,7 @@ def _compare(there: Mapping[str, Any], here: Mapping[str, Any], store: Any) -> N
     differs = [key for key in here if there.get(key) != here[key]]
     if differs:
         listed = "; ".join(f"{key}: {_brief(there.get(key))} there, {_brief(here[key])} here" for key in differs)
-        raise ValueError(f"{store.folder} holds another run ({listed}): choose another folder")
+        raise ValueError(f"{store.folder} contains another run ({listed}): choose another folder")
 
 
 def _copies(variable: Any) -> list[Any]:

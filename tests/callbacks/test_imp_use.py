@@ -193,7 +193,7 @@ def test_wrong_arguments() -> None:
         ({"restore_optimizer": True, "span": "restart"}, "restore_optimizer"),
         ({"restore_optimizer": True, "keep": "trained"}, "restore_optimizer"),
         ({"rewind_to": "soon"}, "soon|Invalid duration"),
-        ({"mode": "up"}, "mode is"),
+        ({"mode": "up"}, "mode must be"),
     ]:
         with pytest.raises(ValueError, match=message):
             lth.IMPCallback(**arguments)

@@ -60,7 +60,7 @@ def load() -> Library | None:
     except (OSError, tf.errors.OpError, ImportError) as error:
         warnings.warn(
             f"the TensorFlow ops of keras_lth are not available ({error}): sparse products run as dense ones, "
-            "same results but slower; reinstalling the package with a C++ compiler builds them",
+            "with the same results but slower; reinstall the package with a C++ compiler to build them",
             RuntimeWarning,
             stacklevel=2,
         )
