@@ -86,7 +86,9 @@ def test_who_is_missing_is_named() -> None:
 
 def test_an_absent_first_worker_is_named_with_the_reason() -> None:
     workers = addresses(2)
-    with pytest.raises(RuntimeError, match=rf"at {workers[0]} within 1 s \(.*refused\): is worker 0 running there"):
+    with pytest.raises(
+        RuntimeError, match=rf"at {workers[0]} within 1 s \(.*refused\): are worker 0 and all other workers running"
+    ):
         meet(workers, 1, 1.0)
 
 
