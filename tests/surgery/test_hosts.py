@@ -62,11 +62,7 @@ def test_any_host_can_ask() -> None:
 
 def test_what_differs_is_named_with_the_workers() -> None:
     Among(0, same, same).check_same(b"one", "masks")
-    wanted = 
-        
-            
-                r"^masks of worker 2 differ from worker 0's: do all workers run the same program, config, data and "
-            r"versions"
+    wanted = r"^masks of worker 2 differ from worker 0's: do all workers run the same program, config, data"
     with pytest.raises(RuntimeError, match=wanted):
         Among(0, same, lambda row: row + 1).check_same(b"one", "masks")
     with pytest.raises(RuntimeError, match=r"^files of worker 1, 2 differ"):
