@@ -1,4 +1,4 @@
-"""How long, and how much: durations in steps, and the number of weights that remain at each level."""
+"""Durations in steps, and the number of weights that remain at each level."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|ep|%)\s*")
 
 @dataclass(frozen=True)
 class Duration:
-    """A length of training, as a number of steps (batches), of epochs, or as a share of the dense training."""
+    """A length of training: a number of steps (batches) or epochs, or a share of the dense training."""
 
     amount: float
     unit: Unit
 
     @classmethod
     def parse(cls, value: Duration | str | int) -> Duration:
-        """``0``, ``500``, ``"500 steps"``, ``"2 epochs"`` or ``"1%"``. Raises ``ValueError`` for anything else."""
+        """Parse ``0``, ``500``, ``"500 steps"``, ``"2 epochs"`` or ``"1%"``; raise ``ValueError`` for anything else."""
         if isinstance(value, Duration):
             return value
         if is_whole(value, 0):
@@ -38,9 +38,9 @@ class Duration:
         return cls(amount, unit)
 
     def steps(self, steps_per_epoch: int | None, epochs: int) -> int:
-        """In steps of a dense training of ``epochs`` epochs.
+        """Convert to steps of a dense training of ``epochs`` epochs.
 
-        Raises ``ValueError`` where epochs or per cent meet data whose number of batches is unknown.
+        Raises ``ValueError`` for epochs or per cent if the number of batches of the data is unknown.
         """
         if self.unit == "steps" or self.amount == 0:
             return int(self.amount)
@@ -58,9 +58,9 @@ class Duration:
 
 
 def cut(remaining: Mapping[str, int], fraction: float | Mapping[str, float]) -> dict[str, int]:
-    """What remains of each group after one round: ``n − round(fraction · n)``, ties up (thesis 3.1.3).
+    """Return what remains of each group after one round: ``n − round(fraction · n)``, ties up (thesis 3.1.3).
 
-    ``fraction`` is one number, or one for each group. Raises ``ValueError`` when nothing at all would remain.
+    ``fraction`` is one number, or one for each group. Raises ``ValueError`` if nothing would remain in total.
     """
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(remaining, fraction)
     after = {name: n - round_half_up(share[name], n) for name, n in remaining.items()}
@@ -79,13 +79,13 @@ def levels(
     target_density: float | None = None,
     total: int | None = None,
 ) -> list[dict[str, int]]:
-    """Weights that remain at level 0, 1, 2, … : a list of ``{group: count}``.
+    """Return the weights that remain at level 0, 1, 2, …, as a list of ``{group: count}``.
 
-    A group is a weight (layerwise pruning) or the whole network (global pruning). Level 0 is ``size``. Ends after
-    ``rounds`` cuts or at ``target_density`` of ``total`` (default: the sum of ``size``), whichever comes first; the
-    last cut is shortened to hit the target exactly. ``fraction=1`` with a target is one-shot pruning.
+    A group is a weight (layerwise pruning) or the whole network (global pruning). Level 0 is ``size``. The list ends
+    after ``rounds`` cuts or at ``target_density`` of ``total`` (default: the sum of ``size``), whichever comes first;
+    the last cut is shortened to hit the target exactly. ``fraction=1`` with a target is one-shot pruning.
 
-    Raises ``ValueError`` without either end, or when ``rounds`` cuts cannot reach the target.
+    Raises ``ValueError`` if neither is given, or if ``rounds`` cuts cannot reach the target.
     """
     if rounds is None and target_density is None:
         raise ValueError("Give rounds or target_density.")
@@ -112,7 +112,7 @@ def levels(
 
 
 def cut_to(now: Mapping[str, int], fraction: float | Mapping[str, float], target: int | None) -> dict[str, int]:
-    """What remains of each group after one `cut`, shortened in proportion when it would leave fewer than ``target``."""
+    """Return what remains after one `cut`, shortened in proportion if it would leave fewer than ``target``."""
     if target is None:
         return cut(now, fraction)
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(now, fraction)

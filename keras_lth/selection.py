@@ -1,6 +1,6 @@
-"""Selection: scores become masks. The highest |score| remain, exactly as many as asked, ties to the lowest index.
+"""Selection turns scores into masks: exactly k weights of highest |score| remain, ties to the lowest index.
 
-What is kept or removed as one is a structure: single weights, blocks, neurons, or n of every m.
+A structure is a unit that is kept or removed as a whole: a single weight, a block, a neuron, or n of every m.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ def select(
     reduce: str = "mean",
     min_per_layer: float | None = None,
 ) -> Masks:
-    """Masks that keep the weights of highest |score|; give one of `density`, `k`, or densities in `scope`.
+    """Make masks that keep the weights of highest |score|; pass one of `density`, `k`, or densities in `scope`.
 
     Args:
         scores: path → array. Ties go to the lowest (path in this order, flat index).
-        density: in (0, 1]: round-half-up(density × n) weights remain, n all weights that are not excluded; with
-            scope="layer" also a mapping pattern → density.
+        density: in (0, 1]: round-half-up(density × n) weights remain, where n counts all weights that are not excluded;
+            with scope="layer" also a mapping pattern → density.
         k: the number that remain among the weights that are not excluded; global scope only.
         scope: "global": one ranking over all layers; "layer": the density in each layer; or a mapping
-            pattern → density, a layer: the first pattern that matches counts. A pattern is a name, as `model.summary()`
-            or the path has it ("dense_1" is not "dense_10"), or a regular expression (re.search).
+            pattern → density for each layer: the first match wins. A pattern is a name, as `model.summary()`
+            or the path shows it ("dense_1" is not "dense_10"), or a regular expression (re.search).
         exclude: pattern, list of patterns, or callable(path) → bool. Excluded layers stay whole, or as in `within`, and
-            are not counted.
+            do not count.
         within: only weights that these masks keep can remain; `density` is still of all weights.
-        structure: None: each weight for itself; (rows, columns): blocks over inputs and outputs, for each tap of a
-            convolution, smaller at the edges; "output" or "input": all weights of a neuron or channel (the last axis,
-            or the one before it); "n:m", as "2:4": n of every m consecutive inputs, and then no density. Otherwise
-            `density` and `k` are of blocks, neurons or channels.
+        structure: None: single weights; (rows, columns): blocks over inputs and outputs, for each tap of a convolution,
+            smaller at the edges; "output" or "input": all weights of a neuron or channel (the last axis, or the one
+            before it); "n:m", such as "2:4": n of every m consecutive inputs, without a density. Otherwise `density`
+            and `k` count blocks, neurons or channels.
         by: "magnitude" compares |score|, "value" the score.
         largest: False keeps the lowest.
         reduce: the score of a block, neuron or channel is the "mean" or the "sum" over its weights that can remain.
         min_per_layer: the least number (≥ 1) or share (< 1) that remains in each layer, and all of a smaller layer.
-            The total is not changed by it: the other layers give up their lowest.
+            The total stays the same: the other layers lose their lowest.
 
     Returns:
-        Masks over the paths of `scores`. Layers may come out empty, with a warning: see `Masks.empty`.
+        Masks over the paths of `scores`. Layers may be emptied, with a warning: see `Masks.empty`.
 
     Raises:
         ValueError: a NaN score (naming the path), no scores, a density outside (0, 1], one that keeps nothing, more
@@ -110,16 +110,16 @@ def prune(
     reduce: str = "mean",
     min_per_layer: float | None = None,
 ) -> Masks:
-    """One cut: of the weights that remain, remove the round-half-up(fraction × remaining) of lowest |score|.
+    """Make one cut: among the remaining weights, remove the round-half-up(fraction × remaining) of lowest |score|.
 
     Args:
         scores: path → array, the paths of `masks`.
-        masks: what remains now.
+        masks: the masks before the cut.
         fraction: in [0, 1], 0.2 in Frankle's thesis; with scope="layer" also a mapping pattern → fraction, the first
-            pattern that matches counts (patterns as in `select`).
+            match wins (patterns as in `select`).
         scope: "global": one ranking over all layers; "layer": the fraction in each layer.
-        exclude: pattern, list of patterns, or callable(path) → bool: layers that stay as they are and are not counted.
-        structure, by, largest, reduce, min_per_layer: as in `select`; a structure n:m cannot be cut. A block, neuron or
+        exclude: pattern, list of patterns, or callable(path) → bool: layers that stay unchanged and do not count.
+        structure, by, largest, reduce, min_per_layer: as in `select`; a structure n:m is refused. A block, neuron or
             channel remains as long as one of its weights does.
 
     Raises:
@@ -153,7 +153,7 @@ def keep_counts(
     min_per_layer: float | None = None,
     structure: Structure = None,
 ) -> Masks:
-    """The masks within `within` that keep `counts`: of each weight by its path, or of all under the key ""."""
+    """Return masks within `within` that keep `counts` weights: per path, or in total under the key ""."""
     arrays = {path: np.asarray(scores[path]) for path in within}
     same_paths(within, arrays, "masks")
     groups = [list(within)] if "" in counts else [[path] for path in within]
@@ -164,9 +164,9 @@ def keep_counts(
 
 
 def random_like(masks: Masks, seed: int, scope: str = "layer") -> Masks:
-    """Random masks with exactly as many weights as `masks`, in each layer or (scope="global") in total.
+    """Make random masks with exactly as many weights as `masks`, in each layer or (scope="global") in total.
 
-    The thesis' random pruning "in the proportions of a given mask" (3.1.4). The same on every host for a seed.
+    The thesis' random pruning "in the proportions of a given mask" (3.1.4). A seed gives the same masks on every host.
     """
     scores = {path: uniform(seed, path, mask.shape) for path, mask in masks.items()}
     groups = _groups(list(masks), scope)
@@ -175,9 +175,10 @@ def random_like(masks: Masks, seed: int, scope: str = "layer") -> Masks:
 
 
 def uniform(seed: int, path: str, shape: Shape) -> np.ndarray:
-    """Samples of U(0, 1), float64, a function of (seed, path, flat index) alone.
+    """Draw samples of U(0, 1), float64, as a function of (seed, path, flat index) alone.
 
-    The raw words of Philox keyed with SHA-256 of seed and path: NumPy promises these forever, and not its samplers.
+    They use the raw words of Philox, keyed with the SHA-256 of seed and path. NumPy guarantees that these words never
+    change; it does not guarantee this of its samplers.
     """
     key = hashlib.sha256(f"{whole(seed, 'seed')}/{path}".encode()).digest()[:16]
     words = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(math.prod(shape))
@@ -185,7 +186,7 @@ def uniform(seed: int, path: str, shape: Shape) -> np.ndarray:
 
 
 def _told(masks: Masks, within: Masks | None) -> Masks:
-    """Warn of the layers that this choice has emptied."""
+    """Warn about the layers that this selection has emptied."""
     emptied = [path for path in masks.empty if masks[path].size and (within is None or within[path].any())]
     if emptied:
         warnings.warn(

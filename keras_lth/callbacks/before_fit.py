@@ -1,4 +1,4 @@
-"""What is looked at before rounds begin: whether step k can be seen, the data, and which callbacks count epochs."""
+"""Checks before rounds begin: whether step k is visible, the data, and which callbacks count epochs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _REMEMBERS = ("LearningRateScheduler", "ReduceLROnPlateau", "EarlyStopping")
 
 
 def see_rewind_step(machine: Rounds, every: int, seekable: bool) -> None:
-    """Refuse a step k at which no batch hook comes, or the rest of an epoch that none ends.
+    """Refuse a step k at which no batch hook runs, or a round that starts in the middle of an epoch that no hook can
+    end.
 
-    ``every`` is the model's ``steps_per_execution``; ``seekable`` data begins an epoch in its middle by itself. Raises
+    ``every`` is the model's ``steps_per_execution``; ``seekable`` data can start an epoch in the middle itself. Raises
     ``ValueError`` that names the nearest steps.
     """
     per_epoch = machine.steps_per_epoch
@@ -46,9 +47,9 @@ def see_rewind_step(machine: Rounds, every: int, seekable: bool) -> None:
 
 
 def mind_the_model(callback: Any) -> None:
-    """Build the optimizer of the running model, whose slots a snapshot needs.
+    """Build the optimizer of the running model, because a snapshot needs its slots.
 
-    Raises ``ValueError`` for a model without weights, or that has no Keras optimizer.
+    Raises ``ValueError`` for a model without weights or without a Keras optimizer.
     """
     model, name = callback.model, callback.name
     check_built(model)
@@ -65,7 +66,7 @@ def mind_the_model(callback: Any) -> None:
 def mind_the_data(callback: Any) -> None:
     """Refuse data whose later epochs cannot be as long as the first.
 
-    Raises ``ValueError`` for a generator that ends, and for ``steps_per_epoch`` that does not divide the data.
+    Raises ``ValueError`` for a finite generator, and for ``steps_per_epoch`` that does not divide the data.
     """
     running = fit_argument(callback.model, "epoch_iterator")
     if running is None:
@@ -86,11 +87,11 @@ def mind_the_data(callback: Any) -> None:
 
 
 def mind_the_neighbours(callback: Any) -> tuple[list[str], bool]:
-    """Warn of callbacks in fit's own list that remember across rounds.
+    """Warn of callbacks in fit's own list that keep state across rounds.
 
-    Returns the kinds in that list, and whether no callback may change a rate by what it has measured. Raises
-    ``ValueError`` for ``BackupAndRestore``, in either list: its backup knows no rounds, so that a run which begins
-    again would take up an epoch of one round with the weights of another.
+    Returns the kinds in that list, and whether no callback may change a rate because of what it has measured. Raises
+    ``ValueError`` for ``BackupAndRestore``, in either list. Its backup does not contain the round, so a restarted run
+    would continue an epoch of one round with the weights of another.
     """
     outside = callback.params.get("neighbours") or fit_argument(callback.model, "callbacks") or ()
     outside = getattr(outside, "callbacks", outside)

@@ -32,49 +32,50 @@ Pattern = str | Sequence[str] | Callable[[str, Any], bool] | None
 
 
 class IMPCallback(InDirectory):
-    """Finds lottery tickets while ``fit`` runs: train, prune the lowest magnitudes, rewind, train again.
+    """Find lottery tickets while ``fit`` runs: train, prune the lowest magnitudes, rewind, train again.
 
     ``fit``'s ``epochs`` is an upper bound: one dense training and ``rounds`` trainings from step k, each of at most
     ``epochs_per_round`` epochs. Any one of ``rounds``, ``epochs_per_round`` and ``target_density`` fixes the others;
-    without any, about as many rounds as epochs in each. After ``fit`` the model holds the last round's trained,
-    masked weights. Masks that the model already wears are where IMP begins.
+    without any, there are about as many rounds as epochs in each. After ``fit`` the model has the last round's trained,
+    masked weights. If the model already has masks, IMP starts from them.
 
     Args:
-        rounds: prunings after the dense training.
+        rounds: number of prunings after the dense training.
         epochs_per_round: epochs of the dense training; T is this many times the batches of an epoch.
         target_density: share of the prunable weights that remain at the end; the last cut is shortened to hit it.
         fraction: share of the remaining weights pruned each round; or, with ``scope="layer"``, a mapping from name or
             regex to fraction, first match wins (half the rate at the output: ``{"output": 0.1, ".*": 0.2}``).
         rewind_to: step k of the dense training: ``0``, ``"500 steps"``, ``"2 epochs"``, ``"1%"``. Steps are batches.
-        span: ``"remaining"`` trains a round from k to T (thesis 4.2.2), ``"restart"`` T steps from the weights of
-            step k with the schedule from 0.
+        span: ``"remaining"`` trains a round from k to T (thesis 4.2.2), ``"restart"`` trains T steps from the weights
+            of step k with the schedule from 0.
         scope: ``"global"`` compares scores over the whole network, ``"layer"`` within each weight.
         criterion: what scores the weights: ``"magnitude"``, ``"random"``, one of `keras_lth.criteria`, or a function
             of (model) or of (model, x, y) that returns ``{weight path: array}``; x and y are some training examples.
-        structure: what is pruned as one: None for weights, (rows, columns), ``"output"``, ``"input"`` or ``"n:m"``, as
-            in `keras_lth.select`. An n:m structure is one cut.
+        structure: the unit that is pruned: None for single weights, (rows, columns), ``"output"``, ``"input"`` or
+            ``"n:m"``, as in `keras_lth.select`. An n:m structure is pruned once.
         include, exclude, also: which weights to prune, as in `keras_lth.prunable`.
         min_per_layer: the least number (≥ 1) or share (< 1) that remains in each layer, with ``scope="global"``.
         one_shot: prune once, by ``fraction`` or down to ``target_density`` (thesis 3.1.3).
         keep: ``"rewind"`` sets weights back to step k; ``"trained"`` keeps them and rewinds only the schedule:
             learning-rate rewinding (Algorithm 2; Renda et al. 2020).
-        restore_optimizer: take the optimiser's slots from step k too. Otherwise they are those of a new optimiser,
-            and a bias correction (Adam) restarts with them while the learning-rate schedule goes on from k.
-        monitor, mode: the log that all rounds are judged by, such as ``"val_accuracy"``, and whether ``"max"`` or
-            ``"min"`` is better. By default a ``val_`` log where every training has one, an accuracy, else a metric,
-            else the loss; and what the metric itself says, as Keras' ``EarlyStopping`` asks it.
-        callbacks: callbacks that count epochs or remember (LearningRateScheduler, ReduceLROnPlateau, EarlyStopping,
-            ModelCheckpoint, TensorBoard): each round is a fit of its own to them, with the round's own epochs. In the
-            names of their files ``{round}`` and ``{density}`` stand for those of the round.
-        directory: the run's store, a folder or ``gs://…``. A stopped run, started again, continues with the round it
-            was in; a finished one loads. It is the folder that counts, not what the model holds. Another optimizer,
-            rate, loss or metric is refused. `trained` then gives the weights that any level ended with.
+        restore_optimizer: restore the optimiser's slots of step k too. Otherwise they are those of a new optimiser, and
+            the bias correction (Adam) restarts with them, while the learning-rate schedule continues from k.
+        monitor, mode: the log that decides whether a round matches, such as ``"val_accuracy"``, and whether ``"max"``
+            or ``"min"`` is better. By default an accuracy, else a metric, else the loss, with ``val_`` if every
+            training has a validation; the metric itself says which direction is better, as for Keras'
+            ``EarlyStopping``.
+        callbacks: callbacks that count epochs or keep state (LearningRateScheduler, ReduceLROnPlateau, EarlyStopping,
+            ModelCheckpoint, TensorBoard). For them each round is a separate fit with its own epochs. In their file
+            names ``{round}`` and ``{density}`` are replaced by the values of the round.
+        directory: the run's store, a folder or ``gs://…``. A stopped run that is started again resumes at the
+            interrupted round; a finished one loads. The folder decides, not the model. Another optimizer, rate, loss or
+            metric is refused. With a directory `trained` returns the final weights of any level.
         resume: False starts over in a used directory.
-        data: the ``ordered`` dataset that ``fit`` trains on, where ``fit``'s own argument cannot be seen.
-        verbose: 0 silent, 1 a line a pruning, 2 a table per layer too.
+        data: the ``ordered`` dataset that ``fit`` trains on, if the callback cannot see ``fit``'s own argument.
+        verbose: 0 silent, 1 one line per pruning, 2 also a table per layer.
 
-    Raises ``ValueError`` at the start of ``fit`` for what cannot work, with what would; ``RuntimeError`` when a
-    training diverges.
+    Raises ``ValueError`` at the start of ``fit`` for arguments that cannot work; the message says which would. Raises
+    ``RuntimeError`` if a training diverges.
     """
 
     name = "IMP"
@@ -187,7 +188,7 @@ class IMPCallback(InDirectory):
             self._coming = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the state of step k; the first step of a model with a ``train_step`` of its own tells its logs."""
+        """Save the state of step k; after the first step of a model with its own ``train_step``, read its logs."""
         if self._coming is not None:
             with self._guarded():
                 self._settle(logs or ())
@@ -266,7 +267,7 @@ class IMPCallback(InDirectory):
         surgery.rewind(self.model, start, masks, restore_optimizer=self.restore_optimizer)
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Where the run is inside a round; finished levels are in it too, since there may be no directory."""
+        """Return the position inside a round, and the finished levels, because there may be no directory."""
         state, arrays = super().get_state()
         state["levels"] = {
             "history": [encode(level.as_dict()) for level in self.history],
@@ -285,7 +286,7 @@ class IMPCallback(InDirectory):
         return state, arrays
 
     def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from inside a round; after ``on_train_begin``."""
+        """Continue from inside a round; call it after ``on_train_begin``."""
         super().set_state(state, arrays)
         levels = state["levels"]
         self.history = [Level.from_dict(decode(row)) for row in levels["history"]]
@@ -298,7 +299,7 @@ class IMPCallback(InDirectory):
             self._write(level)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         super().on_train_end(logs)
         if self._store is not None:
             self._store.close()
@@ -307,14 +308,14 @@ class IMPCallback(InDirectory):
 
     # Its parts.
     def _logs_of_the_weights(self) -> dict[str, float]:
-        """The logs of the last epoch, or of the one whose weights an EarlyStopping inside has given back."""
+        """The logs of the last epoch, or of the epoch whose weights an inner EarlyStopping has restored."""
         for other in self.callbacks:
             if isinstance(other, keras.callbacks.EarlyStopping) and other.best_weights is not None:
                 return self._logs.get(other.best_epoch, self._seen)
         return self._seen
 
     def _prune(self, round: int) -> Masks:
-        """The masks of the level after ``round``, chosen once, on the processor of one host."""
+        """The masks of the level after ``round``, chosen once, on the CPU of one host."""
         now, method = self._masks[round], self._imp()
         shapes = {path: mask.shape for path, mask in now.items()}
         return surgery.hosts_of(self.model).chosen_once(shapes, lambda: method.prune(self._scores(), now))
@@ -325,7 +326,7 @@ class IMPCallback(InDirectory):
         return self._method
 
     def _scores(self) -> dict[str, np.ndarray]:
-        """The scores of the weights that are pruned."""
+        """The scores of the prunable weights."""
         found, masks = scored(self._criterion, self.model, *self._data_of_criterion), self._masks[0]
         shapes = {path: array.shape for path, array in found.items() if path in masks}
         if lines := differences(shapes, {path: mask.shape for path, mask in masks.items()}):
@@ -336,12 +337,12 @@ class IMPCallback(InDirectory):
         return {path: found[path] for path in masks}
 
     def _options(self, criterion: Any) -> dict[str, Any]:
-        """What a criterion of this package is made with where it is given by name."""
+        """The arguments for creating a criterion of this package that is given by name."""
         return {**self._filters, **({"seed": 0} if criterion == "random" else {})} if isinstance(criterion, str) else {}
 
 
 def _check_finite(weights: Mapping[str, Any], round: int, directory: Any) -> None:
-    """Raises ``RuntimeError`` that names the first weight with a NaN, and says what ``directory`` still holds."""
+    """Raise ``RuntimeError`` that names the first weight with a NaN, and says what ``directory`` still has."""
     kept = f" Levels 0 … {round - 1} are in {directory}." if directory and round else ""
     for path, variable in weights.items():
         if np.isnan(variable.numpy().astype(np.float32)).any():

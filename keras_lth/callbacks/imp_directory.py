@@ -1,4 +1,4 @@
-"""IMP with a directory: what it finds there counts before what the model holds, and what was trained is kept."""
+"""IMP with a directory: its contents take precedence over the model, and trained weights are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MANY_ROUNDS = 1000
 
 
 class InDirectory(Tickets):
-    """The keeping half of ``IMPCallback``: without a ``directory`` it keeps nothing on disk."""
+    """The storage half of ``IMPCallback``; without a ``directory`` it writes nothing."""
 
     plan: IMPPlan
     directory: str | os.PathLike[str] | None
@@ -46,7 +46,7 @@ class InDirectory(Tickets):
         raise TypeError(f"{type(self).__name__} has no algorithm.")
 
     def _first_of_directory(self, worn: Masks) -> Masks:
-        """The masks that the run in the folder began with; ``worn`` without one."""
+        """The masks that the run in the folder began with; ``worn`` if there is none."""
         there, config = self._store, None if self._store is None else self._store.config()
         if there is None or config is None or not self.resume:
             return worn
@@ -161,7 +161,7 @@ class InDirectory(Tickets):
         return found
 
     def _config(self) -> dict[str, Any]:
-        """What must agree for a run to be continued."""
+        """Settings that must match to resume a run."""
         machine, imp = self._machine(), self._imp()
         given = {"structure": imp.structure, "min_per_layer": imp.min_per_layer}
         return {

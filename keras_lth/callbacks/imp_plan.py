@@ -1,4 +1,4 @@
-"""What IMP will do in a `fit`, fixed before it begins: how many rounds, and epochs in each."""
+"""What IMP will do in a `fit`, fixed before it begins: the number of rounds, and the epochs in each."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ START = Duration(0, "steps")
 
 @dataclass(frozen=True)
 class IMPPlan:
-    """The arguments of ``IMPCallback`` that fix its course, still without the epochs of a ``fit``.
+    """The arguments of ``IMPCallback`` that determine its course, before the epochs of a ``fit`` are known.
 
-    ``imp`` is the algorithm; its k, T, and where they are not given its rounds, are those of the fit that `choose` saw.
+    ``imp`` is the algorithm. Its k and T, and its rounds if not given, are those of the fit that `choose` saw.
     """
 
     rounds: int | None = None
@@ -47,7 +47,7 @@ class IMPPlan:
         self.imp()
 
     def imp(self, machine: Rounds | None = None, seed: int = 0) -> IMP:
-        """The algorithm, in the rounds of a fit."""
+        """Return the algorithm for the rounds of a fit."""
         rounds, target = (1 if self.one_shot else self.rounds), self.target_density
         if machine is not None:
             rounds = machine.rounds
@@ -68,10 +68,10 @@ class IMPPlan:
         )
 
     def choose(self, epochs: int, steps_per_epoch: int, first: Masks) -> Rounds:
-        """The rounds that ``fit(epochs=epochs)`` holds, from the masks ``first`` on.
+        """Choose the rounds that fit into ``fit(epochs=epochs)``, starting from the masks ``first``.
 
-        Any one of rounds, epochs per round and target density fixes the others; none of them: about as many rounds as
-        epochs in each. Raises ``ValueError`` when the epochs cannot hold what was asked, with numbers that would work.
+        Any one of rounds, epochs per round and target density fixes the others; without any, there are about as many
+        rounds as epochs in each. Raises ``ValueError`` if the epochs do not suffice, with numbers that would.
         """
         if epochs < 2:
             raise ValueError(f"IMP needs at least 2 epochs, one dense and one in a round, but fit has {epochs}.")

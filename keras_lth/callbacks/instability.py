@@ -30,45 +30,45 @@ _TREATMENTS = ("interpolate", "first", "second", "reestimate")
 
 
 class InstabilityCallback(WatchedRounds):
-    """Trains, goes back to the state at the fork, trains again on another data order, and compares the ends.
+    """Train, rewind to the fork, train again with another data order, and compare the trained networks.
 
-    ``fit``'s ``epochs`` is an upper bound: each training has ``epochs // runs`` epochs, training 0 from the begin, the
-    others from the fork. Everything goes back: weights, statistics, optimiser slots, iterations, learning rate, the
-    callbacks in ``callbacks``. Between two ends the error is measured along the line (30 points). After ``fit`` the
-    model holds the last training's weights; the other ends are in ``ends``.
+    ``fit``'s ``epochs`` is an upper bound: each training has ``epochs // runs`` epochs, training 0 from the beginning,
+    the others from the fork. Everything is rewound: weights, statistics, optimiser slots, iterations, learning rate,
+    the callbacks in ``callbacks``. Between two trained networks (the ends) the error is measured along the line, at 30
+    points. After ``fit`` the model has the last training's weights; ``ends`` has the others.
 
-    The noise must differ: data made by ``keras_lth.datasets.ordered`` is sent on another order in each training. Any
-    data is watched, by a hash of each batch trained on, and an order that repeats is an error: NumPy data after
-    ``keras.utils.set_random_seed`` is shuffled alike in every epoch, and would be found "stable".
+    The noise must differ. Data from ``keras_lth.datasets.ordered`` gets another order in each training. For any data
+    each training batch is hashed, and a repeated order is an error. For example, after ``keras.utils.set_random_seed``
+    Keras shuffles NumPy data the same way in every epoch, which would look "stable".
 
     Args:
-        fork_at: the step at which the trainings part: ``0``, ``"500 steps"``, ``"2 epochs"``, ``"1%"`` of a training.
-        runs: trainings to compare, all pairs of them.
+        fork_at: the step at which the trainings fork: ``0``, ``"500 steps"``, ``"2 epochs"``, ``"1%"`` of a training.
+        runs: number of trainings; all pairs are compared.
         data: name → ``(x, y)`` arrays or a finite ``tf.data.Dataset``, where the error is measured.
         statistics: treatment of batch-norm statistics: ``"interpolate"``, ``"first"``, ``"second"``, ``"reestimate"``.
-        points: points of the path, the ends included.
-        threshold: instability below it is stable.
+        points: number of points on the path, including the ends.
+        threshold: a barrier below it counts as stable.
         span: ``"remaining"`` trains from the fork at step k to T. ``"restart"`` trains T steps from the state at the
-            fork with the schedule from 0 (4.1.2); then one more training, which only leads to the fork, comes first and
-            is not compared, and each has ``epochs // (runs + 1)`` epochs.
-        callbacks: callbacks that count epochs or remember, begun and ended with each training.
+            fork with the schedule from 0 (4.1.2); then one more training, which only leads to the fork and is not
+            compared, comes first, and each training has ``epochs // (runs + 1)`` epochs.
+        callbacks: callbacks that count epochs or keep state; they begin and end with each training.
         directory: folder for ``instability.json``, ``instability.png`` and each training's end, ``run_<n>.state``; of
-            several hosts the first one writes.
-            Results of an earlier analysis there are replaced when the new ones are complete.
-        metric: compiled metric that the error is made of; by default the accuracy. See ``analysis.Evaluator``.
-        mode: ``"min"`` or ``"max"``, for a metric that does not say whether less or more of it is better.
-        batch_size: examples a batch when errors are measured on arrays.
-        train: the ``ordered`` dataset that ``fit`` trains on, where ``fit``'s own argument cannot be seen.
+            several hosts the first one writes. Results of an earlier analysis are replaced when the new ones are
+            complete.
+        metric: compiled metric from which the error is computed; by default the accuracy. See ``analysis.Evaluator``.
+        mode: ``"min"`` or ``"max"``, for a metric whose direction is unknown.
+        batch_size: examples per batch when errors are measured on arrays.
+        train: the ``ordered`` dataset that ``fit`` trains on, if the callback cannot see ``fit``'s own argument.
         train_data: training examples for ``statistics="reestimate"``; by default ``data["train"]``.
-        verbose: 0 silent, 1 a line a training and a data set.
+        verbose: 0 silent, 1 one line per training and data set.
 
     Attributes, after ``fit``:
         results: a ``Comparison`` for each data set and pair.
         barrier, stable: data set → mean barrier of its pairs, and whether it is below ``threshold``.
         ends: the ``Snapshot`` at the end of each training that is compared.
 
-    Raises ``ValueError`` for arguments that cannot work, with what would, and for data orders that do not differ;
-    ``RuntimeError`` when a training diverges.
+    Raises ``ValueError`` for arguments that cannot work, with values that would, and for data orders that do not
+    differ. Raises ``RuntimeError`` if a training diverges.
     """
 
     name = "Instability"
@@ -187,7 +187,7 @@ class InstabilityCallback(WatchedRounds):
             self._compare()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Say so when the fit was stopped before there was something to compare."""
+        """Report if the fit was stopped before there was anything to compare."""
         super().on_train_end(logs)
         if not self.results:
             of = f"training {self.position.round + 1} of {self._machine().rounds + 1}"
@@ -197,7 +197,7 @@ class InstabilityCallback(WatchedRounds):
         surgery.rewind(self.model, self._start(), restore_optimizer=True)
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Where the run is inside a training, with the ends so far."""
+        """Return the position inside a training, with the ends so far."""
         state, arrays = super().get_state()
         state["ends"] = [end.step for end in self.ends]
         for number, end in enumerate(self.ends):
@@ -205,7 +205,7 @@ class InstabilityCallback(WatchedRounds):
         return state, arrays
 
     def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from inside a training; after ``on_train_begin``."""
+        """Continue from inside a training; call it after ``on_train_begin``."""
         super().set_state(state, arrays)
         self.ends = [unpack(f"end/{number}", step, arrays) for number, step in enumerate(state["ends"])]
         if len(self.ends) == self.runs:
@@ -213,7 +213,7 @@ class InstabilityCallback(WatchedRounds):
 
     # What a user asks.
     def summary(self) -> str:
-        """A table with a row a pair and data set, and the verdict on each data set."""
+        """Return a table with one row per pair and data set, and the verdict on each data set."""
         from keras_lth.analysis.instability import summary
 
         return summary(self.results, self.threshold)
@@ -224,7 +224,7 @@ class InstabilityCallback(WatchedRounds):
         return html_table(table(self.results, self.threshold), " ".join(verdicts(self.results, self.threshold)))
 
     def figure(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """The error along the path as a Matplotlib ``Figure``; written to ``path`` as PNG if given."""
+        """Draw the error along the path as a Matplotlib ``Figure``; write it to ``path`` as PNG if given."""
         from keras_lth.analysis.instability import figure, png
 
         drawn = figure(self.results, fork=f"step {self._machine().rewind_step}", threshold=self.threshold)
@@ -233,7 +233,7 @@ class InstabilityCallback(WatchedRounds):
         return drawn
 
     def as_dict(self) -> dict[str, Any]:
-        """Results and settings, for JSON; ``instability.json`` holds it."""
+        """Return results and settings for JSON, as in ``instability.json``."""
         machine = self._machine()
         return {
             "fork_step": machine.rewind_step,
@@ -284,7 +284,7 @@ class InstabilityCallback(WatchedRounds):
             )
 
     def _chief(self) -> bool:
-        """Whether this is the one of several hosts that writes and speaks."""
+        """Whether this host writes and prints."""
         return surgery.hosts_of(self.model).chief
 
 

@@ -1,4 +1,4 @@
-"""Trainings from one state whose data orders are shown to differ."""
+"""Trainings from one state, with a check that their data orders differ."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from keras_lth.rounds import UNKNOWN
 
 
 class WatchedRounds(RoundsCallback):
-    """Rounds that watch the batches which are trained on, and stop with ``ValueError`` when two trainings see the same.
+    """Rounds that hash the training batches, and stop with ``ValueError`` if two trainings see the same ones.
 
-    What is laid on the model, and the lock on a folder, come off again however the ``fit`` ends.
+    The override of the model, and the lock on a folder, are removed however the ``fit`` ends.
     """
 
     def _forget(self) -> None:
@@ -37,7 +37,7 @@ class WatchedRounds(RoundsCallback):
         return 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Plan, watch the batches."""
+        """Plan, and start hashing batches."""
         self._release()
         with self._guarded():
             super().on_train_begin(logs)
@@ -55,14 +55,14 @@ class WatchedRounds(RoundsCallback):
             self._end = weakref.finalize(running, self._release) if running is not None else None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Go back if a training is over."""
+        """Rewind after a training."""
         with self._guarded():
             super().on_epoch_begin(epoch, logs)
             self._watch().reset()
             self._mark, self._prefix = (0, 0), None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the state at the fork."""
+        """Save the state at the fork."""
         with self._guarded():
             super().on_train_batch_end(batch, logs)
             rest = -self._machine().start(1) % self._machine().steps_per_epoch
@@ -70,14 +70,14 @@ class WatchedRounds(RoundsCallback):
                 self._prefix = self._watch().value()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Take off what watched the batches."""
+        """Stop hashing batches."""
         try:
             super().on_train_end(logs)
         finally:
             self._release()
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Where the rounds are, with the fingerprints of the data orders."""
+        """Return the position, with the fingerprints of the data orders."""
         state, arrays = super().get_state()
         state["watched"] = {
             "batches": None if self._fingerprint is None else list(self._fingerprint.value()),  # None after the end
@@ -88,7 +88,7 @@ class WatchedRounds(RoundsCallback):
         return state, arrays
 
     def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from where `get_state` was asked; after ``on_train_begin``."""
+        """Continue from an earlier `get_state`; call it after ``on_train_begin``."""
         super().set_state(state, arrays)
         watched = state["watched"]
         if watched["batches"] is not None:
