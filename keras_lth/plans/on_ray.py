@@ -1,7 +1,7 @@
-"""Workers on a Ray cluster (https://www.ray.io): tasks that do the same work, each in a process of its own.
+"""Workers on a Ray cluster (https://www.ray.io): tasks that do the same work, each in its own process.
 
-The cluster is the one that this process is connected to, else that of RAY_ADDRESS, else one of this machine only, which
-ends with the run. On several machines the package must be installed on each, and each must see the store.
+The cluster is the one that this process is connected to, else that of RAY_ADDRESS, else one on this machine, which ends
+with the run. With several machines, the package must be installed on each, and each must have access to the store.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ CONNECTING = 20.0  # seconds
 
 
 def on_ray(count: int, function: Callable[..., None], arguments: tuple[Any, ...], *, restarts: int = 3) -> str:
-    """Run ``function(*arguments)`` in so many tasks, each with its share of the processors for TensorFlow.
+    """Run ``function(*arguments)`` in ``count`` tasks, each with its share of the processors for TensorFlow.
 
-    A task whose process or machine dies is started again, ``restarts`` times at most. Returns how some of them died
-    once too often, or "".
+    A task whose process or machine dies is restarted, at most ``restarts`` times. Returns a message about tasks that
+    died more often, or "".
 
-    Raises ``RuntimeError`` where Ray is not installed or not reached, or a task raises.
+    Raises ``RuntimeError`` if Ray is not installed or cannot be reached, or if a task raises.
     """
     ray = _ray()
     own = not ray.is_initialized()
@@ -70,7 +70,7 @@ def _run(ray: Any, count: int, function: Callable[..., None], arguments: tuple[A
 
 
 def _cpus(ray: Any, count: int) -> int:
-    """The processors of a task: its share of all, and no more than one machine has."""
+    """The processors of a task: its share of all, at most those of one machine."""
     machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     return max(1, min(sum(machines) // count, max(machines, default=1)))
 
@@ -91,7 +91,7 @@ def _connect(ray: Any, address: str) -> None:
 
 
 def _check_reached(address: str) -> None:
-    """Raise ``OSError`` where nothing listens at host:port; Ray itself would try for minutes."""
+    """Raise ``OSError`` if nothing listens at host:port; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECTING).close()
