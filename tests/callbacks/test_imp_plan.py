@@ -81,7 +81,7 @@ def test_what_the_epochs_cannot_hold(epochs: int, arguments: dict[str, object], 
         ({"fraction": 0}, "fraction must be between 0 and 1"),
         ({"scope": "channel"}, "scope must be"),
         ({"fraction": {".*": 0.2}}, 'need scope="layer"'),
-        ({"one_shot": True, "rounds": 3}, "contradicts"),
+        ({"one_shot": True, "rounds": 3}, "omit rounds"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:
