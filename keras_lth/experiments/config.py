@@ -1,4 +1,4 @@
-"""Plans from a config: what its keys mean, and what is refused before anything is trained. No TensorFlow."""
+"""Make plans from a config: the meaning of its keys, and checks before anything is trained. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ _WHOLE = ("optimizer", "model_options", "plan_options")
 
 
 def completed(given: Config) -> dict[str, Any]:
-    """A config with its defaults.
+    """Return a config with its defaults.
 
-    Raises ``ValueError`` for a key that does not exist, with the near ones.
+    Raises ``ValueError`` for an unknown key; suggests similar ones.
     """
     return {**DEFAULTS, **{key: _of_form(key, value, DEFAULTS) for key, value in given.items()}}
 
 
 def _of_form(key: str, value: Any, defaults: Config, above: str = "") -> Any:
-    """A value in the form of its default: a mapping with its defaults, a tuple also from "a,b" or None."""
+    """A value in the form of its default: a mapping with its defaults, a tuple, also from "a,b" or None."""
     _known(f"config{above}", key, defaults)
     default = defaults[key]
     if isinstance(default, (Mapping, tuple)) and value is None:
@@ -81,7 +81,9 @@ def _of_form(key: str, value: Any, defaults: Config, above: str = "") -> Any:
 
 
 def check(config: Config) -> None:
-    """Raise ``ValueError`` for a value that cannot work, naming its key, the value and what would; no data is read."""
+    """Raise ``ValueError`` for a value that cannot work; name its key, the value and what would work. No data is
+    read.
+    """
     for key in ("batch_size", "steps", "replicates", "validation_freq"):
         whole(config[key], key, 1)
     for key in ("levels", "seed"):
@@ -118,7 +120,7 @@ def check(config: Config) -> None:
 
 
 def lab_of(config: Config, book: Notebook) -> Lab:
-    """The laboratory in the setting of a config."""
+    """Return the `Lab` with the setting of a config."""
     optimizer = dict(config["optimizer"])
     first, schedule = optimizer.pop("learning_rate"), config["schedule"]
     rates = [(step, first * schedule["factor"] ** (place + 1)) for place, step in enumerate(schedule["drops"])]
@@ -134,13 +136,15 @@ def lab_of(config: Config, book: Notebook) -> Lab:
 
 
 def imp_of(config: Config, examples: int) -> IMP:
-    """The algorithm of a config, for so many training examples. Raises ``ValueError`` for a step past the end."""
+    """Return the `IMP` of a config, for this number of training examples. Raises ``ValueError`` for a step past the
+    end.
+    """
     k = _step(config, "rewind_to", config["rewind_to"], examples)
     return IMP(k, config["steps"], config["levels"], config["fraction"], scope=config["scope"], seed=config["seed"])
 
 
 def plans_of(config: Config, examples: int) -> dict[str, Plan]:
-    """The plans of a config by name, for so many training examples; they can be pickled.
+    """Return the plans of a config by name, for this number of training examples; they can be pickled.
 
     Raises ``ValueError`` for a step past the end.
     """
@@ -156,7 +160,7 @@ def plans_of(config: Config, examples: int) -> dict[str, Plan]:
 
 
 def check_levels(imp: IMP, masks: Masks) -> None:
-    """Raise ``ValueError`` where the levels leave fewer weights than there are layers, with how many would not."""
+    """Raise ``ValueError`` if the levels leave fewer weights than layers; say how many levels would work."""
     try:
         imp.check(masks)
     except ValueError as error:
@@ -186,7 +190,7 @@ def _names(config: Config) -> list[str]:
 
 
 def _plans(config: Config) -> list[Callable[..., Any]]:
-    """Check that each plan is there. A function of a user's own is imported."""
+    """Check that each plan exists. A user's function is imported."""
     found: list[Callable[..., Any]] = []
     for name in _names(config):
         if ":" in name:

@@ -1,4 +1,4 @@
-"""What a process keeps between steps: data, and models with all that was compiled for them."""
+"""What a process keeps between steps: data, and models with everything compiled for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TEST_BATCH = 1000
 
 
 class Live:
-    """A compiled model, the compiled evaluations of it, and the compiled steps of one that is trained."""
+    """A compiled model, with its compiled evaluations and training steps."""
 
     def __init__(self, network: Json, optimizer: Callable[[], Any], jit_compile: bool | None) -> None:
         self.network, self.jit_compile = network, jit_compile
@@ -41,13 +41,13 @@ class Live:
         self._evaluations: dict[str, Evaluation] = {}
 
     def rewind(self, state: Snapshot, masks: Masks | None, *, slots: bool = False) -> None:
-        """Set the model to a state, under these masks and no others."""
+        """Set the model to a state, with exactly these masks."""
         if masks is None:
             surgery.unmask(self.model)
         surgery.rewind(self.model, state, masks, restore_optimizer=slots)
 
     def numbers(self, what: str) -> dict[str, float]:
-        """Loss and metrics; those on the training set are called train_…"""
+        """Return loss and metrics; those on the training set are named train_…."""
         if what not in ("test", "train"):
             raise ValueError(f'a network can be measured on "test" or "train", not on {what!r}.')
         if what not in self._evaluations:
@@ -58,13 +58,13 @@ class Live:
 
 
 def text_of(network: Json) -> str:
-    """By what the functions below are cached."""
+    """Return the key under which the functions below are cached."""
     return json.dumps(canonical(network), sort_keys=True)
 
 
 @functools.lru_cache(maxsize=2)
 def splits_of(network: str) -> datasets.Splits:
-    """The data that a network is trained and tested on."""
+    """Return the training and test data of a network."""
     data = json.loads(network)["data"]
     if isinstance(data, str):
         return datasets.load(data)
@@ -90,7 +90,7 @@ def _from_file(path: str) -> datasets.Splits:
 
 
 def built(network: Json, seed: int) -> keras.Model:
-    """A new model, not compiled; its initial values are a function of ``seed``."""
+    """Return a new model, not compiled; its initial values are a function of ``seed``."""
     splits, model = splits_of(text_of(network)), network["model"]
     build = getattr(models, model, None) if isinstance(model, str) else called(model)
     if build is None:
@@ -107,12 +107,12 @@ def built(network: Json, seed: int) -> keras.Model:
 
 
 def measured(network: str) -> Live:
-    """A model that is never trained: for scores, evaluations, comparisons."""
+    """Return a model that is never trained: for scores, evaluations, comparisons."""
     return _measured(network, tf.distribute.get_strategy())
 
 
 def trained(setting: str) -> tuple[Live, Loop]:
-    """A model and its compiled steps, for all trainings of one setting."""
+    """Return a model and its compiled steps, for all trainings with one setting."""
     return _trained(setting, tf.distribute.get_strategy())
 
 

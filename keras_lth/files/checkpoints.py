@@ -1,9 +1,9 @@
-"""Checkpoints: the state of a run, committed so that a crash at any moment leaves the last one whole.
+"""Checkpoints: the state of a run, committed so that a crash at any moment leaves the last one undamaged.
 
 A checkpoint is three files that begin with the number of the commit and the step: ``000007_step_20.safetensors`` (the
 arrays), ``….state.json`` (the rest) and ``….manifest.json`` (lengths and SHA-256 of the two). The manifest is written
-last, and removed first: a checkpoint is there if its manifest is. The order is that of the commits, so the step may go
-back, as it does at a rewind. docs/checkpoints.md says what each moment of a crash leaves.
+last and removed first: a checkpoint exists if its manifest does. Checkpoints are ordered by commit, so the step may
+decrease, as it does at a rewind. docs/checkpoints.md lists what a crash leaves at each moment.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _TRIES = 10  # to read while another process commits and removes
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `Checkpoints.save` was given.
+    """A checkpoint, as `Checkpoints.save` was given it.
 
     Attributes:
         step: as given.
         arrays: name → array, read-only, in the order they were given.
-        state: as given, tuples as lists.
-        path: of its manifest, for messages.
+        state: as given, with tuples as lists.
+        path: the path of its manifest, for messages.
     """
 
     step: int
@@ -64,11 +64,11 @@ class _BrokenError(Exception):
 
 
 class _GoneError(Exception):
-    """The checkpoint was removed while it was being read: its writer has made newer ones."""
+    """The checkpoint was removed while it was being read, because its writer has made newer ones."""
 
 
 class UnreadError(ValueError):
-    """The folder holds checkpoints that this run does not know of."""
+    """The folder has checkpoints that this run has not read."""
 
 
 class Checkpoints:
@@ -77,8 +77,8 @@ class Checkpoints:
     One process writes at a time (hold a `DirectoryLock`); any process may read.
 
     Args:
-        folder: made at the first `save`. Files in it that are not checkpoints are left alone.
-        keep: how many of the last checkpoints are kept, ≥ 1.
+        folder: created at the first `save`. Files in it that are not checkpoints are left alone.
+        keep: number of checkpoints to keep, ≥ 1.
     """
 
     def __init__(self, folder: AnyPath, keep: int = 2) -> None:
@@ -92,18 +92,18 @@ class Checkpoints:
         self._broken: set[_Commit] = set()
 
     def save(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
-        """Commit a checkpoint; when this returns it outlives a crash. Then the ones beyond `keep` are removed.
+        """Commit a checkpoint, then remove those beyond `keep`. When this returns, the checkpoint survives a crash.
 
         Args:
-            step: ≥ 0, for people and for `steps`; it need not grow.
+            step: ≥ 0, for people and for `steps`; it need not increase.
             arrays: name → array, of the dtypes that `write_arrays` takes.
             state: numbers, strings, lists and dicts with string keys.
 
         Raises:
-            TypeError: naming what in `state` JSON cannot hold.
-            ValueError: naming an array that cannot be stored; or the folder has checkpoints that `latest` has not
-                read: a run that does not know of them would push them out.
-            OSError: naming the file. Earlier checkpoints are untouched, and `save` may be called again.
+            TypeError: JSON cannot hold `state`; names the place.
+            ValueError: an array cannot be stored (names it), or the folder has checkpoints that `latest` has not read
+                and that this run would therefore remove unseen.
+            OSError: names the file. Earlier checkpoints are unchanged, and `save` may be called again.
         """
         if int(step) != step or step < 0:
             raise ValueError(f"step must be a whole number ≥ 0, not {step!r}")
@@ -132,14 +132,14 @@ class Checkpoints:
         self._prune([*commits, commit], committed=True)
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, every byte of it checked; None if there is none.
+        """Return the newest undamaged checkpoint, with every byte checked; None if there is none.
 
-        A newer one that is damaged is passed over with a warning that names the file and the reason. It stays until
-        the next `save` has committed.
+        A newer damaged one is skipped with a warning that names the file and the reason. It stays until the next `save`
+        has committed.
 
         Raises:
-            ValueError: the newest was written in another version of the format: what to do.
-            OSError: it cannot be read, for other reasons than damage.
+            ValueError: the newest has another version of the format; says what to do.
+            OSError: it cannot be read, for reasons other than damage.
         """
         for _ in range(_TRIES):
             commits = self._commits()
@@ -157,13 +157,13 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints in the folder, in the order of their commits; none of them is read."""
+        """Return the steps of the checkpoints in the folder, in the order of their commits; read none of them."""
         return [commit.step for commit in self._commits()]
 
     def sweep(self) -> None:
         """Remove what a crash left: temporaries, files without a manifest, checkpoints beyond `keep`.
 
-        For the writer, after `latest`, when a run begins. `save` does it too.
+        The writer calls it after `latest`, when a run begins. `save` does the same.
         """
         self._remove(self._leftovers())
         commits = self._commits()
@@ -263,7 +263,7 @@ class Checkpoints:
 
 @contextmanager
 def _damage(path: str) -> Iterator[None]:
-    """What is wrong with a file itself, rather than with the way to it."""
+    """The damage of a file itself, as opposed to errors in reaching it."""
     try:
         yield
     except (ValueError, RecursionError) as error:

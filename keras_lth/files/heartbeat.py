@@ -1,11 +1,13 @@
 """A lock in an object store, which has neither locks nor renames: an object that its holder keeps renewing.
 
-Nobody's clock is compared with another's. A process that finds the object watches it: a holder that is alive renews it
-every `PERIOD`, so an object that has not changed for `PATIENCE` belongs to a dead one and is taken over; at once where
-the holder was a process of this machine that is gone. Two that take it in the same moment are told apart after
-`SETTLE`: the last writer has it. A holder that could not renew it in time, or finds another's name in it, has lost it
-and says so at `check`. This keeps apart runs that were started twice; it is no proof against a writer that stops
-between `check` and its next write for longer than `PATIENCE`.
+No two clocks are compared. A process that finds the object watches it. A live holder renews it every `PERIOD`, so an
+object that has not changed for `PATIENCE` belongs to a dead holder and is taken over. A holder that was a process of
+this machine and no longer runs is replaced at once. If two processes take the lock at the same moment, both read it
+again after `SETTLE`: the last writer has it. A holder that could not renew it in time, or finds another token in it,
+has lost it, and `check` raises.
+
+This prevents a run from being started twice. It does not protect against a writer that pauses for longer than
+`PATIENCE` between `check` and its next write.
 """
 
 from __future__ import annotations
@@ -142,7 +144,7 @@ class ObjectLock:
 
 
 def _machine() -> str:
-    """Something that no other machine, and this one before its last start, has."""
+    """An identifier that is unique to this machine since its last start."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.exists() else ""
 

@@ -1,4 +1,4 @@
-"""Values that JSON gives back as they were."""
+"""Values that JSON returns unchanged."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 
 def plain(value: Any, name: str) -> Any:
-    """A private copy made of JSON types; NumPy scalars become Python numbers, tuples lists.
+    """Copy a value into JSON types; NumPy scalars become Python numbers, tuples become lists.
 
     Raises:
-        TypeError: naming the place, below `name`, of what JSON cannot hold.
+        TypeError: JSON cannot hold the value; names the place, below `name`.
     """
     if isinstance(value, np.generic):
         value = value.item()
