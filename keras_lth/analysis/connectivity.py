@@ -29,13 +29,13 @@ def interpolate(
     alpha: float,
     statistics: str = "interpolate",
 ) -> dict[str, np.ndarray]:
-    """``alpha · a + (1 − alpha) · b``, a mapping from path to array of the dtype it had.
+    """Return ``alpha · a + (1 − alpha) · b``, a mapping from path to array, in the original dtypes.
 
-    Floating weights are mixed in double precision and rounded once. ``alpha=1`` is ``a`` bit for bit, ``alpha=0`` is
-    ``b``, and a value that both have is kept exactly, so a weight pruned in both stays exactly 0. Variables that are
-    not floating are those of ``a``, but those of ``b`` at ``alpha=0``. Batch-norm statistics, the variables named
-    moving_mean and moving_variance, are treated by ``statistics``: ``"interpolate"``, or ``"first"`` (those of ``a``)
-    or ``"second"`` (those of ``b``) at every ``alpha``, the ends too.
+    Floating weights are mixed in double precision and rounded once. ``alpha=1`` gives ``a`` bit for bit, ``alpha=0``
+    gives ``b``, and a value that is equal in both is kept exactly, so a weight pruned in both stays exactly 0.
+    Variables that are not floating come from ``a``, except at ``alpha=0``, where they come from ``b``. Batch-norm
+    statistics, the variables named moving_mean and moving_variance, are treated by ``statistics``: ``"interpolate"``,
+    or ``"first"`` (those of ``a``) or ``"second"`` (those of ``b``) at every ``alpha``, including the ends.
 
     Raises ``ValueError`` for an alpha outside [0, 1], an unknown treatment, or networks that differ in shape.
     """
@@ -94,26 +94,26 @@ class Path:
 
     @property
     def endpoints(self) -> tuple[float, float]:
-        """The errors at the ends: of the second network (alpha 0), of the first (alpha 1)."""
+        """Return the errors at the ends: of the second network (alpha 0), of the first (alpha 1)."""
         return self.errors[0], self.errors[-1]
 
     @property
     def highest(self) -> tuple[float, float]:
-        """(alpha, error) of the highest point, the first one if there are several."""
+        """Return (alpha, error) of the highest point, the first one if there are several."""
         at = max(range(len(self.errors)), key=self.errors.__getitem__)
         return self.alphas[at], self.errors[at]
 
     @property
     def barrier(self) -> float:
-        """The error barrier height; see ``error_barrier``."""
+        """Return the error barrier height; see ``error_barrier``."""
         return error_barrier(self.errors)
 
     def stable(self, threshold: float = 0.02) -> bool:
-        """Whether the barrier is below ``threshold``; the thesis takes 2 points (4.1.1)."""
+        """Return whether the barrier is below ``threshold``; the thesis uses 2 points (4.1.1)."""
         return self.barrier < threshold
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; ``barrier`` and ``endpoints`` are in it for a reader."""
+        """Return a form for JSON, which includes ``barrier`` and ``endpoints`` for readers."""
         return {
             "alphas": list(self.alphas),
             "errors": list(self.errors),
@@ -125,7 +125,7 @@ class Path:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Path:
-        """From ``as_dict``; what follows from the errors is computed again."""
+        """Rebuild a path from ``as_dict``; values that follow from the errors are computed again."""
         return cls(tuple(row["alphas"]), tuple(row["errors"]), row["statistics"], row["measure"])
 
     def __str__(self) -> str:
@@ -138,9 +138,9 @@ class Path:
 
 
 def error_barrier(path: Path | Sequence[float]) -> float:
-    """Error barrier height: the highest error along a path minus the mean of its two ends (thesis 4.1.1); ≥ 0.
+    """Return the error barrier height: the highest error on a path minus the mean of its two ends (thesis 4.1.1); ≥ 0.
 
-    ``path`` is a ``Path`` or errors in their order along it. Raises ``ValueError`` for fewer than 2 errors, NaN, or
+    ``path`` is a ``Path``, or the errors in order. Raises ``ValueError`` for fewer than 2 errors, NaN, or
     an infinite error at an end.
     """
     errors = [float(error) for error in (path.errors if isinstance(path, Path) else path)]
@@ -169,13 +169,13 @@ def linear_path(
     batch_size: int = 1000,
     train_data: Any = None,
 ) -> Path:
-    """The error at ``points`` evenly spaced points of the line from ``b`` (alpha 0) to ``a`` (alpha 1).
+    """Measure the error at ``points`` evenly spaced points of the line from ``b`` (alpha 0) to ``a`` (alpha 1).
 
-    Either ``evaluate``, a function from weights (path → array) to an error, or a built and compiled Keras ``model``
-    with ``data``; see ``evaluation.Evaluator`` for ``data``, ``metric``, ``mode``, ``batch_size`` and ``train_data``.
-    The model's own weights come back bit for bit. ``statistics`` is the treatment of batch-norm statistics, which the
-    thesis does not state: ``"interpolate"``, ``"first"``, ``"second"``, or ``"reestimate"`` on ``train_data`` at every
-    point.
+    Pass either ``evaluate``, a function from weights (path → array) to an error, or a built and compiled Keras
+    ``model`` with ``data``; see ``evaluation.Evaluator`` for ``data``, ``metric``, ``mode``, ``batch_size`` and
+    ``train_data``. The model's own weights are restored bit for bit. ``statistics`` is the treatment of batch-norm
+    statistics, which the thesis does not state: ``"interpolate"``, ``"first"``, ``"second"``, or ``"reestimate"`` on
+    ``train_data`` at every point.
 
     Raises ``ValueError`` for fewer than 2 points, an unknown treatment, networks that differ in shape, or an error
     that is NaN.

@@ -1,4 +1,4 @@
-"""Makes the figures, the tables and the page of what is in stores, at any time.
+"""Make figures, tables and one HTML page from the rows of stores, at any time.
 
 python -m keras_lth.bin.report --workdir=runs/lenet
 python -m keras_lth.bin.report --workdir=runs/lenet,runs/resnet --out=runs/both
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """Define the flags and run; not at import, so that this module and another program's flags can meet."""
+    """Define the flags and run. Flags are not defined at import, so that they cannot clash with another program's."""
     flags.DEFINE_list(
         "workdir",
         None,

@@ -1,16 +1,16 @@
-"""Runs the plans of a config on a store: what is missing is made, what is there is not.
+"""Run the plans of a config on a store: compute the values that the store lacks.
 
     python -m keras_lth.bin.run --config=lenet_300_100_digits --workdir=runs/lenet
     python -m keras_lth.bin.run --config=demo --workdir=runs/lenet --config.plan=lottery,instability --dry_run
 
 A config is a Python file with get_config(), or the name of a module of `keras_lth.configs`. Every key has a default
 (`keras_lth.experiments.config.DEFAULTS`) and can be overridden: ``--config.replicates=3``. The same command resumes
-where it was stopped, inside a training too. The rows that are there lie in ``WORKDIR/rows``, a CSV file a table.
+where it was stopped, even inside a training. The rows that are ready are in ``WORKDIR/rows``, one CSV file per table.
 
-``--workers=2`` trains two at once, ``--runner=ray`` on a Ray cluster. One training on several devices:
-``--strategy=mirrored``; on several machines, the same command on each:
-``--strategy=multiworker --cluster=host0:2222,host1:2222 --task=0`` (or TF_CONFIG); on TPUs:
-``--strategy=tpu --tpu=NAME``. ``--workdir`` may be ``gs://…``.
+``--workers=2`` runs two trainings at once, ``--runner=ray`` runs them on a Ray cluster. One training on several
+devices: ``--strategy=mirrored``; on several machines, the same command on each: ``--strategy=multiworker
+--cluster=host0:2222,host1:2222 --task=0`` (or TF_CONFIG); on TPUs: ``--strategy=tpu --tpu=NAME``. ``--workdir`` may be
+``gs://…``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ STRATEGIES = ("none", "mirrored", "multiworker", "tpu")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Refuse what cannot work, make what is missing, write the rows."""
+    """Refuse what cannot work, compute what is missing, write the rows."""
     if len(argv) > 1:
         raise SystemExit(f"Unknown arguments: {' '.join(argv[1:])}. Flags look like --config.replicates=3.")
     given = flags.FLAGS
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _hosts(given: Any) -> Iterator[Hosts | None]:
-    """Under the strategy of the flags, the hosts that run together; None where this process runs alone."""
+    """The hosts that run together under the strategy of the flags; None if this process runs alone."""
     if given.strategy == "none" and not (given.tpu or given.cluster or given.task is not None):
         yield None
         return
@@ -113,7 +113,7 @@ def _run(config: dict[str, Any], given: Any, hosts: Hosts | None) -> None:
 
 
 def _there(folder: str, hosts: Hosts | None) -> Store | None:
-    """The store that is there."""
+    """The existing store."""
     try:
         return Store(folder, create=False) if hosts is None else SharedStore(folder, hosts, create=False)
     except FileNotFoundError:
@@ -121,7 +121,7 @@ def _there(folder: str, hosts: Hosts | None) -> Store | None:
 
 
 def _plans(config: dict[str, Any], store: Store | None) -> dict[str, Plan]:
-    """The plans of a config that fits its data and its model; with both in the store, neither is loaded."""
+    """The plans of a config that fits its data and its model; if the store knows both, neither is loaded."""
     lab = experiment.lab_of(config, Notebook(lambda step: None))
     with _refusing():
         sizes = lab.examples()
@@ -138,7 +138,7 @@ def _plans(config: dict[str, Any], store: Store | None) -> dict[str, Plan]:
 
 
 def _value(step: Step, store: Store | None) -> Value:
-    """A value that is there, or that is made to look at it."""
+    """A value that exists, or that is computed to look at it."""
     try:
         if store is not None:
             return store.get(step.name)
@@ -151,7 +151,7 @@ def _value(step: Step, store: Store | None) -> Value:
 
 
 def _try(config: dict[str, Any]) -> None:
-    """Make what trains the dense network: its optimizer, its batches. They are kept for the run."""
+    """Create what trains the dense network: its optimizer and batches. They are kept for the run."""
     import_keras()
     lab = experiment.lab_of(config, Notebook(lambda step: None))
     with _refusing():
@@ -160,7 +160,7 @@ def _try(config: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """What data, model and optimizer raise is a line: the config does not fit them."""
+    """Turn an exception of data, model or optimizer into one line: the config does not work."""
     try:
         yield
     except Exception as error:
@@ -181,7 +181,7 @@ def _write_rows(plans: Mapping[str, Plan], workdir: str, config: Mapping[str, An
 
 
 def _command(argv: Sequence[str]) -> str:
-    """How this run is started, for messages."""
+    """The command that starts this run, for messages."""
     kept = [word for word in argv[1:] if not word.lstrip("-").startswith("only")]
     return f"{_COMMAND} {shlex.join(kept)}"
 
@@ -196,9 +196,9 @@ def _line(error: Exception) -> str:
 
 
 def load(name: str) -> ConfigDict:
-    """The config in a file, or of a module of `keras_lth.configs`, with its defaults.
+    """Return the config in a file, or of a module of `keras_lth.configs`, with its defaults.
 
-    Raises ``ValueError`` or ``OSError`` that says what there is.
+    Raises ``ValueError`` or ``OSError`` that lists the known configs.
     """
     there = sorted(path.stem for path in configs.FOLDER.glob("*.py") if "def get_config" in path.read_text())
     get_config: Callable[[], Any] | None
@@ -234,7 +234,7 @@ def _taken(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def run() -> None:
-    """Define the flags and run; not at import, so that this module and another program's flags can meet."""
+    """Define the flags and run. Flags are not defined at import, so that they cannot clash with another program's."""
     # A plan, a model or data of a user's own lie in this folder, where a console script does not look.
     sys.path += [] if {"", os.getcwd()} & set(sys.path) else [os.getcwd()]
     name, argv = _taken(sys.argv)

@@ -106,7 +106,7 @@ def _age(made: str) -> str:
 
 
 def run() -> None:
-    """Define the flags and run; not at import, so that this module and another program's flags can meet."""
+    """Define the flags and run. Flags are not defined at import, so that they cannot clash with another program's."""
     flags.DEFINE_string("workdir", None, "The folder of the store, local or gs://.")
     flags.DEFINE_bool("check", False, "Read every byte of every value and list the damaged ones.")
     flags.DEFINE_bool("sweep", False, "List the values that no plan names.")

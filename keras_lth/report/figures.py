@@ -1,4 +1,4 @@
-"""The figures: each function draws one from `Results`, or returns None where its rows are missing."""
+"""The figures: each function draws one from `Results`, or returns None if its rows are missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DATA = {"test": ("#0072B2", "-"), "train": ("#CC79A7", "--")}
 
 @style.styled
 def accuracy(results: Results) -> Drawing | None:
-    """Accuracy against density, a line an arm, the dense network as a gray line (thesis figs. 3-7, 3-1)."""
+    """Draw accuracy against density, one line per arm, the dense network as a gray line (thesis figs. 3-7, 3-1)."""
     found = numbers.networks(results)
     if found is None:
         return None
@@ -68,7 +68,7 @@ def accuracy(results: Results) -> Drawing | None:
 
 @style.styled
 def metric(results: Results, name: str) -> Drawing | None:
-    """A number of the table "results" against density, for runs that have no accuracy."""
+    """Draw a number of the table "results" against density, for runs without an accuracy."""
     found = results.table("results", "arm", "level", "density", name)
     if found is None:
         return None
@@ -87,8 +87,10 @@ def metric(results: Results, name: str) -> Drawing | None:
 
 @style.styled
 def curves(results: Results) -> Drawing | None:
-    """Test accuracy through training: the main arm at chosen densities, and beside it all arms at one of them (thesis
-    figs. 3-1, 3-2)."""
+    """Draw test accuracy through training (thesis figs. 3-1, 3-2).
+
+    The main arm is shown at selected densities, and beside it all arms at one of them.
+    """
     found = results.table("curves", "arm", "replicate", "level", "density", "step", "accuracy")
     if found is None or not np.isfinite(found["accuracy"]).any():
         return None
@@ -153,7 +155,7 @@ def _spaced(levels: Any, best: int | None, most: int = 5) -> list[int]:
 
 @style.styled
 def layers(results: Results) -> Drawing | None:
-    """The density of each layer's masks against that of the network, a point a level."""
+    """Draw the density of each layer's masks against that of the network, one point per level."""
     found = results.table("layers", "replicate", "level", "path", "size", "remaining")
     if found is None or not found["level"].any():
         return None
@@ -193,7 +195,7 @@ def layers(results: Results) -> Drawing | None:
 
 @style.styled
 def path(results: Results) -> Drawing | None:
-    """The error between two trainings from one fork, a panel a network and fork step (thesis fig. 4-2)."""
+    """Draw the error between two trainings from one fork, one panel per network and fork step (thesis fig. 4-2)."""
     found = numbers.pairs(results)
     if found is None:
         return None
@@ -226,7 +228,7 @@ def path(results: Results) -> Drawing | None:
 
 @style.styled
 def barrier(results: Results) -> Drawing | None:
-    """Instability against the fork step, with the line below which a network is stable (thesis fig. 4-3)."""
+    """Draw instability against the fork step, with the threshold of stability (thesis fig. 4-3)."""
     found = numbers.pairs(results)
     if found is None:
         return None

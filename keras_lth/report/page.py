@@ -1,4 +1,4 @@
-"""The report of workdirs: one HTML page, its figures as PNG files too, and the table as CSV and Markdown."""
+"""The report of workdirs: one HTML page, its figures also as PNG files, and the table as CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ thead th { white-space: pre-line; vertical-align: bottom; border-bottom-color: v
 
 
 def write(*workdirs: AnyPath, out: AnyPath | None = None) -> files.RunPath:
-    """Write the report of workdirs to ``out``, by default ``WORKDIR/report``; returns the path of its page.
+    """Write the report of workdirs to ``out``, by default ``WORKDIR/report``, and return the path of its page.
 
-    Raises as `read`, and ``ValueError`` for several workdirs without ``out``.
+    Raises as `read` does, and ``ValueError`` for several workdirs without ``out``.
     """
     if len(workdirs) != 1 and out is None:
         raise ValueError(f"{len(workdirs)} workdirs have no common folder for their report: pass out.")
@@ -64,7 +64,7 @@ def write(*workdirs: AnyPath, out: AnyPath | None = None) -> files.RunPath:
 
 
 def write_results(results: Results, out: AnyPath) -> files.RunPath:
-    """Write ``out/index.html``, with the figures (PNG), ``table.csv`` and ``table.md`` beside it; returns its path.
+    """Write ``out/index.html``, with the figures (PNG), ``table.csv`` and ``table.md`` beside it; return its path.
 
     A figure whose rows are missing is left out.
     """
@@ -84,7 +84,7 @@ def write_results(results: Results, out: AnyPath) -> files.RunPath:
 
 
 def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
-    """The HTML page."""
+    """Return the HTML page."""
     parts = [f'<h1>Lottery tickets</h1>\n<p class="sub">{escape(results.title)}</p>\n']
     if said := missing(results, drawn):
         parts.append(f'<p class="missing">{escape(" ".join(said))}</p>\n')
@@ -119,7 +119,7 @@ def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
 
 
 def missing(results: Results, drawn: Collection[str] = FIGURES) -> list[str]:
-    """Sentences on the rows that are missing, and on the figures other than ``drawn``."""
+    """Return sentences on missing rows, and on figures that are not in ``drawn``."""
     said = []
     if results.missing:
         counts = Counter(str(labels.get("table", "rows")) for labels in results.missing)
@@ -132,7 +132,7 @@ def missing(results: Results, drawn: Collection[str] = FIGURES) -> list[str]:
 
 
 def sentences(found: pd.DataFrame) -> list[str]:
-    """What must be known beside the verdicts: the dense network, replicates that are few or that diverged."""
+    """Return what to know besides the verdicts: the dense network, and replicates that are few or diverged."""
     said = []
     dense = numbers.dense(found)
     for run, row in dense.iterrows():
