@@ -1,9 +1,9 @@
-"""Restarting the bias correction of an optimizer.
+"""Restart the bias correction of an optimizer.
 
-After a rewind to step k the schedule goes on from k while the slots are those of a fresh optimizer. Adam and its
-kin divide by 1 - beta^iterations to correct for young slots, so at iteration k the first updates would be several
-times too large. Here the update rule, and it alone, sees iterations - offset; schedules, averages and accumulation
-see the true count.
+After a rewind to step k the schedule continues from k, while the slots are those of a fresh optimizer. Adam and its
+variants divide by 1 - beta^iterations to correct for young slots, so at iteration k the first updates would be several
+times too large. Here the update rule, and only the update rule, sees iterations - offset; schedules, averages and
+accumulation see the true count.
 """
 
 from __future__ import annotations
@@ -73,19 +73,19 @@ class _Correction:
 
 
 def depends_on_iterations(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether the update rule of ``optimizer`` reads the step count (bias correction)."""
+    """Return whether the update rule of ``optimizer`` reads the step count (bias correction)."""
     names = {cls.__name__ for cls in type(optimizer).__mro__ if cls.__module__.split(".")[0] == "keras"}
     return "Adam" in names or not names & set(_INDEPENDENT)
 
 
 def offset_of(optimizer: keras.optimizers.Optimizer) -> int:
-    """The iteration at which the slots of ``optimizer`` began; 0 where they never were reset."""
+    """Return the iteration at which the slots of ``optimizer`` began; 0 if they were never reset."""
     held = vars(optimizer).get(_ATTRIBUTE)
     return 0 if held is None else int(held.offset.numpy())
 
 
 def restart(optimizer: keras.optimizers.Optimizer, offset: int) -> bool:
-    """Let the slots of ``optimizer`` begin at iteration ``offset``; returns whether a step must be traced again."""
+    """Let the slots of ``optimizer`` begin at iteration ``offset``; return whether a step must be traced again."""
     held = vars(optimizer).get(_ATTRIBUTE)
     if held is None and (offset == 0 or not depends_on_iterations(optimizer)):
         return False
@@ -97,7 +97,7 @@ def restart(optimizer: keras.optimizers.Optimizer, offset: int) -> bool:
 
 
 def uninstall(optimizer: keras.optimizers.Optimizer) -> None:
-    """Take the overrides off. The offset is forgotten with them."""
+    """Remove the overrides; this also forgets the offset."""
     held = vars(optimizer).pop(_ATTRIBUTE, None)
     if held is not None:
         held.remove()

@@ -1,4 +1,4 @@
-"""The check of everything that takes a model: a built Keras 3 model on TensorFlow, or one sentence on what it is."""
+"""Check every model argument: a built Keras 3 model on TensorFlow, or one sentence on what it is instead."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_model(model: Any) -> None:
     """Raise unless ``model`` is a Keras 3 model on TensorFlow.
 
     Raises:
-        TypeError: what it is, and what would work.
+        TypeError: another object; says what it is and what to pass.
     """
     if keras.config.backend() != "tensorflow":
         raise TypeError(
@@ -30,10 +30,10 @@ def check_model(model: Any) -> None:
 
 
 def check_built(model: keras.Model) -> None:
-    """Raise where no layer of ``model`` has a weight yet.
+    """Raise if no layer of ``model`` has weights yet.
 
     Raises:
-        ValueError: the layers without weights, and what builds them.
+        ValueError: names the layers without weights, and how to build them.
     """
     if any(not entry.seed for entry in entries(model)):
         return
@@ -49,7 +49,7 @@ def check_built(model: keras.Model) -> None:
 
 
 def unbuilt(model: keras.layers.Layer) -> list[str]:
-    """Paths of the layers that will have weights, and have none yet."""
+    """Return the paths of layers that will have weights but have none yet."""
     found: list[str] = []
     for path, layer in layers(model):
         inner = isinstance(layer, keras.Model) or layer._layers

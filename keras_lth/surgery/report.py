@@ -27,8 +27,8 @@ class Weight(NamedTuple):
     Attributes:
         path: its structural path.
         kind: "kernel", "embedding", "bias", …
-        shape: of the weight.
-        reason: why it is left dense; "" where it is not.
+        shape: its shape.
+        reason: why it is left dense; "" if it is not.
         frozen: whether its layer is not trained.
     """
 
@@ -40,7 +40,7 @@ class Weight(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of entries."""
+        """Return the number of entries."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def groups(self) -> dict[str, list[Weight]]:
-        """Rows by reason; those that are prunable (masked) first, under the verb."""
+        """Return the rows by reason; prunable (masked) ones come first, under the verb."""
         groups: dict[str, list[Weight]] = {self.verb: []}
         for row in self.rows:
             groups.setdefault(row.reason or self.verb, []).append(row)
@@ -70,7 +70,7 @@ class Report:
 
     @property
     def skipped(self) -> str:
-        """What is left dense, in one line: weights by reason, those of unknown kind by name."""
+        """Describe in one line what is left dense: weights by reason, those of unknown kind by name."""
         parts = []
         for reason, rows in self.groups.items():
             if reason != self.verb:
@@ -80,7 +80,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """One line: how many weights are prunable (masked), and what is left dense."""
+        """Describe in one line how many weights are prunable (masked), and what is left dense."""
         rows = self.groups[self.verb]
         total = _size(self.rows)
         share = f" ({_size(rows) / total:.1%})" if total else ""
@@ -150,7 +150,7 @@ class ReportedMasks(Masks):
 
 
 def reported(model: keras.Model, masks: Masks, given: Mapping[str, Any]) -> ReportedMasks:
-    """The masks that ``model`` wears with their report; warns once of unknown kinds and of empty layers."""
+    """Return the masks of ``model`` with their report; warn once of unknown kinds and of empty layers."""
     rows = [_weight(entry, kind, entry.path in masks) for entry, kind in classified(model) if not entry.seed]
     unknown = [row.path for row in rows if row.reason == UNKNOWN]
     if unknown:
@@ -167,7 +167,7 @@ def reported(model: keras.Model, masks: Masks, given: Mapping[str, Any]) -> Repo
 
 
 class Row(NamedTuple):
-    """One weight: its size, how many entries its mask keeps (all without a mask), how many are not 0."""
+    """One weight: its size, the number of entries that its mask keeps (all without a mask) and that are not 0."""
 
     path: str
     size: int
@@ -191,22 +191,22 @@ class Sparsity:
 
     @property
     def size(self) -> int:
-        """Number of prunable weights."""
+        """Return the number of prunable weights."""
         return sum(row.size for row in self.rows)
 
     @property
     def remaining(self) -> int:
-        """Number of weights that the masks keep."""
+        """Return the number of weights that the masks keep."""
         return sum(row.remaining for row in self.rows)
 
     @property
     def density(self) -> float:
-        """``remaining / size``, in [0, 1]; 1 where nothing is prunable."""
+        """Return ``remaining / size``, in [0, 1]; 1 if nothing is prunable."""
         return self.remaining / self.size if self.size else 1.0
 
     @property
     def zeros(self) -> float:
-        """Share of the prunable weights that are 0, by a mask or not; in [0, 1]."""
+        """Return the share of prunable weights that are 0, whether masked or not, in [0, 1]."""
         return 1 - sum(row.nonzero for row in self.rows) / self.size if self.size else 0.0
 
     def __str__(self) -> str:
@@ -235,7 +235,7 @@ class Sparsity:
 
 
 def sparsity(model: keras.Model) -> Sparsity:
-    """Size, remaining and non-zero entries of every prunable or masked weight of a built model."""
+    """Count size, remaining and non-zero entries of every prunable or masked weight of a built model."""
     check_model(model)
     check_built(model)
     rows, weights = [], []

@@ -1,6 +1,7 @@
-"""Processes of one run meet before TensorFlow starts, which would wait for a missing one forever, and say nothing.
+"""Connect the processes of a run before TensorFlow starts, which would wait silently and forever for a missing one.
 
-The first worker listens at its own address, the others come there and say who they are; when all have come, all go on.
+The first worker listens at its own address. The others connect to it and identify themselves. When all are connected,
+all continue.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ _LIMIT = 1 << 16  # bytes of a message
 
 
 def meet(workers: Sequence[str], index: int, timeout: float) -> None:
-    """Return when all of ``workers`` (host:port) are here; this process is the one at ``index``.
+    """Wait until all of ``workers`` (host:port) are connected; this process is the one at ``index``.
 
     Raises:
-      RuntimeError: who has not come in ``timeout`` seconds, or has another list of workers.
+      RuntimeError: names workers that did not connect within ``timeout`` seconds, or that have another worker list.
       ValueError: an address is not host:port.
     """
     places = [_place(worker) for worker in workers]
@@ -34,7 +35,7 @@ def meet(workers: Sequence[str], index: int, timeout: float) -> None:
 
 
 def reach(addresses: Sequence[str], timeout: float) -> list[str]:
-    """Those of ``addresses`` (host:port) at which nobody has answered within ``timeout`` seconds."""
+    """Return those of ``addresses`` (host:port) that did not answer within ``timeout`` seconds."""
     end = time.monotonic() + timeout
     silent = list(addresses)
     while silent and time.monotonic() < end:
@@ -91,7 +92,7 @@ def _listening(address: str, port: int) -> socket.socket:
 
 
 def _asked(caller: socket.socket, workers: Sequence[str]) -> int | None:
-    """Which worker calls; None for a stranger, which gets a refusal."""
+    """The index of the calling worker; None for a stranger, which is refused."""
     caller.settimeout(_PATIENCE)
     said = _hear(caller)
     index = said.get("index")
@@ -103,7 +104,7 @@ def _asked(caller: socket.socket, workers: Sequence[str]) -> int | None:
 
 
 def _waits(caller: socket.socket) -> bool:
-    """Whether the other end is still there; it says nothing while it waits."""
+    """Whether the other end is still connected; it sends nothing while it waits."""
     caller.setblocking(False)
     try:
         return bool(caller.recv(1, socket.MSG_PEEK))
@@ -148,7 +149,7 @@ def _say(connection: socket.socket, message: dict[str, Any]) -> None:
 
 
 def _hear(connection: socket.socket) -> dict[str, Any]:
-    """The next message; nothing if the other end is gone or talks of something else."""
+    """The next message; nothing if the peer is gone or sends something else."""
     data = b""
     try:
         while not data.endswith(b"\n") and len(data) < _LIMIT:

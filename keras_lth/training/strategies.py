@@ -1,7 +1,7 @@
-"""Strategies by name: where a training runs.
+"""Distribution strategies by name: where a training runs.
 
-``none`` one device · ``mirrored`` all devices of this machine · ``multiworker`` several machines, each running the same
-program · ``tpu`` a TPU or a slice of a pod, driven by this one program.
+``none``: one device · ``mirrored``: all devices of this machine · ``multiworker``: several machines, each running the
+same program · ``tpu``: a TPU or a slice of a pod, driven by this program.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ def make(
     index: int | None = None,
     timeout: float = 300.0,
 ) -> tf.distribute.Strategy:
-    """The strategy called ``name``; models are made in its ``scope()``. Call it before anything else of TensorFlow.
+    """Return the strategy ``name``; create models in its ``scope()``. Call it before anything else in TensorFlow.
 
     Args:
       name: one of `NAMES`.
-      tpu: name or grpc address of a TPU, or ``"local"`` for those of this machine.
-      devices: of ``mirrored``, such as ``["GPU:0", "GPU:1"]``; None is all GPUs, else all logical CPUs.
-      workers: of ``multiworker``: ``host:port`` of every worker, in the same order on each; none: from TF_CONFIG.
-      index: which of ``workers`` this process is.
+      tpu: the name or grpc address of a TPU, or ``"local"`` for those of this machine.
+      devices: for ``mirrored``, such as ``["GPU:0", "GPU:1"]``; None means all GPUs, or all logical CPUs if there is
+          none.
+      workers: for ``multiworker``, ``host:port`` of every worker, in the same order on each; TF_CONFIG by default.
+      index: the index of this process in ``workers``.
       timeout: seconds to wait for the other workers, or for the TPU.
 
     Raises:
       ValueError: an unknown name, or arguments that do not belong together.
-      RuntimeError: the workers or the TPU were not reached in time, or refused: what to check.
+      RuntimeError: the workers or the TPU could not be reached in time, or refused; says what to check.
     """
     if name not in NAMES:
         raise ValueError(f"strategy must be one of {', '.join(NAMES)}, not {name!r}")
@@ -82,7 +83,7 @@ def _multiworker(workers: Sequence[str], index: int | None, timeout: float) -> t
 
 
 def _cluster(workers: Sequence[str], index: int | None) -> tuple[list[str], int]:
-    """The addresses of all workers, and which of them this process is."""
+    """The addresses of all workers, and the index of this process."""
     if workers:
         if index is None or not 0 <= index < len(workers):
             raise ValueError(f"index must be 0 … {len(workers) - 1}, one for each worker, not {index}")
