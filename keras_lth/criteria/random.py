@@ -15,7 +15,7 @@ class Random:
 
     Args:
         seed: an int.
-        include, exclude, also: which weights, as in `keras_lth.prunable`; None for all that are pruned by default.
+        include, exclude, also: which weights, as in `keras_lth.prunable`; None for all that are prunable by default.
     """
 
     def __init__(self, seed: int, include: Any = None, exclude: Any = None, also: Any = None) -> None:
@@ -23,7 +23,7 @@ class Random:
         self.include, self.exclude, self.also = include, exclude, also
 
     def __call__(self, model: Any) -> dict[str, np.ndarray]:
-        """Scores of a built model, {weight path: float64 array of the weight's shape}."""
+        """Return the scores of a built model, {weight path: float64 array of the weight's shape}."""
         from keras_lth.surgery import prunable
 
         weights = prunable(model, self.include, self.exclude, self.also)

@@ -1,4 +1,4 @@
-"""The builders of TensorFlow Datasets, asked with errors that say what to do."""
+"""Builders of TensorFlow Datasets, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def image_classes(name: str, folder: str | os.PathLike[str] | None) -> tuple[Any, Any]:
-    """TFDS and its builder of `name`, whose features hold an "image" and a "label"; nothing is prepared yet.
+    """Return TFDS and its builder of `name`, whose features have an "image" and a "label"; nothing is prepared yet.
 
     Raises:
         ModuleNotFoundError: if tensorflow-datasets is not installed.
-        ValueError: if TFDS knows no such name, or it is not a classification of images.
+        ValueError: if TFDS does not know the name, or it is not an image classification data set.
     """
     try:
         import tensorflow_datasets
@@ -32,7 +32,7 @@ def image_classes(name: str, folder: str | os.PathLike[str] | None) -> tuple[Any
 
 
 def check_split(builder: Any, split: str) -> None:
-    """Raises ValueError if a prepared builder has no such split; TFDS' slices, "train[:90%]", are splits."""
+    """Raise ValueError if a prepared builder has no such split; TFDS' slices, such as "train[:90%]", are splits."""
     splits = builder.info.splits
     if splits and split.split("[")[0] not in splits:
         raise ValueError(f"TFDS' {builder.name!r} has no split {split!r}; it has {', '.join(splits)}")

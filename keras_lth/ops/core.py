@@ -1,4 +1,4 @@
-"""The compiled extension, or None where it could not be built."""
+"""The compiled extension, or None if it could not be built."""
 
 from __future__ import annotations
 

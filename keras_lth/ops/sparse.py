@@ -1,4 +1,4 @@
-"""Sparse products: NumPy arrays through the C++ core, tensors through the TensorFlow ops."""
+"""Sparse products: NumPy arrays use the C++ core, tensors use the TensorFlow ops."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ Array = NDArray[Any]
 def sparse_matmul(
     x: Any, values: Any, structure: SparseStructure, *, bias: Any = None, activation: str | None = None
 ) -> Any:
-    """``activation(x @ W + bias)`` for the sparse W that `structure` and `values` describe.
+    """Compute ``activation(x @ W + bias)`` for the sparse W that `structure` and `values` describe.
 
     Args:
       x: float32 [..., inputs]. A NumPy array gives a NumPy array; a TensorFlow tensor or Keras variable gives a tensor,
         with gradients for x, values and bias.
-      values: float32 or bfloat16 [stored, *block], as `SparseStructure.values` makes them; bfloat16 is summed in
-        float32. What fills up the blocks at the edges must be 0.
-      structure: of a kernel [inputs, outputs].
+      values: float32 or bfloat16 [stored, *block], from `SparseStructure.values`; bfloat16 is summed in float32.
+          Padding in the blocks at the edges must be 0.
+      structure: the structure of a kernel [inputs, outputs].
       bias: float32 [outputs].
-      activation: None or "relu", applied as the result is written.
+      activation: None or "relu", applied when the result is written.
 
     Returns:
-      float32 [..., outputs]. The same bits for any number of threads; between instruction sets the last bits differ.
+      float32 [..., outputs]. The bits are the same for any number of threads; between instruction sets the last bits
+      differ.
 
     Raises:
-      TypeError, ValueError: an argument of the wrong type or shape, by its name.
+      TypeError, ValueError: an argument of the wrong type or shape; names it.
     """
     if not is_numpy(x):
         return _tensors().sparse_matmul(x, values, structure, bias=bias, activation=activation)
@@ -54,16 +55,16 @@ def sparse_matmul(
 def sparse_matmul_gradients(
     x: Array, dy: Array, values: Array, structure: SparseStructure
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Gradients of `sparse_matmul` without bias and activation, in NumPy.
+    """Compute the gradients of `sparse_matmul` without bias and activation, in NumPy.
 
     Args:
       x: float32 [..., inputs].
       dy: float32 [..., outputs], the gradient of the result.
       values: float32 or bfloat16 [stored, *block].
-      structure: of a kernel [inputs, outputs].
+      structure: the structure of a kernel [inputs, outputs].
 
     Returns:
-      ``dy @ W.T`` [..., inputs], and ``x.T @ dy`` where a weight is stored [stored, *block], both float32.
+      ``dy @ W.T`` [..., inputs], and ``x.T @ dy`` at the stored weights [stored, *block], both float32.
     """
     check_matrix(structure)
     given = float_array("x", x, structure.rows)
@@ -91,14 +92,14 @@ def sparse_conv2d(
     bias: Any = None,
     activation: str | None = None,
 ) -> Any:
-    """A two-dimensional convolution with a sparse kernel.
+    """Compute a two-dimensional convolution with a sparse kernel.
 
     Args:
       x: float32 [batch, height, width, inputs], NumPy or TensorFlow, as in `sparse_matmul`.
       values: float32 or bfloat16 [stored, *block].
-      structure: of a kernel [kernel height, kernel width, inputs, outputs]; blocks are of channels.
+      structure: the structure of a kernel [kernel height, kernel width, inputs, outputs]; blocks are of channels.
       strides: one number or (height, width).
-      padding: "valid" or "same", as in TensorFlow (of an odd padding the larger half is at the end).
+      padding: "valid" or "same", as in TensorFlow (the larger half of an odd padding is at the end).
       bias: float32 [outputs].
       activation: None or "relu".
 
@@ -106,7 +107,7 @@ def sparse_conv2d(
       float32 [batch, out height, out width, outputs].
 
     Raises:
-      TypeError, ValueError: an argument of the wrong type or shape, by its name.
+      TypeError, ValueError: an argument of the wrong type or shape; names it.
     """
     if not is_numpy(x):
         return _tensors().sparse_conv2d(
@@ -136,7 +137,7 @@ def sparse_conv2d_gradients(
     strides: int | Sequence[int] = 1,
     padding: str = "valid",
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Gradients of `sparse_conv2d` without bias and activation, in NumPy: for x, and for the stored values."""
+    """Compute, in NumPy, the gradients of `sparse_conv2d` without bias and activation, for x and the stored values."""
     kernel = check_kernel(structure)
     given = float_array("x", x, structure.rows, ndim=4)
     stride, same = check_strides(strides), check_padding(padding)
@@ -157,12 +158,12 @@ def sparse_conv2d_gradients(
 
 
 def is_numpy(x: Any) -> bool:
-    """Whether `x` belongs to NumPy rather than to TensorFlow or Keras."""
+    """Return whether `x` belongs to NumPy rather than to TensorFlow or Keras."""
     return isinstance(x, (np.ndarray, np.generic, list, tuple, float, int))
 
 
 def check_matrix(structure: SparseStructure) -> None:
-    """Raises unless the structure is a matrix's."""
+    """Raise unless the structure is that of a matrix."""
     if not isinstance(structure, SparseStructure):
         raise TypeError(f"structure is {type(structure).__name__}, not SparseStructure: make it with from_mask")
     if len(structure.shape) != 2:
@@ -170,7 +171,7 @@ def check_matrix(structure: SparseStructure) -> None:
 
 
 def check_kernel(structure: SparseStructure) -> tuple[int, int]:
-    """The kernel's (height, width); raises unless the structure is a two-dimensional convolution's."""
+    """Return the kernel's (height, width); raise unless the structure is that of a two-dimensional convolution."""
     if not isinstance(structure, SparseStructure):
         raise TypeError(f"structure is {type(structure).__name__}, not SparseStructure: make it with from_mask")
     if len(structure.shape) != 4:
@@ -181,7 +182,7 @@ def check_kernel(structure: SparseStructure) -> tuple[int, int]:
 
 
 def check_values(values: Any, structure: SparseStructure) -> Array:
-    """`values` as a contiguous array of the structure's shape."""
+    """Return `values` as a contiguous array of the structure's shape."""
     stored = np.asarray(values)
     value_type(stored)
     if stored.shape != (structure.stored, *structure.block):
@@ -192,21 +193,21 @@ def check_values(values: Any, structure: SparseStructure) -> Array:
 
 
 def check_activation(activation: str | None) -> bool:
-    """Whether it is "relu"."""
+    """Return whether it is "relu"."""
     if activation not in (None, "relu"):
         raise ValueError(f"activation = {activation!r}; supported are None and 'relu'")
     return activation == "relu"
 
 
 def check_padding(padding: str) -> bool:
-    """Whether it is "same"."""
+    """Return whether it is "same"."""
     if not isinstance(padding, str) or padding.lower() not in ("same", "valid"):
         raise ValueError(f"padding = {padding!r}; supported are 'valid' and 'same'")
     return padding.lower() == "same"
 
 
 def check_strides(strides: int | Sequence[int]) -> tuple[int, int]:
-    """Strides as (height, width)."""
+    """Return strides as (height, width)."""
     pair = [strides, strides] if isinstance(strides, (int, np.integer)) else list(strides)
     if len(pair) != 2 or not all(isinstance(s, (int, np.integer)) and s >= 1 for s in pair):
         raise ValueError(f"strides = {strides!r}: use one integer of at least 1, or two")
@@ -214,7 +215,7 @@ def check_strides(strides: int | Sequence[int]) -> tuple[int, int]:
 
 
 def float_array(name: str, array: Any, last: int, ndim: int | None = None) -> NDArray[np.float32]:
-    """`array` as a C-contiguous float32 array whose last axis is `last`; copied only where it is not one already."""
+    """Return `array` as C-contiguous float32 whose last axis is `last`; copy only if needed."""
     given = np.asarray(array)
     if given.dtype != np.float32:
         raise TypeError(f"{name} is {given.dtype.name}, not float32: convert it with astype")

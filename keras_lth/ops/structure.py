@@ -1,4 +1,4 @@
-"""Which weights of a kernel are stored: the part of a sparse product that stays the same until the next pruning."""
+"""The stored weights of a kernel: the part of a sparse product that is fixed until the next pruning."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ VALUE_TYPES = ("float32", "bfloat16")
 class SparseStructure:
     """The stored blocks of a dense kernel [inputs, outputs], or of a convolution's [height, width, inputs, outputs].
 
-    A block is `block` = (inputs, outputs) weights; (1, 1) stores single weights. Blocks at the edges are filled up with
+    A block has `block` = (inputs, outputs) weights; (1, 1) stores single weights. Blocks at the edges are padded with
     zeros. The values of a structure are an array [stored, *block], ordered by output group, then by tap of the
-    convolution, then by input group. Blocks are indexed in both orders, for the product and for its input gradient,
-    once: values can change at every step. The indices are compressed lists: those of output group g are
+    convolution, then by input group. Blocks are indexed once, in both orders, for the product and for its input
+    gradient; values can change at every step. The indices are compressed lists: those of output group g are
     ``others[starts[g]:starts[g + 1]]``; an input group is numbered tap * input groups + group.
 
     Attributes:
-      shape: of the dense kernel.
-      block: (inputs, outputs) of a block.
+      shape: the shape of the dense kernel.
+      block: the (inputs, outputs) of a block.
       taps: height * width of a convolution's kernel, 1 for a matrix.
       stored: number of blocks.
       starts, others: int64 [output groups + 1] and int32 [stored]: input groups of each output group, ascending.
       row_starts, row_others, row_ids: int64 [taps * input groups + 1] and int32 [stored]: output groups of each input
-        group, ascending, and where the block is among the values.
+          group, ascending, and the position of each block in the values.
     """
 
     def __init__(self, shape: tuple[int, ...], block: tuple[int, int], blocks: NDArray[np.bool_]) -> None:
@@ -55,7 +55,7 @@ class SparseStructure:
 
     @classmethod
     def from_mask(cls, mask: Array, block: int | Sequence[int] | None = None) -> SparseStructure:
-        """The structure of a boolean mask.
+        """Make the structure of a boolean mask.
 
         Args:
           mask: bool [inputs, outputs], or [..., inputs, outputs] for a convolution's kernel.
@@ -63,8 +63,8 @@ class SparseStructure:
 
         Raises:
           TypeError: `mask` is not boolean, `block` not integers.
-          ValueError: fewer than two dimensions or an empty one; sides below 1; a block that the mask keeps in part:
-            it would come back to life.
+          ValueError: fewer than two dimensions or an empty one; sides below 1; a block that the mask keeps only in
+              part, because its pruned weights would be stored again.
         """
         kept = np.asarray(mask)
         if kept.dtype != np.bool_:
@@ -91,20 +91,21 @@ class SparseStructure:
 
     @property
     def indices(self) -> tuple[Array, Array, Array, Array, Array]:
-        """starts, others, row_starts, row_others, row_ids."""
+        """Return starts, others, row_starts, row_others, row_ids."""
         return self.starts, self.others, self.row_starts, self.row_others, self.row_ids
 
     @property
     def density(self) -> float:
-        """Share of the kernel's weights that are stored."""
+        """Return the share of the kernel's weights that are stored."""
         return int(self.mask().sum()) / int(np.prod(self.shape))
 
     def mask(self) -> NDArray[np.bool_]:
-        """The mask [*shape] that this is the structure of."""
+        """Return the mask [*shape] of this structure."""
         return self.to_dense(np.ones((self.stored, *self.block), np.float32)).astype(bool)
 
     def values(self, kernel: Array) -> Array:
-        """The stored values [stored, *block] of a dense kernel [*shape], float32 or bfloat16; 0 beyond its edges.
+        """Return the stored values [stored, *block] of a dense kernel [*shape], float32 or bfloat16; 0 beyond its
+        edges.
 
         Raises:
           ValueError: `kernel` has another shape.
@@ -117,7 +118,7 @@ class SparseStructure:
         return kept if kept.dtype.name in VALUE_TYPES else kept.astype(np.float32)
 
     def to_dense(self, values: Array) -> Array:
-        """The dense kernel [*shape] of `values` [stored, *block]: zero where nothing is stored.
+        """Return the dense kernel [*shape] of `values` [stored, *block]: zero where nothing is stored.
 
         Raises:
           ValueError: `values` has another shape.
@@ -169,7 +170,7 @@ def _ragged(shape: tuple[int, ...], block: tuple[int, int]) -> bool:
 
 
 def _tiles(kernel: Array, block: tuple[int, int]) -> Array:
-    """[..., inputs, outputs] as [taps * input groups, block inputs, output groups, block outputs], filled up with 0."""
+    """[..., inputs, outputs] as [taps * input groups, block inputs, output groups, block outputs], padded with 0."""
     rows, cols = kernel.shape[-2:]
     stacked = kernel.reshape(-1, rows, cols)
     if _ragged(kernel.shape, block):
@@ -191,7 +192,7 @@ def _index(groups: Array) -> Array:
 
 
 def value_type(values: Array) -> str:
-    """The name of a supported dtype of values.
+    """Return the name of a supported dtype of values.
 
     Raises:
       TypeError: it is neither float32 nor bfloat16.

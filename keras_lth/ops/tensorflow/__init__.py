@@ -1,8 +1,8 @@
 """The sparse products for TensorFlow tensors: eager, in graphs, in SavedModels, and under XLA.
 
-Importing this module loads the ops and registers their gradients; a process that loads a SavedModel with them imports
-it first. The kernels run on the CPU. Elsewhere, and where the library is missing, the kernel is made dense and
-multiplied by TensorFlow (`plain`), with the same result up to the order of the sums.
+Importing this module loads the ops and registers their gradients, so import it before you load a SavedModel with these
+ops. The kernels run on the CPU. On other devices, and without the library, the kernel is made dense and multiplied by
+TensorFlow (`plain`), with the same result up to the order of the sums.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ library.load()
 def sparse_matmul(
     x: Any, values: Any, structure: SparseStructure, *, bias: Any = None, activation: str | None = None
 ) -> Any:
-    """``activation(x @ W + bias)`` for the sparse W that `structure` and `values` describe.
+    """Compute ``activation(x @ W + bias)`` for the sparse W that `structure` and `values` describe.
 
     Args:
       x: [..., inputs], a tensor or a Keras variable, float32, bfloat16 or float16.
-      values: [stored, *block], of these dtypes. bfloat16 is read as it is; sums are float32 always.
-      structure: of a kernel [inputs, outputs].
+      values: [stored, *block], with these dtypes. bfloat16 is read directly; sums are always float32.
+      structure: the structure of a kernel [inputs, outputs].
       bias: [outputs], or None.
       activation: None or "relu".
 
     Returns:
-      [..., outputs], of the dtype of x. Differentiable, twice too, for x, values and bias.
+      [..., outputs], in the dtype of x. Differentiable, also twice, for x, values and bias.
 
     Raises:
-      TypeError, ValueError: an argument of the wrong type or shape, by its name.
-      tf.errors.InvalidArgumentError: the same, where shapes are known only when the function runs.
+      TypeError, ValueError: an argument of the wrong type or shape; names it. tf.errors.InvalidArgumentError: the same,
+          if shapes are known only when the function runs.
     """
     check_matrix(structure)
     relu = check_activation(activation)
@@ -61,12 +61,12 @@ def sparse_conv2d(
     bias: Any = None,
     activation: str | None = None,
 ) -> Any:
-    """A two-dimensional convolution with a sparse kernel.
+    """Compute a two-dimensional convolution with a sparse kernel.
 
     Args:
       x: [batch, height, width, inputs], dtypes as in `sparse_matmul`.
       values: [stored, *block].
-      structure: of a kernel [kernel height, kernel width, inputs, outputs].
+      structure: the structure of a kernel [kernel height, kernel width, inputs, outputs].
       strides: one number or (height, width).
       padding: "valid" or "same".
       bias: [outputs], or None.
@@ -119,7 +119,7 @@ def _product(
 
 
 def _where(x: Any, loaded: library.Library | None, conv: bool) -> str:
-    """What computes the product of x: "kernel", "xla" (a custom call of it) or "plain"."""
+    """What computes the product with x: "kernel", "xla" (a custom call of the kernel) or "plain"."""
     if loaded is None:
         return "plain"
     compiled = xla.in_xla()
@@ -133,7 +133,7 @@ def _where(x: Any, loaded: library.Library | None, conv: bool) -> str:
 
 
 def _tensors(x: Any, values: Any, structure: SparseStructure, bias: Any) -> tuple[Any, Any, Any, Any]:
-    """x in float32, the dtype it had, values in float32 or bfloat16, bias in float32 or None."""
+    """x in float32, its original dtype, values in float32 or bfloat16, bias in float32 or None."""
     x, values = _float("x", x), _float("values", values)
     _check_shape("values", values, (structure.stored, *structure.block))
     if values.dtype != tf.bfloat16:
@@ -157,7 +157,7 @@ def _cast(tensor: Any, dtype: Any) -> Any:
 
 
 def _check_shape(name: str, tensor: Any, wanted: tuple[Any, ...]) -> None:
-    """Raises ValueError where what is known of the shape is wrong; a leading "..." stands for any dims."""
+    """Raise ValueError if a known dimension is wrong; a leading "..." stands for any dimensions."""
     if tensor.shape.rank is None:
         return
     shape = tuple(tensor.shape)

@@ -1,8 +1,8 @@
 """The sparse products in TensorFlow's own ops: the kernel is made dense, then multiplied.
 
-For accelerators, for XLA where it cannot call the kernels, and where the library is missing. The shapes are static, the
-memory is that of the dense kernel, and TensorFlow differentiates it: the gradient of the values is gathered from the
-dense gradient.
+Used on accelerators, under XLA when it cannot call the kernels, and without the library. Shapes are static, the memory
+is that of the dense kernel, and TensorFlow differentiates it: the gradient of the values is gathered from the dense
+gradient.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["conv2d", "matmul", "to_dense"]
 
 
 def to_dense(values: Any, structure: SparseStructure) -> Any:
-    """float32 values [stored, *block] as the dense kernel [*structure.shape], zero elsewhere."""
+    """Return float32 values [stored, *block] as the dense kernel [*structure.shape], zero elsewhere."""
     rows, cols = structure.block
     in_groups, out_groups = len(structure.row_starts) - 1, len(structure.starts) - 1
     tiles = tf.scatter_nd(tensors.places(structure), values, [in_groups, out_groups, rows, cols])
@@ -27,12 +27,12 @@ def to_dense(values: Any, structure: SparseStructure) -> Any:
 
 
 def matmul(x: Any, values: Any, structure: SparseStructure, bias: Any, relu: bool) -> Any:
-    """x [..., inputs], all float32."""
+    """Multiply x [..., inputs]; everything is float32."""
     return _epilogue(tf.tensordot(x, to_dense(values, structure), 1), bias, relu)
 
 
 def conv2d(x: Any, values: Any, structure: SparseStructure, conv: tuple[int, int, bool], bias: Any, relu: bool) -> Any:
-    """x [batch, height, width, inputs], all float32; `conv` as in `tensors.geometry`."""
+    """Convolve x [batch, height, width, inputs]; everything is float32; `conv` as in `tensors.geometry`."""
     count = None
     if not x.shape[0]:
         # TensorFlow with oneDNN gives an empty batch the wrong shape.

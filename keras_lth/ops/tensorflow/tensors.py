@@ -1,4 +1,4 @@
-"""A structure as tensors: made once, shared by every eager call and every function that captures them."""
+"""A structure as tensors: created once, shared by every eager call and every function that captures them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _made: dict[tuple[int, str], Tensors] = {}
 
 
 def indices(structure: SparseStructure) -> Tensors:
-    """starts, others, row_starts, row_others, row_ids."""
+    """Return starts, others, row_starts, row_others, row_ids."""
     return _once(structure, "indices", lambda: [np.array(array) for array in structure.indices])
 
 
 def places(structure: SparseStructure) -> Any:
-    """int32 [stored, 2]: input group (with its tap) and output group of each block."""
+    """Return int32 [stored, 2]: input group (with its tap) and output group of each block."""
 
     def make() -> list[np.ndarray[Any, Any]]:
         groups = np.repeat(np.arange(len(structure.starts) - 1), np.diff(structure.starts))
@@ -33,10 +33,10 @@ def places(structure: SparseStructure) -> Any:
 
 
 def geometry(structure: SparseStructure, conv: tuple[int, int, bool] | None = None) -> Any:
-    """The sizes of the kernel as the dims of an empty int8 tensor, as cc/tf/problem.h reads them.
+    """Return the sizes of the kernel as the dimensions of an empty int8 tensor, as cc/tf/problem.h reads them.
 
     Args:
-      structure: of a matrix, or of a convolution's kernel.
+      structure: the structure of a matrix, or of a convolution's kernel.
       conv: stride height, stride width, and whether the padding is "same".
     """
     sizes = [structure.rows, structure.cols, *structure.block]

@@ -1,7 +1,7 @@
 """The sparse products inside a function that XLA compiles for the CPU: custom calls of the same kernels.
 
-A custom call has static shapes. Where the batch size is not known when the function is traced (Keras' fit), the batch
-is cut into tiles of a fixed size, the last one filled up with zeros.
+A custom call has static shapes. If the batch size is not known when the function is traced (Keras' fit), the batch is
+divided into tiles of a fixed size, and the last one is padded with zeros.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TILE = {False: 32, True: 8}
 
 
 def in_xla() -> bool:
-    """Whether what is being traced is compiled by XLA: tf.function(jit_compile=True), or a function inside one."""
+    """Return whether XLA compiles the function being traced: tf.function(jit_compile=True), or one inside it."""
     if tf.executing_eagerly():
         return False
     graph = tf.compat.v1.get_default_graph()
@@ -43,22 +43,22 @@ def in_xla() -> bool:
 
 
 def available(target: str | None, x: Any, conv: bool) -> bool:
-    """Whether custom calls can be made for x: the sizes of its images must be known."""
+    """Return whether custom calls can be made for x: the sizes of its images must be known."""
     if target is None or xla_custom_call_v2 is None or x.shape.rank is None:
         return False
     return not conv or x.shape[1:3].is_fully_defined()
 
 
 def product(target: str, x: Any, values: Any, structure: list[Any], bias: Any, relu: bool, conv: bool) -> Any:
-    """The product, which can be differentiated any number of times.
+    """Compute the product, which can be differentiated any number of times.
 
     Args:
-      target: the name XLA knows the kernels by.
+      target: the name of the kernels in XLA.
       x: float32 [..., inputs] or [batch, height, width, inputs].
       values: float32 or bfloat16 [stored, *block].
       structure: the five index arrays and the geometry.
       bias: float32 [outputs] or None.
-      relu: whether to end with ReLU.
+      relu: whether to apply ReLU at the end.
       conv: whether it is a convolution.
     """
     biases = [] if bias is None else [bias]
@@ -73,9 +73,9 @@ def product(target: str, x: Any, values: Any, structure: list[Any], bias: Any, r
 
 
 class _Calls:
-    """The three custom calls of one product, which differentiate into one another.
+    """The three custom calls of one product, whose gradients are one another.
 
-    The structure's tensors are arguments of what is differentiated, not closed over: in the gradient of a loop
+    The structure's tensors are arguments of the differentiated function, not captured by it: in the gradient of a loop
     TensorFlow finds loop invariants among the former, and fails on eager tensors among the latter.
     """
 
@@ -171,7 +171,7 @@ class _Calls:
         return total
 
     def _stacked(self, one: Callable[[Any], Any], x: Any, sizes: list[int], result: list[int]) -> Any:
-        """`one` of x, or of its tiles one after the other."""
+        """`one` of x, or of its tiles one after another."""
         if x.shape[0] is not None:
             return one(x)
         tile = TILE[self.conv]
