@@ -1,8 +1,8 @@
-"""Everything that the C++ core claims, beside its peers, in one run: `make bench`.
+"""Measure all performance claims of the C++ core against other libraries, in one run: `make bench`.
 
 Prints markdown tables and writes them, the numbers as JSON, and a figure. Our products are timed as compiled functions
-on arrays that are there already; the training step and the lines that say so run through the TensorFlow ops. Times are
-the least of several turns that the candidates take in one process, with as many threads each.
+on existing arrays. The training step, and lines that say so, run through the TensorFlow ops. A time is the fastest of
+several turns that the candidates take in one process, with the same number of threads each.
 
     python benchmarks/bench.py --out docs/results/benchmarks
 """

@@ -1,9 +1,10 @@
-"""The training loop beside Keras' ``fit`` at its best setting: LeNet-300-100 at batch 60, ResNet-20 at batch 128.
+"""Compare the training loop with Keras' ``fit`` at its best setting: LeNet-300-100 at batch 60, ResNet-20 at batch 128.
 
-Both train the same network on the same data in the same order, an epoch in turns; the ratio of two neighbouring epochs
-cancels what the machine does meanwhile. LeNet's ``fit`` is compiled by XLA, 50 steps per execution; ResNet-20, on the
-first 1 280 images, is timed with and without XLA, and the faster loop is held against the faster ``fit``. Then 24 000
-steps of LeNet in a process of their own, started as the binary is, with imports, compilation and a test at the end.
+Both train the same network on the same data in the same order, alternating after each epoch. The ratio of two
+neighbouring epochs cancels other load on the machine. XLA compiles LeNet's ``fit``, with 50 steps per execution.
+ResNet-20, on the first 1 280 images, is timed with and without XLA, and the faster loop is compared with the faster
+``fit``. Then 24 000 steps of LeNet run in a separate process, started like the program, with imports, compilation and a
+test at the end.
 
     python benchmarks/loop.py --out loop.json
 """

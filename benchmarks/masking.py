@@ -1,8 +1,8 @@
-"""What masking costs a training step: LeNet-300-100 at batch 60 with Adam, plain and masked side by side in one run.
+"""Measure what masking costs a training step: LeNet-300-100 at batch 60 with Adam, plain and masked in one run.
 
-Plain and masked take turns every few milliseconds, calling the training function that ``fit`` calls (``fit``'s own
-Python between steps is the same for both and left out). The ratio of two neighbouring blocks cancels what the machine
-does meanwhile; the median over the pairs is reported.
+Plain and masked take turns every few milliseconds, calling the training function that ``fit`` calls. ``fit``'s own
+Python between steps is the same for both and is not measured. The ratio of two neighbouring blocks cancels other load
+on the machine; the median over the pairs is reported.
 
     python benchmarks/masking.py --out masking.json
 """

@@ -196,7 +196,7 @@ class Batches:
             raise ValueError(f"The arrays of {name} need the same length ≥ 1 on their first axis, not shapes {shapes}.")
 
     def __enter__(self) -> Any:
-        # An ordered dataset goes on where it is: look at a whole epoch, and leave it where it was.
+        # An ordered dataset continues from its position: read a whole epoch, then restore the position.
         if hasattr(self._dataset, "seek") and hasattr(self._dataset, "position"):
             self._position = self._dataset.position
             self._dataset.seek(0)

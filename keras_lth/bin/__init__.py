@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import app
 
-# What Keras imports where it is installed, for wrappers, plots and data that no program that trains uses.
+# Packages that Keras imports if installed, for wrappers, plots and data that no training program uses.
 _LEFT_OUT = ("matplotlib", "pandas", "seaborn", "sklearn")
 
 

@@ -235,7 +235,7 @@ def _taken(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def run() -> None:
     """Define the flags and run. Flags are not defined at import, so that they cannot clash with another program's."""
-    # A plan, a model or data of a user's own lie in this folder, where a console script does not look.
+    # A user's own plan, model or data are in this folder, which a console script does not search.
     sys.path += [] if {"", os.getcwd()} & set(sys.path) else [os.getcwd()]
     name, argv = _taken(sys.argv)
     asked = any(word.lstrip("-").startswith("help") for word in argv)

@@ -34,7 +34,7 @@ def leave_epoch(model: Any) -> None:
         return
     adapter = running.data_adapter
     if adapter.num_batches is None:
-        adapter.on_epoch_end()  # endless data goes on where it is
+        adapter.on_epoch_end()  # endless data continues where it is
         return
     running.reset()
     workers = getattr(adapter, "enqueuer", None)

@@ -105,7 +105,7 @@ class InDirectory(Tickets):
             if self.captured is None:
                 raise RuntimeError("IMP has kept no state to rewind to.")
             there.put_state(REWIND, self.captured if self.restore_optimizer else self.captured.without_slots())
-        self._started()  # again, where it was damaged and a commit has it
+        self._started()  # again, in case it was damaged and a commit has it
         if level.round + 1 < len(self._masks):
             there.put_masks(level.round + 1, self._masks[level.round + 1])
         about = {"level": level.as_dict(), "spent": self._spent, "rates": self._rates.seen if level.round == 0 else {}}

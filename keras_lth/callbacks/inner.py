@@ -24,7 +24,7 @@ class Inner(keras.callbacks.CallbackList):
         super().__init__(callbacks, **params)
         self._of = model
         checkpoints = [one for one in callbacks if isinstance(one, keras.callbacks.ModelCheckpoint)]
-        # Their names as they were given; what is set in them now belongs to one training.
+        # File names as they were given; the current ones belong to one training.
         self._names = [
             (one, name, value)
             for one in callbacks

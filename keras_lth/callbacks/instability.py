@@ -272,7 +272,7 @@ class InstabilityCallback(WatchedRounds):
         self.stable = {name: barrier < self.threshold for name, barrier in self.barrier.items()}
         if self.directory is not None and self._chief():
             self.figure(self.directory / "instability.png")
-            # Last: where it is, all is.
+            # Written last: if it exists, everything does.
             text = json.dumps(self.as_dict(), indent=1) + "\n"
             files.write_atomic(self.directory / "instability.json", text.encode())
         pairs = len(self.results) // len(self.data)

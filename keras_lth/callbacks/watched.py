@@ -43,7 +43,7 @@ class WatchedRounds(RoundsCallback):
             super().on_train_begin(logs)
             machine = self._machine()
             if self._order is None and machine.steps_per_epoch == UNKNOWN and machine.epochs == 1 and machine.start(1):
-                # What is left of the epoch after the fork is not known in time to be compared.
+                # The length of the rest of the epoch after the fork is not known in time for a comparison.
                 raise ValueError(
                     f"{self.name}: the number of batches is unknown and each training has only one epoch, so equal "
                     f"data orders after step {machine.start(1)} could not be detected. Pass fit(steps_per_epoch=…), or "

@@ -18,7 +18,7 @@ from keras_lth.arguments import is_whole
 from keras_lth.datasets.noise import Noise, below, uniform
 
 Augmentation = Callable[[Any, Noise], Any]
-# Szegedy's crop is sampled until it lies in the image, ten times at most.
+# Szegedy's crop is sampled until it is inside the image, at most ten times.
 _ATTEMPTS = 10
 
 

@@ -191,7 +191,7 @@ class Ordered(tf.data.Dataset):
         return self._table.insert(tf.convert_to_tensor(key, tf.int64), tf.convert_to_tensor(value, tf.int64))
 
     def _build(self) -> Any:
-        # Few functions of few operations: TensorFlow prepares each of them again for every iterator.
+        # Few, small functions, because TensorFlow prepares each of them again for every iterator.
         n, batch, steps = self._n, self._batch_size, self.steps_per_epoch
         # A batch size that XLA can see, wherever all batches are equal.
         static = min(n, batch) if n % batch == 0 or steps == 1 else None

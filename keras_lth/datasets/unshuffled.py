@@ -26,6 +26,6 @@ def never_shuffled(kind: type) -> None:
 
         return __init__
 
-    # Where a later Keras has another iterator, it warns: no more than that is lost.
+    # If a later Keras uses another iterator, the only loss is that it warns.
     if hasattr(trainer, "TFEpochIterator"):
         teach(trainer.TFEpochIterator, {"__init__": wrap})

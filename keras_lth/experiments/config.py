@@ -46,7 +46,7 @@ DEFAULTS: Config = {
     # Epochs between the points of a curve.
     "validation_freq": 1,
     "instability": {"forks": (), "runs": 3},
-    # Seconds between the commits of a training that is under way.
+    # Seconds between the commits of a running training.
     "checkpoint_every": 60.0,
 }
 # These belong to another key: a config replaces them whole.
@@ -151,7 +151,7 @@ def plans_of(config: Config, examples: int) -> dict[str, Plan]:
     imp_of(config, examples)
     for fork in config["instability"]["forks"]:
         _step(config, f"instability.forks {fork!r}", fork, examples)
-    # What is not of the recipe is left out: a store tells the records of a plan apart by its arguments.
+    # Only the recipe is included: a store distinguishes the records of a plan by its arguments.
     recipe = {key: value for key, value in config.items() if key not in ("plan", "checkpoint_every")}
     return {
         re.sub(r"\W+", ".", name): partial(_plan, name=name, config=recipe, examples=examples)

@@ -137,7 +137,7 @@ class Lab:
     def start(self, wk: Step, end: Step, *, values: str = "k", step: int, slots: str = "fresh", seed: int = 0) -> Step:
         """Name what a round starts from: the state of step k or of the end, or new values, at another step."""
         kept = () if wk.point is None else (wk.point.trajectory.slots(wk.point.step),)
-        for each in kept:  # W_k is what is forked
+        for each in kept:  # forks start from W_k
             self.book.beside(wk, each)
         if values == "trained":
             return START(wk, end, values=values, step=step)

@@ -87,7 +87,7 @@ class ObjectLock:
         if token is None:
             return
         self._stop.set()
-        if self._thread is not None:  # a beat under way would write the object again
+        if self._thread is not None:  # a heartbeat in progress would write the object again
             self._thread.join(PERIOD)
         _held.discard(token)
         try:
@@ -127,7 +127,7 @@ class ObjectLock:
                 if not stop.is_set():
                     self._write(fields, count)
                     self._renewed = began
-            except OSError:  # the next beat may come through; `check` counts the time
+            except OSError:  # the next heartbeat may succeed; `check` measures the time
                 continue
 
     def _read(self) -> dict[str, Any] | None:

@@ -136,7 +136,7 @@ class Masked(keras.layers.Wrapper):
                 new.append(variable)
             mask.assign(array)
             if variable._value is None:
-                # Built symbolically: the value comes later, from this initializer.
+                # Built symbolically: this initializer supplies the value later.
                 variable._initializer = _MaskedInitializer(variable._initializer, mask)
             else:
                 heal(variable)
@@ -170,7 +170,7 @@ class _Reading(keras.StatelessScope):
             self.initialize_variables = outer.initialize_variables
         for variable, mask in self.held:
             value = self.state_mapping.get(id(variable), variable._value)
-            # Straight into the mapping, at full precision: the layer casts where it reads.
+            # Directly into the mapping, at full precision: the layer casts when it reads.
             self.state_mapping[id(variable)] = mask.keep(variable.value if value is None else value)
         return self
 

@@ -30,7 +30,7 @@ from keras_lth.store.values import DamagedError, MissingError, Store, Value
 
 Say = Callable[[str], None]
 _DAMAGES = 3  # of one value, before the disk is to blame
-# Where workers are: each calls ``function(*arguments)`` in so many processes.
+# Where workers run: each entry calls ``function(*arguments)`` in the given number of processes.
 RUNNERS: Mapping[str, Callable[[int, Callable[..., None], tuple[Any, ...]], str]] = {
     "local": in_processes,
     "ray": on_ray,
@@ -100,7 +100,7 @@ class Session:
                 if not tasks:
                     self._tidy_up(missing)
                     return
-                # What nobody has begun comes first: to find out that a claim is held can take a heartbeat.
+                # Unclaimed tasks first, because checking whether a claim is held can take a heartbeat.
                 begun = self.store.under_way()
                 tasks.sort(key=lambda task: task.key in begun)
                 if not any(self._attempt(task) for task in tasks):

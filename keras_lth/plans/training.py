@@ -104,7 +104,7 @@ def train(
             if not any(row["step"] == at for row in rows[key]):
                 with blaming(blamed):
                     rows[key].append({"step": at, **trainer.observe(what)})
-        # Slots first: where a state is, what is to be kept beside it is too, wherever the process dies.
+        # Slots first: then an existing state always has its slots, wherever the process dies.
         due = sorted((step for step, point in points if point.step == at), key=lambda step: step.kind.name != "slots")
         if due:
             claim.check()

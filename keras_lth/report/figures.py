@@ -54,7 +54,7 @@ def accuracy(results: Results) -> Drawing | None:
             if chosen.any():
                 feet.append((rows["density"][chosen], {**look, "marker": sign, "ms": 8}))
                 seen += [] if said in seen else [said]
-    # What the axis does not hold stands at its foot, in a row of its own for each arm and kind.
+    # Marks below the axis are drawn at its lower end, in a separate row for each arm and kind.
     step = 0.035 * (high - low)
     for place, (x, look) in enumerate(feet):
         axes.plot(x, [low - (place + 0.4) * step] * len(x), **look)

@@ -129,7 +129,7 @@ def _of_store(here: files.RunPath) -> tuple[dict[str, pd.DataFrame], dict[str, A
         except (MissingError, DamagedError):  # the run makes it again
             return None
 
-    # A row that two plans name stands in the table once.
+    # A row that two plans name appears once in the table.
     rows = {json.dumps(row, sort_keys=True): row for plan in plans.values() for row in plan["rows"]}
     found = tidy([(labels, names) for labels, names in rows.values()], value)
     waiting = [name for name, plan in plans.items() if {*plan.get("awaited", ())} - there]

@@ -30,7 +30,7 @@ F = TypeVar("F")
 DPI = 130
 WIDTH = 9.0
 PAPER, GRAY = "#ffffff", "#666666"
-# Okabe and Ito's colours, told apart by the colour-blind; those of arms as in the thesis' figure 3-7.
+# Okabe and Ito's colours, which the colour-blind can distinguish; those of arms as in the thesis' figure 3-7.
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<")
 DASHES = ("-", "--", ":", "-.")

@@ -46,7 +46,7 @@ class Claim:
 
     def clear(self) -> None:
         """Remove the commits: the work is done, and its values are stored."""
-        # The lock goes last: whoever waits for it finds the values.
+        # The lock is removed last, so that a waiting process finds the values.
         names = [name for name in files.list_names(self._folder) if name != ".lock"]
         for name in sorted(names, key=lambda name: not name.endswith(".manifest.json")):
             files.remove(files.join(self._folder, name))

@@ -215,7 +215,7 @@ class Store:
         elif f"{name}.json" in files.list_names(self._in("errors")):
             files.remove(path)
 
-    # Trainings under way.
+    # Trainings in progress.
     def claim(self, key: str) -> AbstractContextManager[Claim | None]:
         """Claim the work named ``key`` for this process: see `claims.claimed`."""
         return claimed(self._in("scratch", key))

@@ -45,7 +45,7 @@ def trace_again(variables: Iterable[keras.Variable]) -> None:
 
 def variables_in(model: keras.Model) -> list[keras.Variable]:
     """Return the variables of ``model``."""
-    # A model whose own __init__ has not come to super().__init__() has no layers yet.
+    # A model whose __init__ has not yet called super().__init__() has no layers.
     return model.variables if "_layers" in vars(model) else []
 
 

@@ -52,7 +52,7 @@ def _before_training(model: keras.Model) -> None:
     refuse_replaced_weights(masked)
     if not vars(model).get(_OWN_LOOP):
         refuse_impossible_cells(model)
-    # Its own only: this comes before every batch of train_on_batch. Others refuse in their first step.
+    # Only its own optimizer, because this runs before every train_on_batch. Others refuse in their first step.
     if isinstance(model.optimizer, keras.optimizers.Optimizer):
         refuse_coupling(model.optimizer, [entry.variable for entry in masked])
     # A class of optimizers may have been defined since the mask.

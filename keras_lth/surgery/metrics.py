@@ -12,7 +12,7 @@ __all__ = ["build_metrics", "direction", "is_accuracy", "rehearse", "reported", 
 
 Direction = Literal["min", "max"]
 MODES = ("auto", "max", "min")
-# For numbers that no metric with a direction stands behind: a loss of its own that a train step returns.
+# For logs without a metric that knows its direction, such as a loss that a custom train step returns.
 _LESS = ("loss", "error", "crossentropy", "perplexity", "mse", "mae")
 _MORE = ("accuracy", "acc")
 

@@ -48,7 +48,7 @@ class VariableMask(keras.constraints.Constraint):
             return value
         # The mask's shape, not the value's: a gradient summed over positions of unknown number has no static shape.
         kept = tf.raw_ops.Select(condition=self.mask, x=value, y=tf.zeros(self.mask.shape, value.dtype))
-        # The constraint's result comes back to `assign`, and a wrapped optimizer's gradient to the inner one.
+        # The constraint's result returns to `assign`, and a wrapped optimizer's gradient to the inner one.
         self._kept = weakref.ref(kept)
         return kept
 

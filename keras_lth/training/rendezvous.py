@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["meet", "reach"]
 
 _PAUSE = 0.2  # s between two attempts
-_PATIENCE = 2.0  # s in which who comes says who it is
+_PATIENCE = 2.0  # seconds for a caller to identify itself
 _LIMIT = 1 << 16  # bytes of a message
 
 
@@ -70,7 +70,7 @@ def _wait_for_all(workers: Sequence[str], port: int, end: float, timeout: float)
                 if index in come:
                     come[index].close()
                 come[index] = caller
-                # One that has died since will come again.
+                # A worker that has died since then will connect again.
                 for gone in [i for i, held in come.items() if not _waits(held)]:
                     come.pop(gone).close()
         # The socket is closed: the address is free for TensorFlow's own server.

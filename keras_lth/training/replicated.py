@@ -125,7 +125,7 @@ def _with(step: Callable[[Any], None], optimizer: Any, method: str, replaced: An
         try:
             step(batch)
         finally:
-            # Replicas take turns inside `step`, so each of them comes here.
+            # Replicas take turns inside `step`, so each of them gets here.
             vars(optimizer).pop(method, None)
 
     return run

@@ -196,7 +196,7 @@ class Resuming:
             copies = _copies(variable)
             first = self._hosts.index * len(copies)
             if len(parts) != self._hosts.count * len(copies):
-                # Other replicas than before: one of them goes on from the sum.
+                # The number of replicas has changed: one of them continues from the sum.
                 parts = np.stack([parts.sum(axis=0, dtype=parts.dtype), *np.zeros_like(parts[:1])])
                 first = 0 if self._hosts.chief else 1
             for number, copy in enumerate(copies):

@@ -135,7 +135,7 @@ class _Calls:
 
         return run(x, dy, *structure)
 
-    # Below no gradient may pass: a loop would be differentiated as such, where a tape watches its inputs.
+    # No gradient may pass below: a tape that watches the inputs would differentiate the loop itself.
 
     def _forward(self, x: Any, values: Any, structure: Any, biases: Any, relu: bool) -> Any:
         x, values, *biases = map(tf.stop_gradient, (x, values, *biases))
@@ -180,7 +180,7 @@ class _Calls:
 
     def _tiles(self, x: Any, sizes: list[int]) -> Any:
         tile, rows = TILE[self.conv], tf.shape(x)[0]
-        # One tile at least: XLA compiles the body of a loop that never runs, and refuses to slice what is empty.
+        # At least one tile: XLA compiles even a loop body that never runs, and refuses to slice an empty tensor.
         missing = tf.maximum(tile, -(-rows // tile) * tile) - rows
         return tf.reshape(tf.pad(x, [[0, missing], *[[0, 0]] * len(sizes)]), [-1, tile, *sizes])
 
@@ -195,7 +195,7 @@ class _Calls:
     ) -> Any:
         shapes = [argument.shape.as_list() for argument in arguments]
         if shape_of_x is not None:
-            # Of x only the shape is read: the empty geometry stands for it.
+            # Only the shape of x is read, so the empty geometry replaces x.
             arguments, shapes = [*arguments, arguments[-1]], [*shapes, shape_of_x]
         words = [tf.TensorShape(shape).num_elements(), op + CONV * self.conv]
         words += [int(relu), int(arguments[1].dtype == tf.bfloat16), len(arguments)]
