@@ -155,7 +155,7 @@ def test_most_negative_integer_is_the_largest() -> None:
         ({"density": 0.01}, "density 0.01 keeps none of 5 weights"),
         ({"k": 6}, "cannot keep 6 of 5 eligible weights in a, b"),
         ({"k": -1}, "cannot keep -1 of 5"),
-        ({"k": 2, "scope": "layer"}, 'needs scope="global"'),
+        ({"k": 2, "scope": "layer"}, 'use scope="global"'),
         ({"density": 0.5, "scope": "neuron"}, 'scope must be "global" or "layer", not \'neuron\''),
         ({"density": 0.5, "exclude": ""}, "exclude matches all layers: a, b"),
         ({"density": 0.9, "within": Masks({"a": [1, 0, 0], "b": [0, 0]})}, "cannot keep 5 of 1 eligible"),
