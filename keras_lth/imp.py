@@ -25,7 +25,7 @@ from keras_lth.structures import Structure, Structured
 
 Fraction = float | Mapping[str, float]
 Counts = dict[str, int]
-# A threshold over the whole network has one group of weights, of this name.
+# The name of the single group of weights under a global threshold.
 WHOLE = ""
 
 
@@ -126,7 +126,7 @@ class IMP:
         if self.target_density is not None and not 0 < self.target_density < 1:
             raise ValueError(f"target_density must be between 0 and 1 (0.05 keeps 5 %), not {self.target_density!r}.")
         shares = list(self.fraction.values()) if isinstance(self.fraction, Mapping) else [self.fraction]
-        # A share of 1 removes everything: only a target can stop it, which is pruning in one shot.
+        # A share of 1 removes everything unless a target stops it, which is one-shot pruning.
         most = 1.0 if self.target_density is not None else np.nextafter(1.0, 0.0)
         if not shares or any(not 0 <= share <= most for share in shares) or not any(shares):
             raise ValueError(

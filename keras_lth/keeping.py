@@ -55,7 +55,7 @@ def keep(
     if least is None:
         return _highest(arrays, groups, counts, within, structured)
     start = Masks.ones(arrays) if within is None else within
-    # Sizes, so that a share is of the layer and does not shrink with the rounds.
+    # Sizes, so that a share refers to the whole layer and does not shrink from round to round.
     sizes = {path: structured.count(np.ones(arrays[path].shape, np.bool_)) for group in groups for path in group}
     wanted = floors(sizes, least)
     floor = {path: min(wanted[path], structured.count(start[path])) for path in wanted}

@@ -46,7 +46,7 @@ class Masks(Mapping[str, np.ndarray]):
         ValueError: an array with values other than 0 and 1; names its path.
     """
 
-    # Whether the user was warned of the empty ones already, where they were selected.
+    # Whether the selection has already warned the user about empty layers.
     told = False
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:

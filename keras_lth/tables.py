@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 __all__ = ["html_table", "text_table"]
 
-# A notebook shows this many rows; the text of the value has them all.
+# A notebook shows this many rows; the text form has all of them.
 _ROWS = 30
 
 

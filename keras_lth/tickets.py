@@ -25,7 +25,7 @@ from keras_lth.tables import html_table
 
 FORMAT = "keras_lth ticket 1"
 PARTS = ("weights", "optimizer", "seeds", "state")
-# Keys of the optimizer part that are no slots: clocks, and which weights an optimizer updates.
+# Keys of the optimizer part that are not slots: counters, rates, and which weights an optimizer updates.
 _NAMES = "iteration|learning_rate|dynamic_scale|step_counter"
 _CLOCK = re.compile(rf"(@[^/]+/|optimizer_\d+/)?(inner_\d+/)?(of/.*|correction_start|(\d+/)?({_NAMES}))")
 _PACKAGES = ("keras", "tensorflow", "numpy")

@@ -83,7 +83,7 @@ class Evaluator:
         return self._train is not None
 
     def __enter__(self) -> Evaluator:
-        # Values of the model itself, in its own dtypes: what __exit__ puts back.
+        # Values of the model itself, in its own dtypes, which __exit__ restores.
         self._own = {path: np.array(v.numpy()) for path, v in surgery.variables(self.model).items()}
         if self._train is not None:
             self._reestimation = Reestimation(self.model)
@@ -99,7 +99,7 @@ class Evaluator:
         weights = self._fitting(weights)
         self._assign(weights)
         if self._reestimation is not None and self._train is not None:
-            # The same dropout noise at every point, and no trace of the pass but its statistics.
+            # The same dropout noise at every point, and no lasting change except the statistics.
             self._assign({path: value for path, value in self._own.items() if path not in weights})
             with self._train as batches:
                 weights = weights | self._reestimation(batches)

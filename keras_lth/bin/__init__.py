@@ -72,6 +72,6 @@ def config_errors() -> Iterator[None]:
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         words = str(error).replace("\\n", " ").replace("\\", "").replace("'", "").split()
         said = " ".join(words)
-        if isinstance(error, KeyError | AttributeError) and len(words) == 1:  # nothing near it
+        if isinstance(error, KeyError | AttributeError) and len(words) == 1:  # no similar key
             said += " is not a config key; keras_lth.experiments.config.DEFAULTS lists the valid keys"
         raise SystemExit(f"--config: {said}") from error

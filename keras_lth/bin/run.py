@@ -173,7 +173,7 @@ def _write_rows(plans: Mapping[str, Plan], workdir: str, config: Mapping[str, An
     folder, found = files.join(workdir, "rows"), rows_of(plans, workdir)
     for name, count in write_tables(found.rows, folder).items():
         print(f"{files.join(folder, name)}  {count} rows")
-    # Rows that are kept without their store say what they are of.
+    # Rows without their store must still say what they describe.
     text = json.dumps(config, indent=1, default=str) + "\n"
     files.write_atomic(files.join(folder, "setting.json"), text.encode())
     if found.missing:

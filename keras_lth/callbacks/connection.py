@@ -67,7 +67,7 @@ def _batch(callback: Any, name: str) -> tuple[Any, Any] | None:
         x = fit_argument(model, name)
     if isinstance(x, keras.utils.PyDataset):
         batch = x[0]
-    elif hasattr(x, "arrays"):  # made by datasets.ordered: a look would move it
+    elif hasattr(x, "arrays"):  # from datasets.ordered: reading would move its position
         batch = x.arrays
     elif isinstance(x, tf.data.Dataset) and not hasattr(x, "seek"):
         batch = next(iter(x.take(1)), None)

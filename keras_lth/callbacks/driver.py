@@ -19,10 +19,10 @@ class Driver(keras.callbacks.Callback):
     verbose: int
     callbacks: list[keras.callbacks.Callback]
     _inner: keras.callbacks.CallbackList
-    _bar: bool  # whether Keras' progress bar may stand on the line
+    _bar: bool  # whether Keras' progress bar may be on the line
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Driver:
-        # keras-tuner copies callbacks before each fit: the copy starts afresh, with no locks and no state.
+        # keras-tuner copies callbacks before each fit: the copy starts without locks and state.
         other = copy.copy(self)
         memo[id(self)] = other
         other.callbacks = copy.deepcopy(self.callbacks, memo)

@@ -67,7 +67,7 @@ class Fingerprint:
         self.reset()
         chief = hosts_of(self._model).chief
         first = (getattr(self._state, "values", None) or (self._state,))[0]
-        # The replicas add up, so one of them holds all of it.
+        # The sum over replicas is the value, so one of them holds all of it.
         first.assign(np.array([value[0] * self._replicas, value[1]], np.int64) * int(chief))
 
     def since(self, mark: tuple[int, int]) -> tuple[int, int]:

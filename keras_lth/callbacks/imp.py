@@ -157,7 +157,7 @@ class IMPCallback(InDirectory):
             self._store.close()  # an earlier fit of this callback may have raised
         super().on_train_begin(logs)
 
-    # What RoundsCallback asks.
+    # Called by RoundsCallback.
     def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
         model = self.model
         weights = surgery.prunable(model, **self._filters)

@@ -14,7 +14,7 @@ from keras_lth.rounds import UNKNOWN, Rounds
 from keras_lth.schedules import Duration
 from keras_lth.structures import Structure, Structured
 
-# The default goes no lower than this many trainings: 20 cuts of 20 % leave 1.2 % of the weights.
+# The default has at most this many trainings: 20 cuts of 20 % leave 1.2 % of the weights.
 _MOST_TRAININGS = 21
 START = Duration(0, "steps")
 

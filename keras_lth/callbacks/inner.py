@@ -43,7 +43,7 @@ class Inner(keras.callbacks.CallbackList):
         """Begin a training."""
         history = getattr(self._of, "history", None)
         self.set_model(self._of)
-        self._of.history = history  # of the whole fit, also with a History among these
+        self._of.history = history  # of the whole fit, even if these include a History
         self.set_params(self.params)
         for checkpoint, best in self._best:
             checkpoint.best = best

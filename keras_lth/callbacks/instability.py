@@ -118,7 +118,7 @@ class InstabilityCallback(WatchedRounds):
         self.stable: dict[str, bool] = {}
         self.ends: list[Snapshot] = []
 
-    # What RoundsCallback asks.
+    # Called by RoundsCallback.
     def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
         trainings = self.runs + self._first()
         if epochs < trainings:
@@ -166,7 +166,7 @@ class InstabilityCallback(WatchedRounds):
         )
 
     def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
-        # Averaged weights (use_ema) take their place at the end of a fit; here at the end of each training.
+        # Keras swaps in averaged weights (use_ema) at the end of a fit; here this happens after each training.
         if isinstance(self.model.optimizer, keras.optimizers.Optimizer):
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
         end = surgery.snapshot(self.model)
@@ -211,7 +211,7 @@ class InstabilityCallback(WatchedRounds):
         if len(self.ends) == self.runs:
             self._compare()
 
-    # What a user asks.
+    # Results for the user.
     def summary(self) -> str:
         """Return a table with one row per pair and data set, and the verdict on each data set."""
         from keras_lth.analysis.instability import summary

@@ -60,7 +60,7 @@ def _validation(callback: Any) -> list[str] | None:
         return None
     x, y, weight = (fit_argument(model, name) for name in ("val_x", "val_y", "val_sample_weight"))
     if inspect.isgenerator(x):
-        return reported(model)  # a look would use up its batches
+        return reported(model)  # reading would use up its batches
     size = fit_argument(model, "validation_batch_size") or fit_argument(model, "batch_size")
     try:
         return rehearse(model, x, y, weight, size)

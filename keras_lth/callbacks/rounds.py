@@ -19,7 +19,7 @@ from keras_lth.callbacks.state import get_state, pack, set_state, unpack, within
 from keras_lth.rounds import UNKNOWN, Action, Position, Rounds, noise_seed
 from keras_lth.tickets import Snapshot
 
-# What a commit holds of a run beside its position: counts as they are, and states.
+# What a commit holds of a run besides its position: counters and states.
 _PLAIN = ("_step", "_spent", "_order_seed", "_cut", "_epoch_start", "_epoch_iterations")
 _SNAPSHOTS = ("captured", "origin")
 
@@ -66,7 +66,7 @@ class RoundsCallback(Driver):
         self.captured: Snapshot | None = None
         self.origin: Snapshot | None = None
 
-    # What a subclass decides.
+    # Overridden by subclasses.
     def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
         """The rounds of this fit; called again once an unknown number of batches has been counted."""
         raise TypeError(f"{type(self).__name__} has no plan.")
@@ -93,7 +93,7 @@ class RoundsCallback(Driver):
         """The values of ``{round}`` and similar labels in file names of the inner callbacks."""
         return {"round": round}
 
-    # The walk.
+    # The state machine.
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Plan, build the optimiser, resume."""
         self._forget()
@@ -159,7 +159,7 @@ class RoundsCallback(Driver):
         """Check that a round runs at the rewound learning rate."""
         with self._guarded():
             self._inner.on_train_batch_begin(batch, logs)
-            # Not the number given at the end: before Keras 3.11 that too is of the first step of an execution.
+            # Not the number given at the end: before Keras 3.11 it is also that of the first step of an execution.
             self._execution_end = batch + self._per_hook()
             self._see_rates("before")
 
@@ -167,7 +167,7 @@ class RoundsCallback(Driver):
         """Save the state of step k; end an epoch that began in the middle."""
         self._bar = True
         with self._guarded():
-            # Before the step's end is seen by anyone: a callback after this one may have set the rate of the step.
+            # Before other callbacks see the end of the step: a callback after this one may have set its rate.
             self._see_rates("within")
             self._inner.on_train_batch_end(batch, logs)
             if self.params.get("exact_steps"):
@@ -180,8 +180,8 @@ class RoundsCallback(Driver):
             self.position = machine.after(self.position)
             self._capture_if_due()
             ends = machine.action(self.position) is Action.END_EPOCH
-            # The rest of an epoch: no more batches are wanted, though the data has some. Not StopIteration, of which
-            # Keras warns as of data that ran out.
+            # The rest of an epoch: stop although the data has more batches. Not StopIteration, for which
+            # Keras warns that data ran out.
             if ends and self._execution_end < machine.steps_per_epoch and not self.model.stop_training:
                 self._cut = self.model.stop_training = True
 
@@ -232,7 +232,7 @@ class RoundsCallback(Driver):
                 self._inner.on_train_end(logs)
         self._running = False
 
-    # What a loop of our own asks.
+    # Called by our own loop.
     def steps_until_stop(self) -> int | None:
         """Return the maximum number of steps before this callback must see the model; None for any number."""
         machine = self._machine()

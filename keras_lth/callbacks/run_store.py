@@ -43,7 +43,7 @@ class RunStore:
         self.writes = True
         self._lock: files.DirectoryLock | None = None
 
-    # Reading: also before the run is opened.
+    # Reading, also possible before the run is opened.
     def config(self) -> dict[str, Any] | None:
         """Return the settings of the run in the folder; None if there is none."""
         store = self._store()
@@ -109,7 +109,7 @@ class RunStore:
             _refuse_another(self.folder, known["arguments"]["config"], config, free)
             return self._levels(store)
         if self.writes:
-            # The levels first: what they are made of goes after them.
+            # Remove the levels first, then the values that they refer to.
             names = sorted((name for name in store.names() if name.startswith(f"{PLAN}.")), key=lambda n: n.count("."))
             for name in names:
                 store.drop(name)

@@ -47,7 +47,7 @@ def _config(value: Any) -> dict[str, Any]:
         return {}
     try:
         config = value.get_config()
-    except Exception:  # a user's own, that tells none
+    except Exception:  # a user's object without a config
         return {}
     return {key: _named(item) for key, item in config.items() if key != "name"}
 

@@ -20,7 +20,7 @@ __all__ = ["get_state", "pack", "set_state", "unpack", "within"]
 
 State = dict[str, Any]
 Arrays = dict[str, np.ndarray]
-# How Keras' own compare a monitored log; while they have none, they set it and turn the sign of `min_delta`.
+# How Keras' own callbacks compare a monitored log; without one, they set it and flip the sign of `min_delta`.
 _OPERATIONS = {"less": keras.ops.less, "greater": keras.ops.greater}
 # Set by Keras at the start of every training.
 _GIVEN = ("_model", "model", "params", "validation_data")

@@ -50,7 +50,7 @@ class WatchedRounds(RoundsCallback):
                     f"train on keras_lth.datasets.ordered."
                 )
             self._fingerprint = Fingerprint(self.model)
-            # Keras tells callbacks of no exception but their own: this object of the running fit goes when it goes.
+            # Keras does not report exceptions to callbacks, but this object of the running fit is deleted with it.
             running = fit_argument(self.model, "epoch_iterator")
             self._end = weakref.finalize(running, self._release) if running is not None else None
 
@@ -106,7 +106,7 @@ class WatchedRounds(RoundsCallback):
 
     def _went(self, epoch: int, logs: dict[str, Any]) -> None:
         number, fork = self.position.round - self._first(), self._machine().start(1)
-        # Before the fork there is one training, with nothing to differ from.
+        # Before the fork there is only one training, so there is nothing to compare.
         if number < 0 or self._step <= fork:
             return
         seen = [self._watch().since(self._mark)]

@@ -98,7 +98,7 @@ class RandomResizedCrop:
         ratio = tf.exp(_between((low, high), uniform(words[..., 1])))
         h, w = tf.round(tf.sqrt(area / ratio)), tf.round(tf.sqrt(area * ratio))
         fits = (h >= 1) & (h <= tall) & (w >= 1) & (w <= wide)
-        # Of a window that does not fit the place means nothing, but must be computable.
+        # The position of a window that does not fit is not used, but must be computable.
         free_h, free_w = (tf.cast(tf.maximum(free, 0.0), tf.int64) for free in (tall - h, wide - w))
         y, x = (tf.cast(below(free + 1, words[..., i]), tf.float32) for i, free in ((2, free_h), (3, free_w)))
         first = tf.argmax(tf.cast(fits, tf.int32), axis=1)

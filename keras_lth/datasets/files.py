@@ -176,7 +176,7 @@ class Streamed:
             batches = batches.apply(tf.data.experimental.assert_cardinality(steps - first))
             options = tf.data.Options()
             options.deterministic = True
-            # Its files are shared here, not by the strategy.
+            # The files are divided here, not by the strategy.
             options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
             return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
 
@@ -215,7 +215,7 @@ class Streamed:
 
         parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
         examples = records.map(decoded, **parallel)
-        # Images of one size are augmented together, others one by one: the same bits.
+        # Images of one size are augmented together, others one by one, with the same bits.
         alike = all(spec.shape.is_fully_defined() for spec in tf.nest.flatten(examples.element_spec))
         if self.augment and not alike:
             examples = examples.map(changed_one, **parallel)

@@ -146,7 +146,7 @@ def _mnist_like(name: str, folder: str | os.PathLike[str] | None, places: Sequen
             return _read_folder(place)
     try:
         return tfds(name)
-    except Exception as error:  # TFDS passes on whatever its downloader raises
+    except Exception as error:  # TFDS re-raises any exception of its downloader
         looked = ", ".join(str(place) for place in [*named, *places]) or f"${FOLDER_VARIABLE} (not set)"
         raise FileNotFoundError(
             f"{name} is not in {looked}, and TFDS failed ({type(error).__name__}: {error}). To get it, {package}"

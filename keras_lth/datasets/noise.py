@@ -68,7 +68,7 @@ def _halves(number: Any) -> tuple[Any, Any]:
 
 
 def _high(product: Any) -> Any:
-    # The shift copies the sign bit; the mask takes it away.
+    # The shift copies the sign bit; the mask removes it.
     return _shifted(product, 32) & _WORD
 
 

@@ -16,14 +16,14 @@ import tensorflow as tf
 from keras_lth.datasets.augment import augmented, sequence
 from keras_lth.datasets.unshuffled import never_shuffled
 
-# A look at the data draws few batches: Keras builds a model from one, and a distributed iterator prefetches a few more.
+# Reading ahead draws few batches: Keras builds a model from one, and a distributed iterator prefetches a few more.
 # Only an iterator that goes past this many has used its epoch.
 PEEK = 8
 STEP_LIMIT = 2**62
 SEED_LIMIT = 2**63
 _PARTS = ("x", "y", "sample_weight")
 # Keys of the state table. A generation ≥ 0, begun by each seek, holds (seed, step); so the iterators of an earlier one
-# write where nobody reads any more.
+# write to an entry that is no longer read.
 _CURRENT = -1  # holds (generation, 0)
 _NOWHERE = -2
 
@@ -193,7 +193,7 @@ class Ordered(tf.data.Dataset):
     def _build(self) -> Any:
         # Few, small functions, because TensorFlow prepares each of them again for every iterator.
         n, batch, steps = self._n, self._batch_size, self.steps_per_epoch
-        # A batch size that XLA can see, wherever all batches are equal.
+        # A static batch size for XLA, if all batches are equal.
         static = min(n, batch) if n % batch == 0 or steps == 1 else None
 
         def epoch_of(_: Any) -> Any:
@@ -223,7 +223,7 @@ class Ordered(tf.data.Dataset):
         options.experimental_optimization.apply_default_optimizations = False
         options.experimental_optimization.inject_prefetch = False
         options.autotune.enabled = False
-        # The position moves behind the prefetching, with what the consumer draws.
+        # The position moves after the prefetching, with the batches that the consumer draws.
         pipeline = tf.data.Dataset.range(1).flat_map(epoch_of).map(take).prefetch(2).map(use)
         return pipeline.with_options(options)
 

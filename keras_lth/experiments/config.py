@@ -49,7 +49,7 @@ DEFAULTS: Config = {
     # Seconds between the commits of a running training.
     "checkpoint_every": 60.0,
 }
-# These belong to another key: a config replaces them whole.
+# These depend on another key, so a config replaces them as a whole.
 _WHOLE = ("optimizer", "model_options", "plan_options")
 
 

@@ -47,7 +47,7 @@ def start(wk: Value, *others: Value, network: Json, values: str, step: int, slot
         weights = {
             path: np.copysign(array, before.weights[path]).astype(array.dtype) for path, array in weights.items()
         }
-    kept = others[0].arrays if slots == "k" else {}  # slots alone: they have no step of their own
+    kept = others[0].arrays if slots == "k" else {}  # only slots, which have no step of their own
     kept = {name.removeprefix(SLOTS): array for name, array in kept.items() if name.startswith(SLOTS)}
     return value_of(Snapshot(weights, kept, step, before.seeds, before.state))
 

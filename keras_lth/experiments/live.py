@@ -126,9 +126,9 @@ def _trained(setting: str, strategy: Any) -> tuple[Live, Loop]:
     given = json.loads(setting)
 
     def optimizer() -> Any:
-        # One form for all rates, also a constant one: an optimizer with a rate of its own holds another variable, and a
-        # state before a drop could not be continued behind it. Keras goes on to the next rate after the boundary, so
-        # that a rate from step s on has the boundary s − 1.
+        # One form for all rates, even a constant one: an optimizer with its own rate holds another variable, and a
+        # state before a drop could not be continued after it. Keras changes to the next rate after the boundary, so
+        # a rate from step s on has the boundary s − 1.
         rates = [float(rate) for rate in given["rates"]]
         boundaries = [step - 1 for step in given["since"]] or [0]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates if given["since"] else rates * 2)

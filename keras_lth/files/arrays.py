@@ -159,7 +159,7 @@ def _header(file: BinaryIO, *, kind: str) -> _Header:
     if metadata.get("kind") != kind:
         raise ValueError(f"it contains another kind of value: {metadata.get('kind')!r}")
     whole = {"__metadata__": {key: value for key, value in metadata.items() if key != "digest"}, **header}
-    # Compared as bytes too: a change that JSON does not see (case of an escape, white space) is a change.
+    # Also compared as bytes, because a change that JSON ignores (case of an escape, white space) is a change.
     if metadata.get("digest") != _digest(whole) or raw != _padded({"__metadata__": metadata, **header}):
         raise ValueError("its header was edited or damaged")
     manifest, meta = json.loads(str(metadata.get("manifest"))), json.loads(str(metadata.get("meta")))

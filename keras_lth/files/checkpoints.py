@@ -87,7 +87,7 @@ class Checkpoints:
         self.folder = os.fspath(folder)
         self.keep = keep
         self._store = place(self.folder)[0]
-        # Commits that this object has looked at or made, and those of them that cannot be read.
+        # Commits that this object has read or made, and those of them that cannot be read.
         self._known: set[_Commit] = set()
         self._broken: set[_Commit] = set()
 
@@ -125,7 +125,7 @@ class Checkpoints:
             self._remove(list(parts))
             raise
         entries = {name: fingerprint(chunks) for name, chunks in parts.items()}
-        # From here on it may be there even when the call fails.
+        # From here on the checkpoint may exist even if the call fails.
         self._known.add(commit)
         fields = {"format": _FORMAT, "version": VERSION, "commit": commit.number, "step": commit.step, "files": entries}
         self._store.write(self._path(commit, _MANIFEST), [seal(fields)])
@@ -189,7 +189,7 @@ class Checkpoints:
         gone = good[: -self.keep] + [commit for commit in commits if committed and commit in self._broken]
         if not gone:
             return
-        # A manifest goes first, for good: no checkpoint loses its files while it has one.
+        # Remove the manifest first, durably: no checkpoint loses its files while it has a manifest.
         if self._remove([commit.file(_MANIFEST) for commit in gone], settle=True):
             self._remove([commit.file(kind) for commit in gone for kind in (_ARRAYS, _STATE)])
 
@@ -199,7 +199,7 @@ class Checkpoints:
                 self._store.remove(join(self.folder, name))
             if settle:
                 self._store.settle(self.folder)
-        except OSError as error:  # no reason to stop a run: the next `save` tries again
+        except OSError as error:  # not a reason to stop a run: the next `save` tries again
             warnings.warn(f"an old checkpoint could not be removed, the next save tries again: {error}", stacklevel=4)
             return False
         return True
@@ -247,7 +247,7 @@ class Checkpoints:
         path = self._path(commit, kind)
         try:
             with _damage(path), reading(path), self._store.open(path) as file:
-                # The bytes that are parsed are those that were hashed: the file stays open.
+                # The file stays open, so that the parsed bytes are the hashed ones.
                 found, said = fingerprint(file), entries[commit.file(kind)]
                 if found != said:
                     size = said.get("bytes") if isinstance(said, dict) else None

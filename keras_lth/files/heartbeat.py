@@ -95,7 +95,7 @@ class ObjectLock:
             if there is not None and there.get("token") == token:
                 store, name = place(self._path)
                 store.remove(name)
-        except OSError as error:  # the run is over, and nobody renews the object
+        except OSError as error:  # the run is over, and no one renews the object
             warnings.warn(
                 f"the lock of {self._folder} could not be removed, the next run will wait for it: {error}", stacklevel=3
             )
@@ -153,5 +153,5 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     here = this_process()
     same = bool(_machine()) and holder.get("machine") == _machine() and holder.get("host") == here["host"]
     pid = holder.get("pid")
-    # A token of this very pid that is not among those held was left by an earlier process with the same number.
+    # A token with this pid that is not held here was left by an earlier process with the same pid.
     return same and type(pid) is int and (pid == os.getpid() or not alive(pid))

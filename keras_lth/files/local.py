@@ -108,7 +108,7 @@ def make_folder(folder: Path) -> list[str]:
         folder.mkdir(exist_ok=True)
         names, created = [], True
     if not names:
-        # An empty folder may be one whose maker died before it was synced.
+        # The creator of an empty folder may have died before the sync.
         with contextlib.nullcontext() if created else contextlib.suppress(PermissionError):
             _sync_folder(folder.parent)
     return names
@@ -169,7 +169,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems have no such call.
+        # Some network file systems do not support this call.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

@@ -39,7 +39,7 @@ class Masked(keras.layers.Wrapper):
             shape, or one array for a layer with several prunable weights.
     """
 
-    # Adds no place of its own to structural paths.
+    # Adds nothing to structural paths.
     _lth_transparent = True
 
     def __init__(self, layer: keras.layers.Layer, mask: Any = None, **kwargs: Any) -> None:
@@ -56,7 +56,7 @@ class Masked(keras.layers.Wrapper):
 
     def build(self, input_shape: Any = None) -> None:
         """Build the wrapped layer and set the mask."""
-        # Outside any function that is being traced, so that the pruned weights can be set to 0 here and now.
+        # Outside any function that is being traced, so that the pruned weights can be set to 0 immediately.
         with tf.init_scope():
             super().build(input_shape)
             weights = self._weights()

@@ -88,7 +88,7 @@ class _Parts:
         """A convolution without bias, then normalisation over the batch."""
         conv, norm = f"{name}conv{number}", f"{name}norm{number}"
         if size > 1 and stride > 1:
-            # Keras' own "same" would pad an even image at its lower right only.
+            # Keras' own "same" would pad an even image only at the lower right.
             x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}pad{number}")(x)
         padding = "same" if stride == 1 else "valid"
         x = keras.layers.Conv2D(

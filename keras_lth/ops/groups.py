@@ -227,7 +227,7 @@ def _blocks(number: int, array: Array, sides: tuple[int, int], mean: bool) -> Gr
     if array.ndim < 2:
         raise ValueError(f"arrays[{number}] has shape {array.shape}: blocks need at least two axes")
     rows, cols = array.shape[-2:]
-    # A block that is larger than the array is as large as the array.
+    # A block larger than the array is clipped to the array.
     block = (min(sides[0], max(rows, 1)), min(sides[1], max(cols, 1)))
     view = (_product(array.shape[:-2]), rows, cols)
     return Group(view, block, (*array.shape[:-2], -(-rows // block[0]), -(-cols // block[1])), mean)

@@ -190,7 +190,7 @@ def _grouped(
     count = integer(label, k)
     if not 0 <= count <= total:
         raise ValueError(f"{label} = {count} is outside 0...{total}, the number of eligible groups")
-    # Scores are ordered as they are: that of a magnitude is never negative.
+    # Scores are compared by value, because a score of magnitudes is never negative.
     chosen = _top_k([*scores], "float64", count, [*eligible], Order(True, order.largest), False).masks
     masks: list[Flags] = [
         groups.expand(mask, array.shape, group, open_)

@@ -25,7 +25,7 @@ from keras_lth.ops.core import CORE
 __all__ = ["ShardedSelection"]
 
 BINS = 2048
-# In the place of a count: some shard has a NaN. Sums of 8191 of them, and of counts below 2**50, stay exact.
+# Used as a count if a shard has a NaN. Sums of 8191 of them, and of counts below 2**50, stay exact.
 _REFUSED = -(1 << 50)
 Histogram = NDArray[np.int64]
 

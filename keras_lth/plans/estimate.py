@@ -13,7 +13,7 @@ from keras_lth.plans.notebook import Tidy, tidy
 from keras_lth.plans.step import Step, digest
 from keras_lth.store.values import DamagedError, MissingError, Store, Value
 
-_RECORDS = 50  # that are read of a kind
+_RECORDS = 50  # number of values read per kind
 
 
 class Line(NamedTuple):
@@ -157,7 +157,7 @@ def _seconds(left: list[Step], missing: Mapping[str, Step], records: list[dict[s
             line = step.point.trajectory
             ends[line.id] = max(ends.get(line.id, (line.begin, "")), (step.point.step, step.kind.name))
     begins = {step.point.trajectory.id: step.point.trajectory.begin for step in left if step.point is not None}
-    # The line of the kind of its last point states the time of a training, once.
+    # The time of a training is counted once, in the line of the kind of its last point.
     mine = [ends[each][0] - begin for each, begin in begins.items() if ends[each][1] == left[0].kind.name]
     return sum(record.get("seconds", 0.0) for record in records) / steps * sum(mine)
 

@@ -38,7 +38,7 @@ def on_ray(count: int, function: Callable[..., None], arguments: tuple[Any, ...]
 def _run(ray: Any, count: int, function: Callable[..., None], arguments: tuple[Any, ...], restarts: int) -> str:
     died = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
     cpus = _cpus(ray, count)
-    # TensorFlow takes its threads when it starts: a process serves one task.
+    # TensorFlow reads its number of threads when it starts, so a process serves one task.
     remote = ray.remote(num_cpus=cpus, max_retries=0, max_calls=1)(with_threads)
     running: dict[Any, tuple[int, int]] = {}
     lost: list[str] = []
@@ -76,7 +76,7 @@ def _cpus(ray: Any, count: int) -> int:
 
 
 def _connect(ray: Any, address: str) -> None:
-    # Ray sends statistics to its makers unless it is asked not to.
+    # Ray sends usage statistics unless told not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _check_reached(address)

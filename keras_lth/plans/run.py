@@ -29,7 +29,7 @@ from keras_lth.store.upkeep import supersede
 from keras_lth.store.values import DamagedError, MissingError, Store, Value
 
 Say = Callable[[str], None]
-_DAMAGES = 3  # of one value, before the disk is to blame
+_DAMAGES = 3  # repairs of one value before the disk is to blame
 # Where workers run: each entry calls ``function(*arguments)`` in the given number of processes.
 RUNNERS: Mapping[str, Callable[[int, Callable[..., None], tuple[Any, ...]], str]] = {
     "local": in_processes,
@@ -82,7 +82,7 @@ class Session:
         read = self.agenda.read(self._there)
         for name in read:
             self.store.put_plan(self.agenda.record(name), self.agenda.known(name))
-        if read:  # the plans name more steps: estimate the time left again
+        if read:  # the plans name more steps, so estimate the remaining time again
             self._labels, self._began = self.agenda.labels(), None
         missing = self.agenda.missing(self._there, self.only)
         self._left = len(missing)
@@ -135,7 +135,7 @@ class Session:
         except DamagedError as error:
             self._found_damaged(error)
         except MissingError:
-            pass  # another process has found an input damaged: the next look at the store says what to make
+            pass  # another process found a damaged input: the next look at the store shows what to compute
         except StepError as error:
             self._fail(task, error)
         return True
@@ -172,7 +172,7 @@ class Session:
 
     def _fail(self, task: Task, error: StepError) -> None:
         step, cause = error.step, error.__cause__
-        # A step that is not kept is made with the kept one that needs it.
+        # A step that is not stored is computed together with the stored one that needs it.
         alone = step.name if step.kind.keep else task.steps[-1].name
         again = f"{self.command} --only={alone}" if self.command else f"run(…, only={alone!r})"
         text = (

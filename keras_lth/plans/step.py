@@ -21,7 +21,7 @@ import numpy as np
 if TYPE_CHECKING:
     from keras_lth.plans.trajectory import Point
 
-_EXACT = 2**53  # every whole number below it is a float too
+_EXACT = 2**53  # every integer below it is exact as a float
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Step:
     name: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        # Named at once, while its inputs are: a plan may be thousands of steps deep.
+        # Named at once, because its inputs are named already: a plan may be thousands of steps deep.
         what = digest(self.kind.name, self.kind.version, self.params, [i.name for i in self.inputs])
         place = "" if self.point is None else f"{self.point.trajectory.id}-{self.point.step}-"
         object.__setattr__(self, "name", f"{self.kind.name}-{place}{what}")

@@ -11,7 +11,7 @@ from keras_lth.plans.trajectory import Trajectory, taken
 from keras_lth.store.claims import Claim
 from keras_lth.store.values import Value
 
-# The part of a state that only a training that starts there needs.
+# The part of a state that is needed only by a training that starts from it.
 SLOTS = "optimizer/"
 
 

@@ -16,7 +16,7 @@ from keras_lth.report import figures, numbers, style
 from keras_lth.report.read import Results, read
 from keras_lth.report.style import Drawing
 
-# Name; the table that it is drawn from.
+# Name, and the table that it is drawn from.
 FIGURES: Mapping[str, tuple[str, Callable[[Results], Drawing | None]]] = {
     "accuracy": ("results", figures.accuracy),
     "curves": ("curves", figures.curves),

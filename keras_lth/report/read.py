@@ -126,7 +126,7 @@ def _of_store(here: files.RunPath) -> tuple[dict[str, pd.DataFrame], dict[str, A
     def value(name: str) -> Value | None:
         try:
             return Value({}, store.get(name).meta) if name in there else None
-        except (MissingError, DamagedError):  # the run makes it again
+        except (MissingError, DamagedError):  # the run computes it again
             return None
 
     # A row that two plans name appears once in the table.

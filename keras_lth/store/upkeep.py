@@ -92,9 +92,9 @@ def supersede(store: Store, name: str) -> None:
     """
     try:
         plans = store.plans()
-    except ValueError:  # one is damaged: who needs it says so
+    except ValueError:  # one is damaged: whatever needs it reports that
         return
-    if name not in plans:  # a run of more has superseded this one meanwhile
+    if name not in plans:  # a larger run has superseded this one meanwhile
         return
     mine = set(plans[name]["names"])
     for other, known in plans.items():

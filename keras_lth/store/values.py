@@ -33,7 +33,7 @@ FORMAT = "keras_lth store"
 _ABOUT = "store.json"
 _KIND, _SUFFIX = "value", ".value"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-# What a run left that was made before there were stores.
+# Files of runs made before stores existed.
 _OLD = re.compile(r"config\.json|replicate_\d+|results\.csv|levels\.json|instability(\.json)?|tickets|checkpoints")
 
 
@@ -203,7 +203,7 @@ class Store:
             if name.endswith(".json") and not name.startswith("."):
                 try:
                     found[name.removesuffix(".json")] = dict(json.loads(files.read_bytes(self._in("errors", name))))
-                except (FileNotFoundError, ValueError):  # removed meanwhile, or damaged: it is a note for people
+                except (FileNotFoundError, ValueError):  # removed meanwhile, or damaged; it is only a note for people
                     continue
         return found
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 __all__ = ["depends_on_iterations", "offset_of", "restart", "uninstall"]
 
 _ATTRIBUTE = "_keras_lth_correction"
-# Their update rules do not read `iterations`; any other optimizer is taken to read it.
+# Their update rules do not read `iterations`; any other optimizer is assumed to read it.
 _INDEPENDENT = ("SGD", "RMSprop", "Adagrad", "Adadelta", "Lion", "Ftrl", "LossScaleOptimizer", "MultiOptimizer")
 
 
@@ -48,7 +48,7 @@ class _Correction:
             held = vars(self.optimizer)
             true = held["_iterations"]
             count = tf.convert_to_tensor(true)
-            # A count below the offset was assigned by someone else: then it is taken as it is.
+            # Other code assigned a count below the offset: use it unchanged.
             held["_iterations"] = tf.where(count >= self.offset, count - self.offset, count)
             try:
                 return function(*args, **kwargs)

@@ -57,7 +57,7 @@ def _apply(before: Any) -> Any:
             grads = masked_gradients(grads, weights)
         result = before(self, grads, given)
         for weight, mask in masked:
-            # Keras asks its own variables for a constraint; a raw one has none that could be set.
+            # Keras reads the constraint of its own variables; a raw variable has none that could be set.
             if not isinstance(weight, keras.Variable):
                 weight.assign(mask.keep(weight))
         return result
@@ -67,7 +67,7 @@ def _apply(before: Any) -> Any:
 
 def _finalize(before: Any) -> Any:
     def finalize_variable_values(self: Any, var_list: Sequence[Any]) -> Any:
-        # Averages are written past the variables' own `assign`.
+        # Averages are written without the variables' own `assign`.
         result = before(self, var_list)
         for variable in var_list:
             heal(variable)

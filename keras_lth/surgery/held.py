@@ -23,11 +23,11 @@ from keras_lth.surgery.teaching import Living
 
 __all__ = ["Held", "held", "inside", "live_optimizers"]
 
-# Objects of these packages are not entered; what they hold of a training is known by its type.
+# The walk does not enter objects of these packages; their training state is recognised by type.
 _LIBRARIES = frozenset({"builtins", "functools", "keras", "keras_lth", "numpy", "tensorflow", "tf_keras", "weakref"})
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType)
 _PLAIN_TYPES = frozenset(_PLAIN)
-# Keras' own lists of what the walk meets under its own name.
+# Keras' own lists of objects that the walk visits under their own names.
 _BOOKS = frozenset({
     "_inbound_nodes", "_layers", "_losses", "_metrics", "_nodes", "_nodes_by_depth", "_non_trainable_variables",
     "_operations", "_operations_by_depth", "_outbound_nodes", "_seed_generators", "_tracked", "_tracker",
@@ -105,7 +105,9 @@ class _Walk:
     def __init__(self, tracked: Sequence[tuple[str, keras.layers.Layer]] = ()) -> None:
         self.found = Held()
         self.seen: set[int] = set()
-        self.kept: list[Any] = []  # objects made on the way, such as items of a proxy: no address is used twice
+        self.kept: list[
+            Any
+        ] = []  # keeps temporary objects alive, such as items of a proxy, so that no address is reused
         self.known: set[int] = set()
         self.layers = {id(layer) for _, layer in tracked}
         for _, layer in tracked:
@@ -228,7 +230,7 @@ class _Walk:
                 self._global(value.__globals__[name], _join(path, name), depth + 1, owner)
 
     def _global(self, value: Any, path: str, depth: int, owner: Any) -> None:
-        # Another model of the module is not a part of this one.
+        # Another model in the module is not part of this one.
         if not isinstance(value, keras.layers.Layer):
             self.visit(value, path, depth, owner)
 

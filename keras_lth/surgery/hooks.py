@@ -38,7 +38,7 @@ def follow(variables: Iterable[keras.Variable]) -> None:
     )
     for model in models_with(variables):
         if _look(model) and getattr(model, "train_function", None) is not None:
-            # It may be inside a `fit`, which makes no function again: what that refuses is refused now.
+            # This may be inside a `fit`, which does not rebuild its function, so check now what it would refuse.
             _before_training(model)
     trace_again(variables)
 
@@ -91,7 +91,7 @@ def _masked(model: keras.Model) -> list[Entry]:
 def _look(model: keras.Model) -> list[Entry]:
     _, before = vars(model).pop(_MASKED, (0, []))
     masked = [entry for entry in entries(model) if mask_of(entry.variable) is not None]
-    # A layer that was quantised since has another kernel; it is refused by its name.
+    # A layer that was quantised since then has another kernel; it is refused by name.
     masked += [entry for entry in before if replaced(entry.layer) and mask_of(entry.variable) is not None]
     if masked:
         # Through __dict__: a tracked attribute would be saved with the model, or refused by a locked layer.

@@ -34,7 +34,7 @@ class Hosts:
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
         self.count, self.index = 1, 0
-        # The hosts of a TPU are driven by one process.
+        # One process drives all hosts of a TPU.
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             resolver: Any = strategy.cluster_resolver
             self.count, self.index = resolver.cluster_spec().num_tasks("worker"), int(resolver.task_id)
@@ -52,7 +52,7 @@ class Hosts:
         with tf.init_scope():
             value = _gathering(self._strategy)(tf.constant(mine))
             rows = self._strategy.experimental_local_results(value)[0].numpy()
-        return rows[:: len(rows) // self.count]  # the replicas of a host say the same
+        return rows[:: len(rows) // self.count]  # all replicas of a host have the same value
 
     def any(self, flag: bool) -> bool:
         """Return whether any host says yes."""
@@ -67,7 +67,7 @@ class Hosts:
         if self.count == 1:
             return data
         size = self.of_chief(len(data))
-        # Few different lengths: each is compiled.
+        # Few different lengths, because each is compiled separately.
         words = np.zeros(max(1024, 1 << max(0, -(-size // 4) - 1).bit_length()), np.int32)
         if self.chief:
             words.view(np.uint8)[:size] = np.frombuffer(data, np.uint8)

@@ -22,7 +22,7 @@ PRUNED = ("kernel", "expert kernel")
 # Kinds that stay dense unless include= or also= names them.
 DENSE = ("embedding", "position embedding", "token", "relative position", "declared dense")
 UNKNOWN = "unknown kind"
-# Kinds that no pattern reaches.
+# Kinds that no pattern can select.
 NEVER = ("bias", "normalisation", "slope", "adapter", "vector", "not trained")
 
 _KERNEL = {"kernel": "kernel", "bias": "bias", "lora_kernel_a": "adapter", "lora_kernel_b": "adapter"}
@@ -74,7 +74,7 @@ _TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("keras_hub", "Qwen3_5GatedDeltaNet"): {"conv1d_kernel": "kernel"},
     ("keras_hub", "RWKV7TimeMix"): dict.fromkeys(("w1", "w2", "a1", "a2", "g1", "g2", "v1", "v2"), "kernel"),
 }
-# What the name of a weight says where no class decides.
+# Kinds by the name of a weight, if no class decides.
 _NAMES = [
     (re.compile(r"rel(ative)?_(pos|emb|att|bias)"), "relative position"),
     (re.compile(r"(^|_)pos(ition(al)?)?_(query_)?(emb|enc)"), "position embedding"),

@@ -69,7 +69,7 @@ def build_metrics(model: keras.Model, spec: Any) -> bool:
             model._symbolic_build(data_batch=spec)
     except (ValueError, RuntimeError, TypeError, NotImplementedError, AttributeError):
         # Keras runs the model's own call and loss on symbols, which may fail in the user's code in any of these ways
-        # (NotImplementedError: a model without call). It is no error yet: the first real step builds them, or says why.
+        # (NotImplementedError: a model without call). Not an error yet: the first real step builds them or raises.
         return False
     return all(getattr(metric, "built", True) for metric in unbuilt)
 
@@ -106,6 +106,6 @@ def _metrics(model: keras.Model) -> Iterator[tuple[str, Any]]:
         result = metric.result()
         names = list(result) if isinstance(result, dict) else [metric.name]
         members = getattr(metric, "metrics", None)
-        # Those of compile() are in the order of their results.
+        # The metrics of compile() are in the order of their results.
         held = members if members is not None and len(members) == len(names) else [metric] * len(names)
         yield from zip(names, held, strict=True)

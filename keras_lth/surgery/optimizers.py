@@ -203,7 +203,7 @@ def refuse_coupling(optimizer: keras.optimizers.Optimizer, variables: Sequence[k
         if kind is None:
             continue
         if leaf is not optimizer and not leaf.built:
-            # Which weights it gets is decided when it is built; the hook asks again then.
+            # Its weights are decided when it is built; the hook checks again then.
             continue
         handled = {id(variable) for variable in leaf._trainable_variables} if leaf.built else None
         if handled is None or any(id(variable) in handled for variable in variables):

@@ -174,7 +174,7 @@ def _attributes(layer: keras.layers.Layer) -> dict[int, str]:
             for key, item in items:
                 visit(f"{name}/{key}", item, (*inside, id(value)))
 
-    # TensorFlow keeps books under `_self_…`, Keras under these two.
+    # TensorFlow keeps its records under `_self_…`, Keras under these two.
     held = {
         name: value
         for name, value in vars(layer).items()

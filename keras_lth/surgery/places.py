@@ -29,7 +29,7 @@ __all__ = [
 
 START = "correction_start"
 _OF = "of/"
-# An optimizer that is not the model's own has the place where it was found before its keys; then, inside a wrapper,
+# The keys of an optimizer that is not the model's own begin with the place where it was found and, inside a wrapper,
 # its number.
 _KEY = re.compile(r"((?:(?:@[^/]+|optimizer_\d+)/)?(?:inner_\d+/)?)(.+)")
 
@@ -63,7 +63,7 @@ def _live(model: keras.Model, things: Held) -> dict[str, keras.optimizers.Optimi
 
     if not others():
         return {}
-    gc.collect()  # what an earlier compile() has left is in cycles
+    gc.collect()  # optimizers left by an earlier compile() are in reference cycles
     found: dict[str, keras.optimizers.Optimizer] = {}
     for optimizer in others():
         name = f"held_elsewhere.{type(optimizer).__name__}"
@@ -148,7 +148,7 @@ def refuse_unknown(model: keras.Model, snapshot: Snapshot, places: list[str]) ->
 
 def steps_done(found: Mapping[str, keras.optimizers.Optimizer]) -> int:
     """Return the number of training steps, from the first optimizer that has made any."""
-    # The model's own is the first. compile() gives it one, though a train_step may use others.
+    # The model's own comes first. compile() always sets one, even if a train_step uses others.
     for optimizer in found.values():
         count = max(int(leaf._iterations.numpy()) for leaf in leaves(optimizer))
         if count:

@@ -142,7 +142,7 @@ def rewind(
     for optimizer in outer_ones.values():
         reset_pruned(optimizer, by_path.values())
     if new:
-        # The correction is a new operation in every step that counts with them.
+        # The correction is a new operation in every step that uses the iterations.
         trace_again(new)
 
 

@@ -56,7 +56,7 @@ class Living:
             self._looked = True
             if self._method is not None:
                 teach(self._base, {self._method: self._announcing})
-            # By type and not by isinstance, which runs code of proxies and lets lazy modules import.
+            # By type, not isinstance, which would run code of proxies and trigger lazy imports.
             kinds = set(family(self._base))
             self._known.update({id(thing): thing for thing in gc.get_objects() if type(thing) in kinds})
         return iter(list(self._known.values()))

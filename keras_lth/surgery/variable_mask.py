@@ -144,7 +144,7 @@ def detach(variable: keras.Variable) -> None:
     mask = mask_of(variable)
     if mask is None:
         return
-    # A step that was traced with this mask and is beyond reach prunes nothing from now on.
+    # A step traced with this mask that cannot be found prunes nothing from now on.
     mask.assign(np.ones(tuple(variable.shape), bool))
     for one in _faces(variable):
         vars(one).pop(_ATTRIBUTE, None)

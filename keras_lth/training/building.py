@@ -31,7 +31,7 @@ def build(model: keras.Model, data: Any) -> None:
         tf.function(lambda one: strategy.run(model.train_step, (one,))).get_concrete_function(batch)
         for leaf in _leaves(model):
             if leaf.built and id(leaf) not in built:
-                # A value that was assigned while tracing is none.
+                # A value assigned while tracing is not a value.
                 surgery.start_fresh(leaf)
 
 

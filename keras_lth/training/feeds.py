@@ -199,7 +199,7 @@ class Streaming(Feed):
         if self.replicas > hosts:
             batches = batches.rebatch(self.data.batch_size // self.replicas)
         options = tf.data.Options()
-        # An iterator that is let go with steps left waits for the tuning thread, which sleeps for up to a minute.
+        # An iterator dropped with steps left waits for the tuning thread, which sleeps for up to a minute.
         options.autotune.enabled = False
         return batches.with_options(options)
 
@@ -239,7 +239,7 @@ def convolves_on_cpu(model: keras.Model) -> bool:
 
 def _compiled(many: Callable[..., None], **options: bool) -> Any:
     function = tf.function(many, **options)
-    # Each training has functions of its own; TensorFlow would warn that this one is traced too often.
+    # Each training has its own functions; TensorFlow would warn that a shared one is traced too often.
     function._omit_frequent_tracing_warning = True
     return function
 

@@ -51,7 +51,7 @@ class Loop:
         self.jit_compile = jit_compile
         self._traced: Any = None
         self._steps: TrainSteps | None = None
-        # Slots and metrics are made here: in a compiled loop no variable can be, and a resumed run gives them values.
+        # Slots and metrics are created here: a compiled loop cannot create variables, and a resumed run sets them.
         build(model, data)
 
     def run(self, step: int, count: int, seed: int) -> None:
@@ -61,7 +61,7 @@ class Loop:
 
     def _current(self) -> TrainSteps:
         """The compiled steps; compiled again if ``fit``'s own function was."""
-        # Runs what a masked model does before training, and gives the function whose identity tells of a new trace.
+        # Runs a masked model's hooks before training; a new identity of the function shows that it was traced again.
         with own_loop(self.model):
             self.model.make_train_function()
         function = self.model.train_function

@@ -114,7 +114,7 @@ def _tpu(tpu: str, timeout: float) -> tf.distribute.Strategy:
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
-    except Exception as error:  # whatever TensorFlow raises, what to check goes with it
+    except Exception as error:  # whatever TensorFlow raises, add what to check
         here = "Does this machine have a TPU, and does its TensorFlow support it (pip install tensorflow-tpu)?"
         there = (
             "Is this the name of a TPU in this project and zone (gcloud compute tpus tpu-vm list), is it READY, and "

@@ -124,7 +124,7 @@ def _where(x: Any, loaded: library.Library | None, conv: bool) -> str:
         return "plain"
     compiled = xla.in_xla()
     device = "" if compiled else x.device
-    # Logical devices, not visible ones: those of other hosts count too, such as the TPUs that this process drives.
+    # Logical devices, not visible ones, so that those of other hosts count, such as TPUs that this process drives.
     if "CPU" not in device and (device or any(d.device_type != "CPU" for d in tf.config.list_logical_devices())):
         return "plain"
     if not compiled:
@@ -152,7 +152,7 @@ def _float(name: str, value: Any) -> Any:
 
 
 def _cast(tensor: Any, dtype: Any) -> Any:
-    # tf.cast of what has the dtype already costs as much as a small product.
+    # A tf.cast to the same dtype costs as much as a small product.
     return tensor if tensor.dtype == dtype else tf.cast(tensor, dtype)
 
 

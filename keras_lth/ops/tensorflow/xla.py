@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 try:
-    # TensorFlow makes no public name of this op.
+    # TensorFlow has no public name for this op.
     from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_custom_call_v2
 except ImportError:
     xla_custom_call_v2 = None
@@ -65,7 +65,7 @@ def product(target: str, x: Any, values: Any, structure: list[Any], bias: Any, r
     sizes = structure[-1].shape.as_list()
     if conv:
         return _Calls(target, sizes, values, x.shape[1:3].as_list()).product(relu, x, values, structure, biases)
-    # The last axis only is the kernel's.
+    # Only the last axis belongs to the kernel.
     inputs, outputs = sizes[1:3]
     rows = x.shape.num_elements() // inputs if x.shape.is_fully_defined() else -1
     y = _Calls(target, sizes, values, None).product(relu, tf.reshape(x, [rows, inputs]), values, structure, biases)
