@@ -161,7 +161,7 @@ def _sides(block: int | Sequence[int] | None) -> tuple[int, int]:
     except TypeError:
         raise TypeError(f"block must be an integer or two, not {block!r}") from None
     if len(sides) != 2 or min(sides) < 1:
-        raise ValueError(f"block = {block!r}: both sides must be at least 1")
+        raise ValueError(f"block = {block!r}: use two sides of at least 1")
     return sides[0], sides[1]
 
 
