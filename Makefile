@@ -1,6 +1,6 @@
 # Two commands: `make demo` (install, build, find tickets on real data) and `make test` (install, build, every test; the
 # long form of some of them is `make proof`).
-# Each works first, on a machine with Python ≥ 3.10 and a C++ compiler.
+# Each works right after cloning, on a machine with Python ≥ 3.10 and a C++ compiler.
 
 PYTHON ?= python3
 DATA ?= digits
@@ -17,7 +17,7 @@ KERAS_HUB := "keras-hub==0.32.0; python_version >= '3.11'" "keras-hub==0.25.1; p
 
 .PHONY: demo test proof bazel fuzz lint clean results bench
 
-# Reinstalled when what it is built from changes.
+# Reinstalled when its sources change.
 .venv/installed: pyproject.toml setup.py $(wildcard cc/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel pybind11
@@ -36,34 +36,34 @@ test: .venv/installed data-fashion_mnist
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --durations=30 --durations-min=5
 
-# The long form of the tests: all models of others. Writes docs/results/proof.
+# The long tests, including all third-party models. Writes docs/results/proof.
 proof: .venv/installed
 	$(BIN)/pytest -n 2 --dist load -m proof
 
-# The other build, from a clean copy and without a network; one of the tests, too.
+# The Bazel build, from a clean copy and without a network; also one of the tests.
 bazel: .venv/installed
 	bazel/prove.sh
 
-# For as many seconds as one likes; it goes on from what it learned the last time.
+# Runs for TIME seconds and continues from the corpus of the last run.
 TIME ?= 60
 fuzz: .venv/installed
 	$(BIN)/python -m cc.fuzz.run --seconds=$(TIME)
 
-# Beside PyTorch, which brings MKL, and beside sparseprop where it is installed (pip install sparseprop).
+# Compares with PyTorch, which includes MKL, and with sparseprop if installed (pip install sparseprop).
 .venv/bench: .venv/installed
 	$(BIN)/python -m pip install --quiet "keras_lth[bench]"
 	touch $@
 
-# Takes about ten minutes; BENCH="--quick --out=FOLDER" shows in one that everything runs.
+# Takes about ten minutes; BENCH="--quick --out=FOLDER" checks in one minute that everything runs.
 BENCH ?= --out=docs/results/benchmarks
 bench: .venv/bench
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 
-# Fashion-MNIST comes from Debian's package where there is one; elsewhere from TFDS at run time.
+# Fashion-MNIST comes from Debian's package if available, otherwise from TFDS at run time.
 data-fashion_mnist:
 	@test -e /usr/share/datasets/fashion-mnist || { command -v apt-get >/dev/null && \
 	  { apt-get install -y -qq dataset-fashion-mnist || { apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist; }; } \
-	  >/dev/null 2>&1; } || echo "Fashion-MNIST is not installed (Debian: apt-get install dataset-fashion-mnist): TFDS will be asked for it."
+	  >/dev/null 2>&1; } || echo "Fashion-MNIST is not installed (Debian: apt-get install dataset-fashion-mnist): it will be downloaded by TFDS."
 data-%: ;
 
 clean:

@@ -1,8 +1,8 @@
-"""Everything that the C++ core claims, beside its peers, in one run: `make bench`.
+"""Measure all performance claims of the C++ core against other libraries, in one run: `make bench`.
 
 Prints markdown tables and writes them, the numbers as JSON, and a figure. Our products are timed as compiled functions
-on arrays that are there already; the training step and the lines that say so run through the TensorFlow ops. Times are
-the least of several turns that the candidates take in one process, with as many threads each.
+on existing arrays. The training step, and lines that say so, run through the TensorFlow ops. A time is the fastest of
+several turns that the candidates take in one process, with the same number of threads each.
 
     python benchmarks/bench.py --out docs/results/benchmarks
 """
@@ -55,8 +55,10 @@ def selection(quick: bool, threads: int, out: Path | None) -> list[rows.Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes: shows that everything runs, no more")
-    parser.add_argument("--threads", type=int, default=available(), help="of every candidate that has threads")
+    parser.add_argument("--quick", action="store_true", help="small sizes, only to check that everything runs")
+    parser.add_argument(
+        "--threads", type=int, default=available(), help="number of threads of every candidate that uses threads"
+    )
     parser.add_argument("--out", type=Path, help="folder for kernels.md, kernels.json, kernels.png and top_k.json")
     parser.add_argument("--skip-selection", action="store_true", help="leave out benchmarks/top_k.py")
     arguments = parser.parse_args()
@@ -91,8 +93,8 @@ def main() -> None:
     text = "\n\n".join(
         [
             peak.text(machine),
-            f"M = {shape.m}, K = N = {side}, float32; the least of several turns in one process."
-            + (" Sizes of --quick: no floor means anything." if quick else ""),
+            f"M = {shape.m}, K = N = {side}, float32; the fastest of several turns in one process."
+            + (" Sizes of --quick: the floors do not apply." if quick else ""),
             rows.table(result),
             rows.verdict(result),
             products.peers_table(lines),

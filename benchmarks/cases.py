@@ -1,4 +1,4 @@
-"""The matrices of the benchmark, and our side of it: the compiled functions on arrays that are there already."""
+"""The matrices of the benchmark, and our side of it: the compiled functions on existing arrays."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Product:
         return lambda: _core.sample_product(self.structure, self.x, self.dy, self.dvalues, threads=threads)
 
     def check(self) -> None:
-        """Raises unless the three results are NumPy's, so that nothing wrong is timed."""
+        """Raise unless the three results agree with NumPy's, so that no wrong result is timed."""
         for call in (self.forward(0), self.input_gradient(0), self.weight_gradient(0)):
             call()
         close(f"{self.name} forward", self.y, self.x @ self.dense)
@@ -115,7 +115,7 @@ def both(first: Call, second: Call) -> Call:
 
 
 def close(what: str, got: np.ndarray, expected: np.ndarray) -> None:
-    """Raises unless the greatest difference is below 1e-4 of the greatest value: float32 sums in any order."""
+    """Raise unless the greatest difference is below 1e-4 of the greatest value: float32 sums in any order."""
     scale = float(np.abs(expected).max(initial=0.0))
     error = float(np.abs(got - expected).max(initial=0.0))
     if not error <= 1e-4 * max(scale, 1e-30):

@@ -1,4 +1,4 @@
-"""The figure of the sweep: how many times faster than the dense product, and how much of its rate, over sparsity."""
+"""The figure of the sweep over sparsity: speed relative to the dense product, and share of its rate."""
 
 from __future__ import annotations
 

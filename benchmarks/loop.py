@@ -1,9 +1,10 @@
-"""The training loop beside Keras' ``fit`` at its best setting: LeNet-300-100 at batch 60, ResNet-20 at batch 128.
+"""Compare the training loop with Keras' ``fit`` at its best setting: LeNet-300-100 at batch 60, ResNet-20 at batch 128.
 
-Both train the same network on the same data in the same order, an epoch in turns; the ratio of two neighbouring epochs
-cancels what the machine does meanwhile. LeNet's ``fit`` is compiled by XLA, 50 steps per execution; ResNet-20, on the
-first 1 280 images, is timed with and without XLA, and the faster loop is held against the faster ``fit``. Then 24 000
-steps of LeNet in a process of their own, started as the binary is, with imports, compilation and a test at the end.
+Both train the same network on the same data in the same order, alternating after each epoch. The ratio of two
+neighbouring epochs cancels other load on the machine. XLA compiles LeNet's ``fit``, with 50 steps per execution.
+ResNet-20, on the first 1 280 images, is timed with and without XLA, and the faster loop is compared with the faster
+``fit``. Then 24 000 steps of LeNet run in a separate process, started like the program, with imports, compilation and a
+test at the end.
 
     python benchmarks/loop.py --out loop.json
 """
@@ -120,10 +121,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--data", default="fashion_mnist")
     parser.add_argument("--pairs", type=int, default=11)
-    parser.add_argument("--images", type=int, default=1280, help="of an epoch of ResNet-20")
-    parser.add_argument("--deterministic", action="store_true", help="with tf.config's enable_op_determinism")
-    parser.add_argument("--processes", type=int, default=5, help="that train from begin to end, one after the other")
-    parser.add_argument(WHOLE, action="store_true", help="only the 24 000 steps, in this process")
+    parser.add_argument("--images", type=int, default=1280, help="images per epoch of ResNet-20")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="call tf.config.experimental.enable_op_determinism()"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=5, help="number of processes that each run a whole training, one after another"
+    )
+    parser.add_argument(WHOLE, action="store_true", help="run only the 24 000 steps, in this process")
     arguments = parser.parse_args()
     if arguments.whole_process:
         whole(arguments.data)

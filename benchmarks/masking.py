@@ -1,8 +1,8 @@
-"""What masking costs a training step: LeNet-300-100 at batch 60 with Adam, plain and masked side by side in one run.
+"""Measure what masking costs a training step: LeNet-300-100 at batch 60 with Adam, plain and masked in one run.
 
-Plain and masked take turns every few milliseconds, calling the training function that ``fit`` calls (``fit``'s own
-Python between steps is the same for both and left out). The ratio of two neighbouring blocks cancels what the machine
-does meanwhile; the median over the pairs is reported.
+Plain and masked take turns every few milliseconds, calling the training function that ``fit`` calls. ``fit``'s own
+Python between steps is the same for both and is not measured. The ratio of two neighbouring blocks cancels other load
+on the machine; the median over the pairs is reported.
 
     python benchmarks/masking.py --out masking.json
 """
@@ -88,8 +88,8 @@ def compare(options: dict[str, Any], *, steps: int, pairs: int, batch: int, dens
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=25, help="steps in a block, or one execution where that is longer")
-    parser.add_argument("--pairs", type=int, default=400, help="pairs of blocks in a mode")
+    parser.add_argument("--steps", type=int, default=25, help="steps per block; one execution if that is longer")
+    parser.add_argument("--pairs", type=int, default=400, help="pairs of blocks per mode")
     parser.add_argument("--batch", type=int, default=60)
     parser.add_argument("--density", type=float, default=0.2)
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")

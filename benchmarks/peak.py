@@ -1,4 +1,4 @@
-"""What the machine can do at most: bandwidth of a copy, arithmetic peak, TensorFlow's dense product."""
+"""Measure the limits of the machine: bandwidth of a copy, arithmetic peak, TensorFlow's dense product."""
 
 from __future__ import annotations
 

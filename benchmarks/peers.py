@@ -1,7 +1,7 @@
-"""Other sparse products, each in the form that it runs fastest in, and checked before it is timed.
+"""Sparse products of other libraries, each in its fastest form, and checked before it is timed.
 
-All but TensorFlow's dense product want W transposed and X feature-major; they are given that, and nothing is
-transposed in the timed part. PyTorch and sparseprop (`pip install torch sparseprop`) are measured where they are there.
+All except TensorFlow's dense product need W transposed and X feature-major. They get this layout, so nothing is
+transposed in the timed part. PyTorch and sparseprop (`pip install torch sparseprop`) are measured if installed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sparse products of one shape beside TensorFlow's dense one and beside every other sparse product there is."""
+"""Compare sparse products of one shape with TensorFlow's dense product and with other sparse products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of the benchmark: ours beside a peer, the floor, whether it is met; as markdown and as JSON."""
+"""Lines of the benchmark: our time, another library's, the floor, and whether it is met; as markdown and JSON."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Exact selection over many tensors beside its peers, in one run: python benchmarks/top_k.py --out=top_k.json.
+"""Compare exact selection over many tensors with other methods, in one run: python benchmarks/top_k.py
+--out=top_k.json.
 
-The weights are float32 in the 161 tensors of a ResNet-50. "Into existing masks" is the work of the core alone, beside a
-copy of the same bytes into an existing array by as many threads; the other lines do the whole job, new masks with
-exactly k True. Candidates take turns in one process; NumPy's pipeline runs in two more, with its AVX-512 code on and
-off, because its AVX-512 partition is the slower one on some processors: the faster of the two is the peer.
+The weights are float32 in the 161 tensors of a ResNet-50. "Into existing masks" measures the core alone, next to a copy
+of the same bytes into an existing array with as many threads. The other lines do the whole task, new masks with exactly
+k True. Candidates take turns in one process. NumPy's pipeline runs in two further processes, with its AVX-512 code on
+and off, because its AVX-512 partition is slower on some processors; the faster of the two is compared.
 """
 
 from __future__ import annotations
@@ -210,7 +211,7 @@ def lines(ms: Mapping[str, float], size: int, keep: float) -> list[rows.Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=25_557_032, help="number of weights")
-    parser.add_argument("--keep", type=float, default=0.2, help="share that is kept")
+    parser.add_argument("--keep", type=float, default=0.2, help="share of the weights that is kept")
     parser.add_argument("--repeats", type=int, default=9, help="turns of each candidate; the best time counts")
     parser.add_argument("--tensorflow", action="store_true", help="also time tf.math.top_k (ties are not resolved)")
     parser.add_argument("--out", help="write the numbers as JSON to this file")

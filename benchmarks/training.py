@@ -1,7 +1,7 @@
-"""One training in the thesis' setting, and what a round of IMP adds to it.
+"""Measure one training with the thesis' setting, and what a round of IMP adds to it.
 
 LeNet-300-100 on Fashion-MNIST: 24 000 steps of Adam at batch 60 through ``fit``, plain and with masks at a density of
-20 %, with a test after each epoch; then choosing the next masks, and rewinding, each the median of several.
+20 %, tested after each epoch; then choosing the next masks, and rewinding, each the median of several.
 
     python benchmarks/training.py --out training.json
 """

@@ -1,4 +1,4 @@
-"""Candidates that take turns in one process: what disturbs the machine disturbs all of them."""
+"""Candidates that take turns in one process, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 

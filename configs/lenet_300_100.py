@@ -1,6 +1,6 @@
-"""LeNet-300-100 in the thesis' setting (table 4.1): what its data sets share.
+"""LeNet-300-100 with the thesis' setting (table 4.1), shared by its data sets.
 
-Adam at a constant 1.2e-3, batches of 60, 24 000 steps, 20 % of the weights pruned a round, 15 rounds down to 3.5 %.
+Adam at a constant 1.2e-3, batches of 60, 24 000 steps, 20 % of the weights pruned per round, 15 rounds down to 3.5 %.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(data: str = "mnist") -> ConfigDict:
-    """The setting on ``data``; every value can be overridden as ``--config.KEY=VALUE``."""
+    """Return the setting for ``data``; every value can be overridden as ``--config.KEY=VALUE``."""
     return ConfigDict(
         {
             "model": "lenet_300_100",

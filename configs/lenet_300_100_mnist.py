@@ -1,6 +1,6 @@
 """LeNet-300-100 on MNIST, the thesis' own data: dense test accuracy 98.3 ± 0.1 %, 98.2 % at a density of 3.5 %.
 
-MNIST comes through TFDS, which needs the network the first time. Hours as on Fashion-MNIST.
+MNIST comes from TFDS, which needs a network the first time. It takes as long as Fashion-MNIST.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ from keras_lth.configs.lenet_300_100 import get_config as thesis
 
 
 def get_config() -> ConfigDict:
-    """The setting."""
+    """Return the setting."""
     return thesis("mnist")

@@ -1,11 +1,11 @@
-"""ResNet-20 in the thesis' setting (table 4.1): what its data sets share.
+"""ResNet-20 with the thesis' setting (table 4.1), shared by its data sets.
 
 Momentum 0.9 at a rate of 0.1, divided by 10 at steps 32 000 and 48 000, 63 000 steps of batches of 128, flips and
-crops, 20 % of the weights pruned a round, rewound to step 500, where IMP's subnetworks become stable (thesis, figure
-4-15). From open_lth: the momentum, weight decay of 1e-4 inside the gradient, normalised channels. The thesis' variant
-"low" is --config.optimizer.learning_rate=0.01 with --config.rewind_to="0 steps".
+crops, 20 % of the weights pruned per round, rewound to step 500, where IMP's subnetworks become stable (thesis, figure
+4-15). The momentum, the weight decay of 1e-4 inside the gradient and the normalised channels are open_lth's. The
+thesis' variant "low" is --config.optimizer.learning_rate=0.01 with --config.rewind_to="0 steps".
 
-Keras keeps the rate inside the velocity, PyTorch outside: for some ten steps after a drop the two differ.
+Keras includes the rate in the velocity, PyTorch does not, so the two differ for some ten steps after a drop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def get_config(
     mean: Sequence[float] = (0.485, 0.456, 0.406),
     std: Sequence[float] = (0.229, 0.224, 0.225),
 ) -> ConfigDict:
-    """The setting on ``data``, whose channels have this mean and deviation."""
+    """Return the setting for ``data``, whose channels have this mean and deviation."""
     return ConfigDict(
         {
             "model": "resnet_20",

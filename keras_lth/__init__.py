@@ -1,6 +1,6 @@
 """Lottery tickets and sparse training for Keras 3.
 
-The public names are loaded on first use (PEP 562), so that ``import keras_lth.masks`` loads no TensorFlow.
+Public names are loaded on first use (PEP 562), so ``import keras_lth.masks`` does not load TensorFlow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers that users pass: Python's, NumPy's and arrays of no dimension; never booleans, never text."""
+"""Check numbers that users pass: Python's, NumPy's and 0-d arrays are accepted, booleans and text never."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["is_whole", "real", "round_half_up", "whole"]
 
 
 def whole(value: Any, name: str, least: int | None = None) -> int:
-    """A whole number as an int.
+    """Return an integer argument as an int.
 
     Raises:
-        ValueError: naming the argument: another type, or a number below ``least``.
+        ValueError: another type, or a number below ``least``; names the argument.
     """
     try:
         number = None if _is_bool(value) else operator.index(value)
@@ -30,7 +30,7 @@ def whole(value: Any, name: str, least: int | None = None) -> int:
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether it is a whole number of at least ``least``."""
+    """Return whether ``value`` is an integer of at least ``least``."""
     try:
         return whole(value, "") >= least
     except ValueError:
@@ -38,10 +38,10 @@ def is_whole(value: Any, least: int) -> bool:
 
 
 def real(value: Any, name: str) -> float:
-    """A real number as a float: as printed, so 0.2 in single precision is 0.2.
+    """Return a real number as the float that it prints as: 0.2 in single precision becomes 0.2.
 
     Raises:
-        ValueError: naming the argument: anything but a number.
+        ValueError: anything but a number; names the argument.
     """
     if isinstance(value, (float, int, Fraction, Decimal)) and not _is_bool(value) and not isinstance(value, np.generic):
         return float(value)
@@ -52,7 +52,7 @@ def real(value: Any, name: str) -> float:
 
 
 def round_half_up(share: float, count: int) -> int:
-    """share × count as printed in decimal, rounded, halves up: 0.145 of 100 is 15, though the float is just below."""
+    """Round share × count, as printed in decimal, halves up: 0.145 of 100 is 15, though the float is slightly less."""
     return math.floor(Fraction(repr(real(share, "share"))) * count + Fraction(1, 2))
 
 

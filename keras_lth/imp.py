@@ -1,8 +1,8 @@
-"""Iterative magnitude pruning as a value: what is cut, what a training starts from, and under which noise.
+"""Iterative magnitude pruning as a value: what is cut, what a training starts from, and which noise it uses.
 
 Frankle's thesis, Algorithms 1, 2 and 4. A *round* prunes, rewinds and trains; *level* n is the subnetwork after n
-rounds, level 0 the dense one. A driver, such as a callback inside ``fit`` or a plan, asks `IMP` at each level, so there
-is one definition of a cut, of a start and of a seed. No Keras and no TensorFlow here.
+rounds, and level 0 is the dense one. A driver (a callback inside ``fit``, or a plan) asks `IMP` at each level, so there
+is one definition of a cut, of a start and of a seed. This module needs neither Keras nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from keras_lth.structures import Structure, Structured
 
 Fraction = float | Mapping[str, float]
 Counts = dict[str, int]
-# A threshold over the whole network has one group of weights, of this name.
+# The name of the single group of weights under a global threshold.
 WHOLE = ""
 
 
 class Noise(NamedTuple):
-    """The seeds of a training: data order, augmentation, and what dropout's own seeds are moved by (0: not at all)."""
+    """The seeds of a training: data order, augmentation, and the offset of dropout's own seeds (0: unchanged)."""
 
     order: int = 0
     augment: int = 0
@@ -38,23 +38,23 @@ class Noise(NamedTuple):
 
     @classmethod
     def of(cls, seed: int, number: int = 0) -> Noise:
-        """The noise of the training with this number; number 0 takes ``seed`` itself."""
+        """Return the noise of the training with this number; number 0 uses ``seed`` itself."""
         order = noise_seed(seed, number)
         return cls(order, order, number)
 
     def moved(self, seed: int) -> int:
-        """The seed that dropout draws with, where the state to start from has ``seed``."""
+        """Return the seed that dropout draws with, given that the starting state has ``seed``."""
         return noise_seed(seed, self.dropout)
 
 
 class Start(NamedTuple):
-    """What a training starts from: three choices that do not depend on each other.
+    """What a training starts from: three independent choices.
 
     Attributes:
-        values: "k": the weights of step k; "trained": those that the level before ended with; "fresh": newly sampled
-            ones; "signs": newly sampled magnitudes under the signs of step k (Zhou et al. 2019).
-        clock: where the learning-rate schedule and the data order start: "k", "zero", or "end", the lowest rate, at
-            which "trained" values are fine-tuned (Renda et al. 2020).
+        values: "k": the weights of step k; "trained": the final weights of the level before; "fresh": newly sampled
+            ones; "signs": newly sampled magnitudes with the signs of step k (Zhou et al. 2019).
+        clock: where the learning-rate schedule and the data order start: "k", "zero", or "end", the lowest rate, for
+            fine-tuning "trained" values (Renda et al. 2020).
         slots: of the optimizer: "fresh", with the bias correction restarted; or "k", those of step k.
     """
 
@@ -63,7 +63,7 @@ class Start(NamedTuple):
     slots: Literal["fresh", "k"] = "fresh"
 
     def check(self) -> None:
-        """Raise ``ValueError`` for a choice that does not exist, or slots that do not belong to the other two."""
+        """Raise ``ValueError`` for an unknown choice, or for slots that do not match values and clock."""
         for name, given, known in (
             ("values", self.values, ("k", "trained", "fresh", "signs")),
             ("clock", self.clock, ("k", "zero", "end")),
@@ -86,21 +86,21 @@ class IMP:
     """Iterative magnitude pruning, or pruning by another criterion, with rewinding.
 
     Args:
-        k: the step of the dense training that is rewound to.
+        k: the step of the dense training to which a round rewinds.
         T: the steps of the dense training.
-        rounds: cuts after the dense training; None where ``target_density`` ends them.
-        fraction: share of the remaining weights that a cut removes; with ``scope="layer"`` also a mapping from regex to
-            share, first match wins.
+        rounds: cuts after the dense training; None if ``target_density`` ends them.
+        fraction: share of the remaining weights that each cut removes; with ``scope="layer"`` also a mapping from regex
+            to share, first match wins.
         target_density: share of the prunable weights that remain at the end; the last cut is shortened to hit it.
         scope: "global": one ranking over the network; "layer": one in each weight.
         criterion: what scores the weights: the name of one of `keras_lth.criteria`, or a function of (model) or of
             (model, x, y) that returns ``{weight path: array}``.
-        structure: what is cut as one, as `select` takes it.
+        structure: what is pruned as a unit, as in `select`.
         min_per_layer: the least number (≥ 1) or share (< 1) that remains in each layer, with ``scope="global"``.
-        rewind: what a round starts from.
-        seed: of the noise.
+        rewind: what a round starts from, a `Start`.
+        seed: the seed of the noise.
 
-    Raises ``ValueError`` for what cannot work, with what would.
+    Raises ``ValueError`` for settings that cannot work; the message says which would.
     """
 
     k: int = 0
@@ -118,30 +118,34 @@ class IMP:
     def __post_init__(self) -> None:
         self._as_python()
         if not 0 <= self.k < self.T:
-            raise ValueError(f"k is a step before the end of the dense training: 0 ≤ k < T = {self.T}, not {self.k}.")
+            raise ValueError(
+                f"k must be a step before the end of the dense training, 0 ≤ k < T = {self.T}, not {self.k}."
+            )
         if self.rounds is None and self.target_density is None:
             raise ValueError("Give rounds, target_density, or both.")
         if self.target_density is not None and not 0 < self.target_density < 1:
-            raise ValueError(f"target_density lies between 0 and 1 (0.05 keeps 5 %), not {self.target_density!r}.")
+            raise ValueError(f"target_density must be between 0 and 1 (0.05 keeps 5 %), not {self.target_density!r}.")
         shares = list(self.fraction.values()) if isinstance(self.fraction, Mapping) else [self.fraction]
-        # A share of 1 removes everything: only a target can stop it, which is pruning in one shot.
+        # A share of 1 removes everything unless a target stops it, which is one-shot pruning.
         most = 1.0 if self.target_density is not None else np.nextafter(1.0, 0.0)
         if not shares or any(not 0 <= share <= most for share in shares) or not any(shares):
-            raise ValueError(f"fraction lies between 0 and 1 (0.2 removes a fifth of the rest), not {self.fraction!r}.")
+            raise ValueError(
+                f"fraction must be between 0 and 1 (0.2 prunes a fifth of the rest), not {self.fraction!r}."
+            )
         if self.scope not in ("global", "layer"):
-            raise ValueError(f'scope is "global" or "layer", not {self.scope!r}.')
+            raise ValueError(f'scope must be "global" or "layer", not {self.scope!r}.')
         if isinstance(self.fraction, Mapping) and self.scope != "layer":
-            raise ValueError('Fractions per layer need scope="layer": one global threshold has one fraction.')
+            raise ValueError('Fractions per layer need scope="layer"; scope="global" takes one fraction.')
         if self.min_per_layer is not None:
             floors({}, self.min_per_layer)
             if self.scope == "layer":
-                raise ValueError('min_per_layer is for scope="global": with "layer" each layer has its own number.')
+                raise ValueError('min_per_layer needs scope="global"; with scope="layer" each layer has its own count.')
         if Structured(self.structure).n_of_m and self.rounds != 1:
-            raise ValueError(f"structure={self.structure!r} is one cut: use rounds=1, not {self.rounds}.")
+            raise ValueError(f"structure={self.structure!r} prunes only once: use rounds=1, not {self.rounds}.")
         self.rewind.check()
 
     def _as_python(self) -> None:
-        """Take numbers of NumPy as Python's: what an experiment was asked for is compared, and written as JSON."""
+        """Convert NumPy numbers to Python's, because settings are compared and written as JSON."""
         for name in ("k", "T", "seed"):
             object.__setattr__(self, name, whole(getattr(self, name), name))
         if self.rounds is not None:
@@ -155,19 +159,23 @@ class IMP:
 
     # What a training is.
     def noise(self, level: int) -> Noise:
-        """The noise under which a level is trained: another sample of it for each level."""
+        """Return the noise of the training of a level; each level has a different sample."""
         return Noise.of(self.seed, level)
 
     def clock(self, level: int) -> int:
-        """The step at which the training of a level starts, of the schedule and of the data order."""
+        """Return the step at which the schedule and the data order start in the training of a level."""
         return {"k": self.k, "zero": 0, "end": self.T}[self.rewind.clock] if level else 0
 
     def end(self, level: int) -> int:
-        """The step at which it ends; a level that is fine-tuned takes as many steps as a rewound one, T − k."""
+        """Return the step at which the training of a level ends; fine-tuning takes T − k steps, as many as a rewound
+        level.
+        """
         return self.T + (self.T - self.k) * (self.rewind.clock == "end" and level > 0)
 
     def start(self, level: int) -> dict[str, Any]:
-        """What the training of a level ≥ 1 starts from: values, step and slots; with newly sampled values, a seed."""
+        """Return what the training of a level ≥ 1 starts from: values, step and slots, and a seed for newly sampled
+        values.
+        """
         found: dict[str, Any] = {"values": self.rewind.values, "step": self.clock(level), "slots": self.rewind.slots}
         if self.rewind.values in ("fresh", "signs"):
             found["seed"] = seed_of(self.seed, "start", level)
@@ -175,7 +183,7 @@ class IMP:
 
     # What a cut is.
     def cut(self) -> dict[str, Any]:
-        """What determines a cut beside scores and masks, for JSON; `IMP.of_cut` makes it an IMP again."""
+        """Return, for JSON, what determines a cut besides scores and masks; `IMP.of_cut` makes an IMP of it again."""
         fraction = dict(self.fraction) if isinstance(self.fraction, Mapping) else self.fraction
         structure = list(self.structure) if isinstance(self.structure, tuple) else self.structure
         return {
@@ -188,24 +196,25 @@ class IMP:
 
     @classmethod
     def of_cut(cls, **cut: Any) -> IMP:
-        """The IMP that makes this cut; the rest of it is arbitrary."""
+        """Return an IMP that makes this cut; its other settings are arbitrary."""
         structure = cut.get("structure")
         return cls(rounds=1, **{**cut, "structure": tuple(structure) if isinstance(structure, list) else structure})
 
     def count(self, masks: Masks) -> Counts:
-        """What remains of ``masks`` after one cut: a number for each path, or one under `WHOLE`; in units of the
-        structure."""
+        """Count what remains of ``masks`` after one cut, in units of the structure: per path, or in total under
+        `WHOLE`.
+        """
         groups = self._groups(masks)
         return cut_to(groups, self._fractions(groups), self._target(self._size(masks)))
 
     def remaining(self, masks: Masks) -> int:
-        """What remains in ``masks``, in units of the structure: weights, blocks, neurons or channels."""
+        """Count what remains in ``masks``, in units of the structure: weights, blocks, neurons or channels."""
         return sum(self._counted(masks).values())
 
     def counts(self, masks: Masks) -> list[Counts]:
-        """What remains at each level from that of ``masks`` on, the last included.
+        """Count what remains at each level, from that of ``masks`` to the last.
 
-        Raises ``ValueError`` where the rounds cannot reach the density, or the cuts would no longer remove a weight.
+        Raises ``ValueError`` if the rounds cannot reach the density, or if a cut would no longer remove a weight.
         """
         groups = self._groups(masks)
         if Structured(self.structure).n_of_m:
@@ -220,23 +229,28 @@ class IMP:
         )
 
     def prune(self, scores: Mapping[str, np.ndarray], masks: Masks) -> Masks:
-        """One cut: of the weights that ``masks`` keep, those of lowest score go.
+        """Make one cut: remove the weights with the lowest scores among those that ``masks`` keep.
 
-        Raises ``ValueError`` for scores of other weights, a NaN, or a cut that would leave nothing.
+        Raises ``ValueError`` for missing scores, a NaN, or a cut that would leave nothing.
         """
         if missing := [path for path in masks if path not in scores]:
-            raise ValueError(f"the criterion gives no scores for {listed(missing)}, which are pruned.")
+            raise ValueError(
+                f"the criterion gives no scores for {listed(missing)}: it must score every prunable weight."
+            )
         if Structured(self.structure).n_of_m:
             return select({path: scores[path] for path in masks}, structure=self.structure, within=masks)
         counts = self.count(masks)
         if sum(counts.values()) < 1:
-            raise ValueError(f"A cut of {self.fraction} would leave none of {masks.remaining:,} weights.")
+            raise ValueError(
+                f"fraction={self.fraction} would leave none of {masks.remaining:,} weights: use a smaller one."
+            )
         return keep_counts(scores, masks, counts, self.min_per_layer, self.structure)
 
     def check(self, first: Masks) -> None:
-        """Raise ``ValueError`` where the cuts from ``first`` on would leave a layer nothing, with what would work.
+        """Raise ``ValueError`` if the cuts from ``first`` on would empty a layer; the message says what would work.
 
-        Fewer weights than layers, or than ``min_per_layer`` asks for; with ``scope="layer"`` none in some layer.
+        With ``scope="global"`` the cuts fail if they leave fewer weights than layers, or than ``min_per_layer`` needs;
+        with ``scope="layer"``, if they leave none in some layer.
         """
         if Structured(self.structure).n_of_m:
             return
@@ -258,12 +272,12 @@ class IMP:
             empty = [] if last is None else self._emptied(last, there)
             where = f", none in {listed(empty)}" if empty else ""
             raise ValueError(
-                f"{asked} would leave {left} of {size:,} weights for {layers} layers{where}: a layer without a weight "
-                f"passes on nothing. Use {fewer}target_density={layers / size:.2g} or more."
+                f"{asked} would leave {left} of {size:,} weights for {layers} layers{where}, and a layer "
+                f"without weights blocks the signal. Use {fewer}target_density={layers / size:.2g} or more."
             )
 
     def _fine(self, first: Masks) -> int:
-        """How many of the rounds leave each layer a weight."""
+        """The number of rounds that leave each layer a weight."""
         there = self._counted(first)
         layers = sum(count > 0 for count in there.values())
         for rounds in range(1, (self.rounds or 0) + 1):
@@ -273,7 +287,7 @@ class IMP:
         return self.rounds or 0
 
     def _last(self, first: Masks) -> Counts | None:
-        """What remains at the last level; None where there is no such level because nothing would be left to cut."""
+        """What remains at the last level; None if that level cannot be reached because nothing would be left to cut."""
         try:
             return self.counts(first)[-1]
         except ValueError:
@@ -306,8 +320,8 @@ class IMP:
 
 
 def at_least(score: float, dense: float, *, less: bool = False) -> bool:
-    """Judge whether a network matches: it is as good as its own dense network, without a margin (thesis 3.2).
+    """Judge whether a network matches: it is at least as good as its own dense network, without a margin (thesis 3.2).
 
-    The one rule of `IMPCallback`, of plans and of reports. ``less``: a lower score is better. NaN never matches.
+    `IMPCallback`, plans and reports all use this rule. ``less``: a lower score is better. NaN never matches.
     """
     return bool(score <= dense if less else score >= dense)

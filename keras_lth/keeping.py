@@ -1,4 +1,4 @@
-"""Keeping exactly so many of the highest scores, in groups of layers, with a floor for each layer."""
+"""Keep an exact number of the highest scores in groups of layers, with a minimum for each layer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["floors", "keep", "keep_n_of_m", "refuse_below_floor", "same_paths"]
 
 
 def floors(remaining: Mapping[str, int], least: Any) -> dict[str, int]:
-    """The numbers that `min_per_layer` keeps: of a layer with n at most n, and of any other at least 1.
+    """Return the number that `min_per_layer` keeps in each layer: at least 1, and at most the size of the layer.
 
     Raises:
-        ValueError: neither a whole number ≥ 1 nor a share in (0, 1).
+        ValueError: neither an integer ≥ 1 nor a share in (0, 1).
     """
     number = real(least, "min_per_layer")
     if not (0 < number < 1 or (number >= 1 and number == int(number))):
@@ -30,10 +30,10 @@ def floors(remaining: Mapping[str, int], least: Any) -> dict[str, int]:
 
 
 def refuse_below_floor(count: int, floor: Mapping[str, int], least: Any) -> None:
-    """Raise where `count` weights cannot give each layer its floor."""
+    """Raise ``ValueError`` if `count` weights cannot give each layer its minimum."""
     if count < sum(floor.values()):
         raise ValueError(
-            f"min_per_layer={least!r} needs {sum(floor.values()):,} weights in {len(floor)} layers, and {count:,} "
+            f"min_per_layer={least!r} needs {sum(floor.values()):,} weights in {len(floor)} layers, but only {count:,} "
             "would remain: raise the density, or lower min_per_layer"
         )
 
@@ -46,15 +46,16 @@ def keep(
     structured: Structured | None = None,
     least: Any = None,
 ) -> Masks:
-    """In each group of layers the `count` highest scores; layers of no group whole, or as in `within`.
+    """Keep the `count` highest scores in each group of layers; layers in no group stay whole, or as in `within`.
 
-    With `least` the highest of each layer come first, as many as `floors` says, then those of the whole group.
+    With `least`, the highest scores of each layer are kept first, as many as `floors` says, then those of the whole
+    group.
     """
     structured = Structured() if structured is None else structured
     if least is None:
         return _highest(arrays, groups, counts, within, structured)
     start = Masks.ones(arrays) if within is None else within
-    # Sizes, so that a share is of the layer and does not shrink with the rounds.
+    # Sizes, so that a share refers to the whole layer and does not shrink from round to round.
     sizes = {path: structured.count(np.ones(arrays[path].shape, np.bool_)) for group in groups for path in group}
     wanted = floors(sizes, least)
     floor = {path: min(wanted[path], structured.count(start[path])) for path in wanted}
@@ -96,7 +97,7 @@ def keep_n_of_m(
     order: Mapping[str, Any],
     within: Masks | None,
 ) -> Masks:
-    """n of every m consecutive inputs in each eligible layer; other layers whole, or as in `within`."""
+    """Keep n of every m consecutive inputs in each eligible layer; other layers stay whole, or as in `within`."""
     if within is not None:
         same_paths(within, arrays, "within")
     kept = dict(Masks.ones(arrays) if within is None else {path: within[path] for path in arrays})
@@ -111,7 +112,7 @@ def keep_n_of_m(
 
 
 def same_paths(masks: Masks, arrays: Mapping[str, np.ndarray], what: str) -> None:
-    """Raise where masks and scores are of different weights."""
+    """Raise ``ValueError`` if masks and scores have different weights."""
     lines = differences({p: m.shape for p, m in masks.items()}, {p: a.shape for p, a in arrays.items()})
     if lines:
         raise ValueError(f"{what} and scores have different weights: " + "; ".join(lines))

@@ -1,7 +1,8 @@
 """Masks: which weights of a network remain.
 
-An immutable mapping from weight path to boolean array (True = the weight remains). No Keras and no TensorFlow here.
-Terms of Frankle's thesis: *density* is the share of prunable weights that remain, *sparsity* is 1 - density.
+`Masks` is an immutable mapping from weight path to boolean array (True = the weight remains). This module needs neither
+Keras nor TensorFlow. Terms of Frankle's thesis: *density* is the share of prunable weights that remain, *sparsity* is
+1 - density.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ class Masks(Mapping[str, np.ndarray]):
     Args:
         arrays: path → array of bool, or of numbers that are all 0 or 1. Copied.
 
-    Equality and hash go by content (paths, shapes, bits), whatever the order of the paths.
+    Equality and hash depend on the content (paths, shapes, bits), not on the order of the paths.
 
     Raises:
-        TypeError: a path that is no string.
-        ValueError: naming the path whose array holds anything but 0 and 1.
+        TypeError: a path that is not a string.
+        ValueError: an array with values other than 0 and 1; names its path.
     """
 
-    # Whether the user was warned of the empty ones already, where they were selected.
+    # Whether the selection has already warned the user about empty layers.
     told = False
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
@@ -53,12 +54,12 @@ class Masks(Mapping[str, np.ndarray]):
 
     @classmethod
     def ones(cls, shapes: Mapping[str, Any]) -> Masks:
-        """Masks that keep everything; each value is a shape (a tuple or list of int) or anything with a `.shape`."""
+        """Make masks that keep everything; each value is a shape (a tuple or list of int) or has a `.shape`."""
         return cls({path: np.ones(_shape_of(value), np.bool_) for path, value in shapes.items()})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Masks:
-        """Read what `save` wrote.
+        """Read masks that `save` wrote.
 
         Raises:
             FileNotFoundError: no such file.
@@ -68,7 +69,7 @@ class Masks(Mapping[str, np.ndarray]):
         return cls(arrays)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one file, atomically: a bit a weight."""
+        """Write one file, atomically, with one bit per weight."""
         files.write_arrays(path, self, kind="masks", meta={})
 
     def __getitem__(self, path: str) -> np.ndarray:
@@ -82,27 +83,27 @@ class Masks(Mapping[str, np.ndarray]):
 
     @property
     def size(self) -> int:
-        """Number of weights, remaining or not."""
+        """Return the number of weights, remaining or not."""
         return sum(array.size for array in self.values())
 
     @functools.cached_property
     def remaining(self) -> int:
-        """Number of weights that remain."""
+        """Return the number of weights that remain."""
         return sum(int(np.count_nonzero(array)) for array in self.values())
 
     @property
     def density(self) -> float:
-        """remaining / size; 1.0 where there is nothing to prune (size 0)."""
+        """Return remaining / size; 1.0 if there is nothing to prune (size 0)."""
         return self.remaining / self.size if self.size else 1.0
 
     @property
     def sparsity(self) -> float:
-        """1 - density."""
+        """Return 1 - density."""
         return 1.0 - self.density
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256, in hex, over the paths (sorted), their shapes and bits: the same on every host."""
+        """Return the SHA-256, in hex, of the paths (sorted), their shapes and bits: the same on every host."""
         digest = hashlib.sha256()
         for path in sorted(self):
             name = path.encode()
@@ -112,11 +113,11 @@ class Masks(Mapping[str, np.ndarray]):
 
     @property
     def empty(self) -> tuple[str, ...]:
-        """Paths of which no weight remains."""
+        """Return the paths of weights that are pruned completely."""
         return tuple(path for path, array in self.items() if not array.any())
 
     def table(self) -> list[Row]:
-        """A row a layer: path, shape, size, remaining, density."""
+        """Return one row per layer: path, shape, size, remaining, density."""
         rows = []
         for path, array in self.items():
             remaining = int(np.count_nonzero(array))
@@ -124,7 +125,7 @@ class Masks(Mapping[str, np.ndarray]):
         return rows
 
     def summary(self) -> str:
-        """A text table: a row a layer and the total; below it the layers without any weight, if there are such."""
+        """Return a text table with one row per layer and the total; below it the layers without any weight, if any."""
         lines = [text_table(self._cells())]
         if self.empty:
             lines.append(f"no weight remains in: {', '.join(self.empty)}")
@@ -141,7 +142,7 @@ class Masks(Mapping[str, np.ndarray]):
         return [*cells, ("total", "", f"{self.size:,}", f"{self.remaining:,}", _percent(self.density))]
 
     def overlap(self, other: Masks) -> float:
-        """|self ∧ other| / |self|: the share of these weights that the other masks keep too; NaN if |self| = 0.
+        """Return |self ∧ other| / |self|, the share of these weights that the other masks keep too; NaN if |self| = 0.
 
         Raises:
             ValueError: other paths or shapes.
@@ -150,7 +151,8 @@ class Masks(Mapping[str, np.ndarray]):
         return shared / self.remaining if self.remaining else float("nan")
 
     def apply(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The weights with pruned ones set to 0, dtypes kept; arrays without a mask are passed on as they are.
+        """Return the weights with pruned ones set to 0, in the same dtypes; arrays without a mask are returned
+        unchanged.
 
         Raises:
             ValueError: a masked path is missing in `weights` or has another shape there.
@@ -211,20 +213,20 @@ class Masks(Mapping[str, np.ndarray]):
 def align(
     values: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], *, what: str, some_match: bool = False
 ) -> dict[str, np.ndarray]:
-    """Bring arrays made on one instance of a model to the paths of another, in the order of `shapes`.
+    """Match arrays made on one instance of a model to the paths of another, in the order of `shapes`.
 
-    By path when every path is known there with the same shape (some of the paths are enough); else by order, when the
-    two lists of shapes are equal as a whole and no path is the same (another model of one architecture, its layers
-    named otherwise).
+    They are matched by path if every path is known there with the same shape; some of the paths are enough. Otherwise
+    they are matched by order, if both lists of shapes are equal and no path is the same (another model of the same
+    architecture with other layer names).
 
     Args:
         values: path → array.
-        shapes: path → shape, of the model they are meant for.
+        shapes: path → shape, of the target model.
         what: what the values are, for the error ("masks", "weights").
-        some_match: go by order also where some of the paths are the same (``iteration`` of an optimizer).
+        some_match: match by order even if some of the paths are the same (``iteration`` of an optimizer).
 
     Raises:
-        ValueError: neither holds; lists what differs.
+        ValueError: neither rule applies; lists the differences.
     """
     pairs = match_paths(_shapes(values), shapes, what=what, some_match=some_match)
     return {target: values[source] for target, source in pairs.items()}
@@ -233,7 +235,7 @@ def align(
 def match_paths(
     sources: Mapping[str, Shape], targets: Mapping[str, Shape], *, what: str, some_match: bool = False
 ) -> dict[str, str]:
-    """The rule of `align` on shapes alone: target path → source path."""
+    """Apply the rule of `align` to shapes alone; return target path → source path."""
     sources = {path: tuple(shape) for path, shape in sources.items()}
     targets = {path: tuple(shape) for path, shape in targets.items()}
     if all(targets.get(path) == shape for path, shape in sources.items()):
@@ -244,18 +246,18 @@ def match_paths(
         return dict(zip(targets, sources, strict=True))
     lines = differences(sources, targets)
     if ordered:
-        lines.append(f"by order they would fit, but some names are the same ({few(same)}): write the model's own paths")
+        lines.append(f"the shapes match by order, but some names are the same ({few(same)}): use the model's own paths")
     raise ValueError(f"these {what} do not fit the model: " + "; ".join(lines))
 
 
 def without_weights(paths: Sequence[str], layers: int) -> str:
-    """A sentence about layers of which no weight remains."""
+    """Return a sentence about layers that have no weight left."""
     what = "layer is" if layers == 1 else "layers are"
-    return f"{len(paths)} of {layers} {what} empty: {few(paths)}; an empty layer passes on nothing but its bias."
+    return f"{len(paths)} of {layers} {what} empty: {few(paths)}; an empty layer passes on only its bias."
 
 
 def differences(sources: Mapping[str, Shape], targets: Mapping[str, Shape], limit: int = 8) -> list[str]:
-    """What differs between two sets of paths and shapes, in words; at most `limit` lines and a count of the rest."""
+    """Describe how two sets of paths and shapes differ: at most `limit` lines, then a count of the rest."""
     lines = []
     for path, shape in sources.items():
         if path not in targets:
@@ -278,7 +280,7 @@ def _shape_of(value: Any) -> Shape:
 
 def _boolean(path: object, value: Any) -> np.ndarray:
     if not isinstance(path, str):
-        raise TypeError(f"the path of a mask is a string, not {path!r}")
+        raise TypeError(f"the path of a mask must be a string, not {path!r}")
     array = np.asarray(value)
     if array.dtype != np.bool_:
         number = array.dtype.kind in "iuf" or array.dtype.name == "bfloat16"

@@ -1,7 +1,7 @@
-"""Names of weights, and the patterns that reach them: one matcher for the whole package. No Keras here.
+"""Names of weights and the patterns that match them: one matcher for the whole package, without Keras.
 
 A weight has a structural path, the same for every instance of one architecture, and the names under which Keras shows
-it (`model.summary()`, `variable.path`), which carry counters: ``dense_1/kernel`` may be shown as ``dense_5/kernel``.
+it (`model.summary()`, `variable.path`), which have counters: Keras may show ``dense_1/kernel`` as ``dense_5/kernel``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _REGEX = re.compile(r"[\\^$.*+?{}\[\]()|]")
 class WeightPath(str):
     """A structural path that also knows the names under which Keras shows the weight.
 
-    It equals the plain string of its path. As a pattern it reaches exactly the weight of that path.
+    It equals the plain string of its path. As a pattern it matches only the weight with that path.
     """
 
     shown: tuple[str, ...]
@@ -32,33 +32,34 @@ class WeightPath(str):
 
 
 def shown_as(path: str) -> str:
-    """The path, followed in brackets by the name that Keras shows where that differs."""
+    """Return the path, followed in brackets by the name that Keras shows if the two differ."""
     shown = getattr(path, "shown", ())
     return f"{path} (shown as {shown[0]})" if shown and path not in shown else str(path)
 
 
 def reached(patterns: Iterable[str], paths: Iterable[str], what: str, of: str = "weight") -> dict[str, set[str]]:
-    """Find the paths that each pattern reaches.
+    """Find the paths that each pattern matches.
 
-    A pattern without regex characters names whole parts of a path: ``dense`` reaches ``dense/kernel`` and
-    ``block/dense/kernel``, and not ``dense_1/kernel``. Any other is a regular expression (``re.search``), unless it
-    is literally such a name. Where all patterns reach something among the names that Keras shows, they are read
-    there; else on the structural paths, if all reach something there; else each where it does.
+    A pattern without regex characters names whole parts of a path: ``dense`` matches ``dense/kernel`` and
+    ``block/dense/kernel``, but not ``dense_1/kernel``. Any other pattern is a regular expression (``re.search``),
+    unless it is literally such a name. If every pattern matches some name that Keras shows, those names are used.
+    Otherwise, if every pattern matches some structural path, those paths are used. Otherwise each pattern is used
+    wherever it matches.
 
     Args:
-        patterns: regular expressions or plain names; a `WeightPath` stands for itself.
-        paths: of the weights; where they are `WeightPath`, Keras' names are known too.
-        what: the argument that holds the patterns, for errors.
+        patterns: regular expressions or plain names; a `WeightPath` matches itself.
+        paths: paths of the weights; if they are `WeightPath`, Keras' names are known too.
+        what: the argument that contains the patterns, for errors.
         of: what the paths are, for errors.
 
     Raises:
         TypeError: a pattern that is not a string.
-        ValueError: an invalid regular expression; a pattern that reaches nothing, with the names near it.
+        ValueError: an invalid regular expression, or a pattern that matches nothing; lists similar names.
     """
     paths, patterns = list(paths), list(patterns)
     for pattern in patterns:
         if not isinstance(pattern, str):
-            raise TypeError(f"{what} takes names, regular expressions or functions, not {pattern!r}")
+            raise TypeError(f"{what} must be names, regular expressions or functions, not {pattern!r}")
         try:
             re.compile(pattern)
         except re.error as error:
@@ -79,17 +80,17 @@ def reached(patterns: Iterable[str], paths: Iterable[str], what: str, of: str = 
 def chosen(
     given: Any, paths: Iterable[str], what: str, *, call: Callable[[Callable[..., bool], str], bool], of: str = "weight"
 ) -> set[str]:
-    """The paths that a filter reaches: a pattern, a function, or several of both. ``call`` asks a function.
+    """Return the paths that a filter matches: a pattern, a function, or several of both. ``call`` calls a function.
 
     Raises:
-        TypeError, ValueError: as `reached`.
+        TypeError, ValueError: as in `reached`.
     """
     paths = list(paths)
     if given is None:
         return set()
     items = [given] if isinstance(given, str) or callable(given) else given
     if not isinstance(items, Iterable):
-        raise TypeError(f"{what} takes names, regular expressions or functions, not {given!r}")
+        raise TypeError(f"{what} must be names, regular expressions or functions, not {given!r}")
     items = list(items)
     functions = [item for item in items if callable(item)]
     found = {path for function in functions for path in paths if call(function, path)}
@@ -98,17 +99,17 @@ def chosen(
 
 
 def assigned(given: Mapping[str, Value], paths: Iterable[str], what: str, among: Iterable[str]) -> dict[str, Value]:
-    """The value of each path: that of the first pattern that reaches it.
+    """Give each path the value of the first pattern that matches it.
 
     Args:
         given: pattern → value.
-        paths: those that need a value.
+        paths: the paths that need a value.
         what: the argument, for errors.
-        among: all paths that a pattern may reach; those without need of a value among them.
+        among: all paths that a pattern may match, including those that need no value.
 
     Raises:
-        ValueError: a path that no pattern reaches, a pattern that reaches nothing, or one that comes after a wider
-            pattern and so never counts.
+        ValueError: a path that no pattern matches, a pattern that matches nothing, or one that comes after a wider
+            pattern and so never applies.
     """
     hits = reached(given, list(among), what)
     values = {}
@@ -132,7 +133,7 @@ def assigned(given: Mapping[str, Value], paths: Iterable[str], what: str, among:
 
 
 def spelled(names: Iterable[str], paths: Iterable[str]) -> dict[str, str]:
-    """Of each name the path that it stands for, by the names that Keras shows if all are such; else the name itself."""
+    """Return the path of each name: by the names that Keras shows if all names are such, else the name itself."""
     names = list(names)
     by_keras = {shown: path for path in paths for shown in getattr(path, "shown", ())}
     if any(isinstance(name, WeightPath) or name not in by_keras for name in names):
@@ -141,13 +142,13 @@ def spelled(names: Iterable[str], paths: Iterable[str]) -> dict[str, str]:
 
 
 def listed(values: Iterable[Any], limit: int = 8) -> str:
-    """At most ``limit`` of the values, and how many there are if that is more."""
+    """List at most ``limit`` of the values, and their number if there are more."""
     unique = list(dict.fromkeys(map(str, values)))
     return ", ".join(unique[:limit]) + (f", … ({len(unique)})" if len(unique) > limit else "")
 
 
 def few(values: Iterable[Any], width: int = 120) -> str:
-    """As many of the values as fit into ``width`` characters, at least one; "…" for the others."""
+    """List as many of the values as fit into ``width`` characters, at least one; "…" stands for the rest."""
     texts = list(map(str, values))
     shown = texts[:1]
     for text in texts[1:]:
@@ -160,7 +161,7 @@ def few(values: Iterable[Any], width: int = 120) -> str:
 
 
 def near(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """The known names that are closest to ``name``."""
+    """Return the known names that are closest to ``name``."""
     known = list(dict.fromkeys(known))
     inside = [other for other in known if name and (name in other or other in name)]
     return list(dict.fromkeys([*difflib.get_close_matches(name, known, limit, 0.5), *inside]))[:limit]
@@ -182,7 +183,7 @@ def _nothing(pattern: str, paths: Sequence[str], what: str, of: str) -> str:
     close = near(pattern, [*parts, *names])
     text = f"{what}={pattern!r} matches no {of}"
     if close:
-        text += f"; near it are {', '.join(map(repr, close))}"
+        text += f"; similar: {', '.join(map(repr, close))}"
     if any(pattern in name for name in close) and not _REGEX.search(pattern):
         text += f" (a plain name matches whole parts of a path: write {pattern + '.*'!r} for a prefix)"
     return f"{text}; the paths are {listed(map(shown_as, paths))}"

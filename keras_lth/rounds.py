@@ -1,9 +1,9 @@
-"""Rounds of training from a rewinding point: the order of events, as a pure state machine without Keras in it.
+"""Rounds of training from a rewinding point: the order of events, as a pure state machine without Keras.
 
-Iterative magnitude pruning (thesis, Algorithms 1, 2 and 4) and instability analysis (Algorithm 3) are the same walk:
-train 0 → T and keep the state of step k on the way; then go back and train k → T again, as often as asked. They
-differ in what happens between two trainings. A driver — a callback inside ``fit``, or a training loop — asks
-``Rounds.action(position)`` what comes, does it, and goes on at ``Rounds.after(position)``.
+Iterative magnitude pruning (thesis, Algorithms 1, 2 and 4) and instability analysis (Algorithm 3) follow the same
+steps: train 0 → T and save the state of step k; then rewind and train k → T again, as often as requested. They differ
+in what happens between two trainings. A driver (a callback inside ``fit``, or a training loop) asks
+``Rounds.action(position)`` what to do, does it, and continues at ``Rounds.after(position)``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ UNKNOWN = 1 << 40
 
 
 class Action(enum.Enum):
-    """What comes next at a position."""
+    """What to do next at a position."""
 
     CAPTURE = "keep the state of step k"
-    TRAIN = "train on, up to stop(position)"
+    TRAIN = "train up to stop(position)"
     END_EPOCH = "end of an epoch: validate"
     PRUNE = "a training is over, another follows: prune (or compare)"
-    REWIND = "go back to the state of step k"
+    REWIND = "rewind to the state of step k"
     DONE = "the last training is over"
 
 
@@ -46,8 +46,8 @@ class Position:
 class Rounds:
     """``rounds + 1`` trainings: the first of ``epochs`` epochs from step 0, the others from the state of step ``k``.
 
-    ``span="remaining"`` trains the others from step k to T as the thesis does (4.1.1), so their first epoch is the
-    rest of the epoch that holds step k; ``"restart"`` trains them T steps with the schedule from step 0 (4.1.2).
+    ``span="remaining"`` trains the others from step k to T as in the thesis (4.1.1), so their first epoch is the rest
+    of the epoch that contains step k. ``"restart"`` trains them T steps with the schedule from step 0 (4.1.2).
     """
 
     rounds: int
@@ -58,9 +58,9 @@ class Rounds:
 
     def __post_init__(self) -> None:
         if self.rounds < 0 or self.epochs < 1 or self.steps_per_epoch < 1:
-            raise ValueError(f"rounds ≥ 0, epochs ≥ 1 and steps_per_epoch ≥ 1 are needed, not {self}.")
+            raise ValueError(f"Use rounds ≥ 0, epochs ≥ 1 and steps_per_epoch ≥ 1, not {self}.")
         if self.span not in ("remaining", "restart"):
-            raise ValueError(f'span is "remaining" or "restart", not {self.span!r}.')
+            raise ValueError(f'span must be "remaining" or "restart", not {self.span!r}.')
         if not 0 <= self.rewind_step < self.total_steps:
             raise ValueError(
                 f"rewind_to is step {self.rewind_step}, but a training has {self.total_steps} steps "
@@ -69,24 +69,24 @@ class Rounds:
 
     @property
     def total_steps(self) -> int:
-        """T, the steps of the first training."""
+        """Return T, the number of steps of the first training."""
         return self.epochs * self.steps_per_epoch
 
     def start(self, round: int) -> int:
-        """The step at which training ``round`` begins."""
+        """Return the step at which training ``round`` begins."""
         return self.rewind_step if round and self.span == "remaining" else 0
 
     def epochs_of(self, round: int) -> int:
-        """Epochs of training ``round``; a begun one counts."""
+        """Return the number of epochs of training ``round``, counting a partial one."""
         return self.epochs - self.start(round) // self.steps_per_epoch
 
     @property
     def total_epochs(self) -> int:
-        """Epochs of all trainings together: what ``fit(epochs=…)`` must at least allow."""
+        """Return the number of epochs of all trainings together: the minimum for ``fit(epochs=…)``."""
         return sum(self.epochs_of(r) for r in range(self.rounds + 1))
 
     def action(self, at: Position) -> Action:
-        """What comes at this position."""
+        """Return what to do at this position."""
         if at.round == 0 and at.step == self.rewind_step and not at.captured:
             return Action.CAPTURE
         if at.step % self.steps_per_epoch == 0 and at.step > self.start(at.round) and not at.ended:
@@ -98,14 +98,14 @@ class Rounds:
         return Action.REWIND if at.pruned else Action.PRUNE
 
     def stop(self, at: Position) -> int:
-        """The next step at which something other than training comes: step k, or the end of the epoch."""
+        """Return the next step at which training pauses: step k, or the end of the epoch."""
         end = (at.step // self.steps_per_epoch + 1) * self.steps_per_epoch
         if at.round == 0 and not at.captured and at.step < self.rewind_step:
             return min(end, self.rewind_step)
         return end
 
     def after(self, at: Position) -> Position:
-        """The position once ``action(at)`` is done."""
+        """Return the position after ``action(at)`` is done."""
         match self.action(at):
             case Action.CAPTURE:
                 return replace(at, captured=True)
@@ -121,11 +121,11 @@ class Rounds:
                 return at
 
     def cut_short(self, at: Position) -> Position:
-        """The position when a training is ended early (EarlyStopping) at the end of an epoch: as if at step T."""
+        """Return the position when a training ends early (EarlyStopping) after an epoch: the same as at step T."""
         return replace(at, step=self.total_steps, ended=True)
 
     def walk(self) -> Iterator[tuple[Position, Action]]:
-        """Every position and its action, from the beginning up to and with DONE."""
+        """Yield every position and its action, from the beginning to DONE, inclusive."""
         at = Position()
         while True:
             yield at, (action := self.action(at))
@@ -135,14 +135,16 @@ class Rounds:
 
 
 def noise_seed(seed: int, round: int) -> int:
-    """The seed of training ``round``: ``seed`` itself for the first, a stable hash of both for the others."""
+    """Return the seed of training ``round``: ``seed`` itself for the first, a stable hash of both for the others."""
     if round == 0:
         return seed
     return seed_of(seed, round)
 
 
 def nearest_visible(step: int, steps_per_epoch: int, steps_per_execution: int) -> tuple[int, int]:
-    """The visible steps around ``step``: batch hooks come every ``steps_per_execution`` steps and at epoch ends."""
+    """Return the visible steps around ``step``: hooks run every ``steps_per_execution`` steps and at the end of an
+    epoch.
+    """
     epoch, inside = divmod(step, steps_per_epoch)
     below = inside - inside % steps_per_execution
     above = below if below == inside else min(below + steps_per_execution, steps_per_epoch)

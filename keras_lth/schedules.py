@@ -1,4 +1,4 @@
-"""How long, and how much: durations in steps, and the number of weights that remain at each level."""
+"""Durations in steps, and the number of weights that remain at each level."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|ep|%)\s*")
 
 @dataclass(frozen=True)
 class Duration:
-    """A length of training, as a number of steps (batches), of epochs, or as a share of the dense training."""
+    """A length of training: a number of steps (batches) or epochs, or a share of the dense training."""
 
     amount: float
     unit: Unit
 
     @classmethod
     def parse(cls, value: Duration | str | int) -> Duration:
-        """``0``, ``500``, ``"500 steps"``, ``"2 epochs"`` or ``"1%"``. Raises ``ValueError`` for anything else."""
+        """Parse ``0``, ``500``, ``"500 steps"``, ``"2 epochs"`` or ``"1%"``; raise ``ValueError`` for anything else."""
         if isinstance(value, Duration):
             return value
         if is_whole(value, 0):
@@ -34,19 +34,19 @@ class Duration:
         unit: Unit = "%" if match[2] == "%" else "steps" if match[2].startswith("s") else "epochs"
         amount = float(match[1])
         if unit == "steps" and amount != int(amount):
-            raise ValueError(f"Invalid duration {value!r}: a number of steps is whole.")
+            raise ValueError(f"Invalid duration {value!r}: a number of steps must be an integer.")
         return cls(amount, unit)
 
     def steps(self, steps_per_epoch: int | None, epochs: int) -> int:
-        """In steps of a dense training of ``epochs`` epochs.
+        """Convert to steps of a dense training of ``epochs`` epochs.
 
-        Raises ``ValueError`` where epochs or per cent meet data whose number of batches is unknown.
+        Raises ``ValueError`` for epochs or per cent if the number of batches of the data is unknown.
         """
         if self.unit == "steps" or self.amount == 0:
             return int(self.amount)
         if steps_per_epoch is None:
             raise ValueError(
-                f"{self} needs the number of batches in an epoch, which this data does not tell: give it in steps "
+                f"{self} needs the number of batches in an epoch, which this data does not report: give it in steps "
                 f'("500 steps"), or pass steps_per_epoch to fit.'
             )
         per = steps_per_epoch if self.unit == "epochs" else steps_per_epoch * epochs / 100
@@ -58,14 +58,16 @@ class Duration:
 
 
 def cut(remaining: Mapping[str, int], fraction: float | Mapping[str, float]) -> dict[str, int]:
-    """What remains of each group after one round: ``n − round(fraction · n)``, ties up (thesis 3.1.3).
+    """Return what remains of each group after one round: ``n − round(fraction · n)``, ties up (thesis 3.1.3).
 
-    ``fraction`` is one number, or one for each group. Raises ``ValueError`` when nothing at all would remain.
+    ``fraction`` is one number, or one for each group. Raises ``ValueError`` if nothing would remain in total.
     """
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(remaining, fraction)
     after = {name: n - round_half_up(share[name], n) for name, n in remaining.items()}
     if sum(after.values()) <= 0:
-        raise ValueError(f"Pruning {fraction} of {sum(remaining.values())} weights would leave none.")
+        raise ValueError(
+            f"Pruning {fraction} of {sum(remaining.values())} weights would leave none: use a smaller fraction."
+        )
     return after
 
 
@@ -77,13 +79,13 @@ def levels(
     target_density: float | None = None,
     total: int | None = None,
 ) -> list[dict[str, int]]:
-    """Weights that remain at level 0, 1, 2, … : a list of ``{group: count}``.
+    """Return the weights that remain at level 0, 1, 2, …, as a list of ``{group: count}``.
 
-    A group is a weight (layerwise pruning) or the whole network (global pruning). Level 0 is ``size``. Ends after
-    ``rounds`` cuts or at ``target_density`` of ``total`` (default: the sum of ``size``), whichever comes first; the
-    last cut is shortened to hit the target exactly. ``fraction=1`` with a target is one-shot pruning.
+    A group is a weight (layerwise pruning) or the whole network (global pruning). Level 0 is ``size``. The list ends
+    after ``rounds`` cuts or at ``target_density`` of ``total`` (default: the sum of ``size``), whichever comes first;
+    the last cut is shortened to hit the target exactly. ``fraction=1`` with a target is one-shot pruning.
 
-    Raises ``ValueError`` without either end, or when ``rounds`` cuts cannot reach the target.
+    Raises ``ValueError`` if neither is given, or if ``rounds`` cuts cannot reach the target.
     """
     if rounds is None and target_density is None:
         raise ValueError("Give rounds or target_density.")
@@ -97,20 +99,20 @@ def levels(
         if after == now:
             raise ValueError(
                 f"A fraction of {fraction} no longer removes a weight of the {sum(now.values())} that remain after "
-                f"{len(out) - 1} rounds: ask for fewer rounds or a higher density."
+                f"{len(out) - 1} rounds: use fewer rounds or a higher density."
             )
         out.append(after)
     if target is not None and sum(out[-1].values()) > target:
         raise ValueError(
             f"{rounds} rounds at fraction {fraction} reach a density of "
-            f"{sum(out[-1].values()) / sum(size.values()):.4g}, not {target_density}: leave rounds out, or raise the "
+            f"{sum(out[-1].values()) / sum(size.values()):.4g}, not {target_density}: omit rounds, or raise the "
             f"fraction."
         )
     return out
 
 
 def cut_to(now: Mapping[str, int], fraction: float | Mapping[str, float], target: int | None) -> dict[str, int]:
-    """What remains of each group after one `cut`, shortened in proportion when it would leave fewer than ``target``."""
+    """Return what remains after one `cut`, shortened in proportion if it would leave fewer than ``target``."""
     if target is None:
         return cut(now, fraction)
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(now, fraction)

@@ -1,4 +1,4 @@
-"""Seeds of the parts of an experiment, each a function of one seed and of what it is for."""
+"""Seeds for the parts of an experiment, each a function of one seed and of its purpose."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 def seed_of(seed: int, *what: object) -> int:
-    """Derive 31 bits from SHA-256 of "seed/what/…": the same on every machine and in every version.
+    """Derive 31 bits from SHA-256 of "seed/what/…": the same on every machine and in every version of the package.
 
     Example: ``seed_of(1, "init", 0)`` for the initial values of replicate 0.
     """

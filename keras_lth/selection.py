@@ -1,6 +1,6 @@
-"""Selection: scores become masks. The highest |score| remain, exactly as many as asked, ties to the lowest index.
+"""Selection turns scores into masks: exactly k weights of highest |score| remain, ties to the lowest index.
 
-What is kept or removed as one is a structure: single weights, blocks, neurons, or n of every m.
+A structure is a unit that is kept or removed as a whole: a single weight, a block, a neuron, or n of every m.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ def select(
     reduce: str = "mean",
     min_per_layer: float | None = None,
 ) -> Masks:
-    """Masks that keep the weights of highest |score|; give one of `density`, `k`, or densities in `scope`.
+    """Make masks that keep the weights of highest |score|; pass one of `density`, `k`, or densities in `scope`.
 
     Args:
         scores: path → array. Ties go to the lowest (path in this order, flat index).
-        density: in (0, 1]: round-half-up(density × n) weights remain, n all weights that are not excluded; with
-            scope="layer" also a mapping pattern → density.
+        density: in (0, 1]: round-half-up(density × n) weights remain, where n counts all weights that are not excluded;
+            with scope="layer" also a mapping pattern → density.
         k: the number that remain among the weights that are not excluded; global scope only.
         scope: "global": one ranking over all layers; "layer": the density in each layer; or a mapping
-            pattern → density, a layer: the first pattern that matches counts. A pattern is a name, as `model.summary()`
-            or the path has it ("dense_1" is not "dense_10"), or a regular expression (re.search).
+            pattern → density for each layer: the first match wins. A pattern is a name, as `model.summary()`
+            or the path shows it ("dense_1" is not "dense_10"), or a regular expression (re.search).
         exclude: pattern, list of patterns, or callable(path) → bool. Excluded layers stay whole, or as in `within`, and
-            are not counted.
+            do not count.
         within: only weights that these masks keep can remain; `density` is still of all weights.
-        structure: None: each weight for itself; (rows, columns): blocks over inputs and outputs, for each tap of a
-            convolution, smaller at the edges; "output" or "input": all weights of a neuron or channel (the last axis,
-            or the one before it); "n:m", as "2:4": n of every m consecutive inputs, and then no density. Otherwise
-            `density` and `k` are of blocks, neurons or channels.
+        structure: None: single weights; (rows, columns): blocks over inputs and outputs, for each tap of a convolution,
+            smaller at the edges; "output" or "input": all weights of a neuron or channel (the last axis, or the one
+            before it); "n:m", such as "2:4": n of every m consecutive inputs, without a density. Otherwise `density`
+            and `k` count blocks, neurons or channels.
         by: "magnitude" compares |score|, "value" the score.
         largest: False keeps the lowest.
         reduce: the score of a block, neuron or channel is the "mean" or the "sum" over its weights that can remain.
         min_per_layer: the least number (≥ 1) or share (< 1) that remains in each layer, and all of a smaller layer.
-            The total is not changed by it: the other layers give up their lowest.
+            The total stays the same: the other layers lose their lowest.
 
     Returns:
-        Masks over the paths of `scores`. Layers may come out empty, with a warning: see `Masks.empty`.
+        Masks over the paths of `scores`. Layers may be emptied, with a warning: see `Masks.empty`.
 
     Raises:
         ValueError: a NaN score (naming the path), no scores, a density outside (0, 1], one that keeps nothing, more
@@ -73,15 +73,17 @@ def select(
     structured.check(arrays, eligible)
     if structured.n_of_m:
         if density is not None or k is not None or scope != "global":
-            raise ValueError(f"structure {structure!r} is a density: give no density, k or scope with it")
+            raise ValueError(f"structure {structure!r} fixes the density: omit density, k and scope")
         return keep_n_of_m(arrays, eligible, structured.n_of_m, structured.order, within)
     given = sum(value is not None for value in (density, k)) + isinstance(scope, Mapping)
     if given != 1:
         raise ValueError(f"give exactly one of density, k, or densities in scope (density={density}, k={k})")
     if isinstance(density, Mapping) and scope != "layer":
-        raise ValueError(f'a density for each layer needs scope="layer", not {scope!r}: one threshold has one density')
+        raise ValueError(
+            f'a density for each layer needs scope="layer", not {scope!r}; one threshold takes one density'
+        )
     if k is not None and scope != "global":
-        raise ValueError(f'k={k} counts over all layers: it needs scope="global", not {scope!r}')
+        raise ValueError(f'k={k} counts over all layers: use scope="global", not {scope!r}')
     if within is not None:
         same_paths(within, arrays, "within")
     groups = _groups(eligible, "layer" if isinstance(scope, Mapping) else scope)
@@ -108,16 +110,16 @@ def prune(
     reduce: str = "mean",
     min_per_layer: float | None = None,
 ) -> Masks:
-    """One cut: of the weights that remain, remove the round-half-up(fraction × remaining) of lowest |score|.
+    """Make one cut: among the remaining weights, remove the round-half-up(fraction × remaining) of lowest |score|.
 
     Args:
         scores: path → array, the paths of `masks`.
-        masks: what remains now.
+        masks: the masks before the cut.
         fraction: in [0, 1], 0.2 in Frankle's thesis; with scope="layer" also a mapping pattern → fraction, the first
-            pattern that matches counts (patterns as in `select`).
+            match wins (patterns as in `select`).
         scope: "global": one ranking over all layers; "layer": the fraction in each layer.
-        exclude: pattern, list of patterns, or callable(path) → bool: layers that stay as they are and are not counted.
-        structure, by, largest, reduce, min_per_layer: as in `select`; a structure n:m cannot be cut. A block, neuron or
+        exclude: pattern, list of patterns, or callable(path) → bool: layers that stay unchanged and do not count.
+        structure, by, largest, reduce, min_per_layer: as in `select`; a structure n:m is refused. A block, neuron or
             channel remains as long as one of its weights does.
 
     Raises:
@@ -133,13 +135,13 @@ def prune(
     structured = Structured(structure, by=by, largest=largest, reduce=reduce)
     structured.check(arrays, eligible)
     if structured.n_of_m:
-        raise ValueError(f"structure {structure!r} has one density: it is selected, not cut by a fraction")
+        raise ValueError(f"structure {structure!r} fixes the density: use select, which takes no fraction")
     shares = _shares(groups, fraction, "fraction", arrays)
     remaining = [sum(structured.count(masks[path]) for path in group) for group in groups]
     counts = [n - round_half_up(share, n) for share, n in zip(shares, remaining, strict=True)]
     if sum(counts) == 0:
         raise ValueError(
-            f"fraction {listed(shares)} of the {sum(remaining):,} {structured.unit} that remain would leave none"
+            f"fraction {listed(shares)} of the {sum(remaining):,} remaining {structured.unit} would leave none"
         )
     return _told(keep(arrays, groups, counts, masks, structured, min_per_layer), masks)
 
@@ -151,7 +153,7 @@ def keep_counts(
     min_per_layer: float | None = None,
     structure: Structure = None,
 ) -> Masks:
-    """The masks within `within` that keep `counts`: of each weight by its path, or of all under the key ""."""
+    """Return masks within `within` that keep `counts` weights: per path, or in total under the key ""."""
     arrays = {path: np.asarray(scores[path]) for path in within}
     same_paths(within, arrays, "masks")
     groups = [list(within)] if "" in counts else [[path] for path in within]
@@ -162,9 +164,9 @@ def keep_counts(
 
 
 def random_like(masks: Masks, seed: int, scope: str = "layer") -> Masks:
-    """Random masks with exactly as many weights as `masks`, in each layer or (scope="global") in total.
+    """Make random masks with exactly as many weights as `masks`, in each layer or (scope="global") in total.
 
-    The thesis' random pruning "in the proportions of a given mask" (3.1.4). The same on every host for a seed.
+    The thesis' random pruning "in the proportions of a given mask" (3.1.4). A seed gives the same masks on every host.
     """
     scores = {path: uniform(seed, path, mask.shape) for path, mask in masks.items()}
     groups = _groups(list(masks), scope)
@@ -173,9 +175,10 @@ def random_like(masks: Masks, seed: int, scope: str = "layer") -> Masks:
 
 
 def uniform(seed: int, path: str, shape: Shape) -> np.ndarray:
-    """Samples of U(0, 1), float64, a function of (seed, path, flat index) alone.
+    """Draw samples of U(0, 1), float64, as a function of (seed, path, flat index) alone.
 
-    The raw words of Philox keyed with SHA-256 of seed and path: NumPy promises these forever, and not its samplers.
+    They use the raw words of Philox, keyed with the SHA-256 of seed and path. NumPy guarantees that these words never
+    change; it does not guarantee this of its samplers.
     """
     key = hashlib.sha256(f"{whole(seed, 'seed')}/{path}".encode()).digest()[:16]
     words = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(math.prod(shape))
@@ -183,10 +186,12 @@ def uniform(seed: int, path: str, shape: Shape) -> np.ndarray:
 
 
 def _told(masks: Masks, within: Masks | None) -> Masks:
-    """Warn of the layers that this choice has emptied."""
+    """Warn about the layers that this selection has emptied."""
     emptied = [path for path in masks.empty if masks[path].size and (within is None or within[path].any())]
     if emptied:
-        warnings.warn(f"{without_weights(emptied, len(masks))} min_per_layer=1 keeps a weight in each", stacklevel=3)
+        warnings.warn(
+            f"{without_weights(emptied, len(masks))} Use min_per_layer=1 to keep a weight in each", stacklevel=3
+        )
         masks.told = True
     return masks
 
@@ -197,7 +202,7 @@ def _eligible(arrays: Mapping[str, np.ndarray], exclude: Exclude) -> list[str]:
     excluded = chosen(exclude, arrays, "exclude", call=lambda function, path: bool(function(path)))
     eligible = [path for path in arrays if path not in excluded]
     if not eligible:
-        raise ValueError(f"exclude leaves none of the layers {listed(arrays)}")
+        raise ValueError(f"exclude matches all layers: {listed(arrays)}")
     return eligible
 
 

@@ -1,4 +1,4 @@
-"""What selection keeps or removes as one: single weights, blocks, neurons and channels, n of every m."""
+"""The units that selection keeps or removes: single weights, blocks, neurons and channels, n of every m."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _AXES = {"output": -1, "input": -2}
 
 
 class Structured:
-    """A structure and what is compared, as `selection.select` takes them.
+    """A structure and what is compared, as in `selection.select`.
 
     Attributes:
-        groups: how `ops.top_k_masks` cuts arrays into what is kept as one; empty for single weights.
-        order: what it compares.
+        groups: how `ops.top_k_masks` divides arrays into units; empty for single weights.
+        order: what is compared.
         n_of_m: (n, m) of a structure "n:m", else None.
-        unit: what is counted, for messages.
+        unit: the name of the unit, for messages.
 
     Raises:
-        ValueError: no such structure.
+        ValueError: an unknown structure.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Structured:
             self.n_of_m = (int(found[1]), int(found[2]))
 
     def check(self, arrays: Mapping[str, np.ndarray], paths: Iterable[str]) -> None:
-        """Refuses layers that have no inputs and outputs where the structure needs them."""
+        """Raise ``ValueError`` for layers without inputs and outputs if the structure needs them."""
         for path in paths:
             if self.structure is not None and arrays[path].ndim < 2:
                 raise ValueError(
@@ -61,14 +61,16 @@ class Structured:
                 )
 
     def count(self, mask: np.ndarray) -> int:
-        """How many weights, blocks, neurons or channels have a weight that the mask keeps."""
+        """Count the weights, blocks, neurons or channels of which the mask keeps a weight."""
         if not self.groups:
             return int(np.count_nonzero(mask))
         return ops.count_groups(mask, **{name: value for name, value in self.groups.items() if name != "reduce"})
 
 
 def comparable(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """As they are when they share a floating dtype, else in float64, which holds the other formats exactly."""
+    """Return the scores unchanged if they share a floating dtype, else in float64, which represents the other formats
+    exactly.
+    """
     for path, array in arrays.items():
         if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
             raise TypeError(f"the score of {path!r} has dtype {array.dtype}; real numbers are needed")

@@ -1,4 +1,4 @@
-"""Small tables of a value: as text, and as HTML for notebooks."""
+"""Small tables: as text, and as HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 __all__ = ["html_table", "text_table"]
 
-# A notebook shows this many rows; the text of the value has them all.
+# A notebook shows this many rows; the text form has all of them.
 _ROWS = 30
 
 
 def text_table(cells: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
-    """Lines of aligned columns, those in `left` to the left, the others to the right; the first row is the heading."""
+    """Format aligned columns, those in `left` flush left, the others flush right; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
@@ -22,7 +22,7 @@ def text_table(cells: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> st
 
 
 def html_table(cells: Sequence[Sequence[str]], note: str = "") -> str:
-    """A table, escaped, with the first row as the heading and `note` above; long ones leave out rows in the middle."""
+    """Format an escaped table with the first row as heading and `note` above; long tables omit rows in the middle."""
     heading, *rows = cells
     if len(rows) > _ROWS:
         left_out = len(rows) - _ROWS + 1

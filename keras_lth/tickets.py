@@ -1,7 +1,7 @@
 """Snapshots and tickets: what a training needs at a step, and what a user shares.
 
-A *snapshot* is the state of a training at step k (W_k with everything that belongs to it); a *ticket* is masks and the
-snapshot they were rewound to (Frankle's thesis, 4.2.2), with where it comes from. No Keras and no TensorFlow here.
+A *snapshot* is the state of a training at step k (W_k with everything that belongs to it). A *ticket* is masks, the
+snapshot they were rewound to (Frankle's thesis, 4.2.2), and provenance. This module needs neither Keras nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from keras_lth.tables import html_table
 
 FORMAT = "keras_lth ticket 1"
 PARTS = ("weights", "optimizer", "seeds", "state")
-# Keys of the optimizer part that are no slots: clocks, and which weights an optimizer updates.
+# Keys of the optimizer part that are not slots: counters, rates, and which weights an optimizer updates.
 _NAMES = "iteration|learning_rate|dynamic_scale|step_counter"
 _CLOCK = re.compile(rf"(@[^/]+/|optimizer_\d+/)?(inner_\d+/)?(of/.*|correction_start|(\d+/)?({_NAMES}))")
 _PACKAGES = ("keras", "tensorflow", "numpy")
 
 
 class _Value:
-    """Immutable, so a copy is the thing itself; mapping proxies would refuse to be copied or pickled."""
+    """Immutable: a copy is the object itself, because mapping proxies cannot be copied or pickled."""
 
     def __copy__(self) -> Any:
         return self
@@ -53,7 +53,7 @@ class Snapshot(_Value):
         optimizer: path → array, every variable of the optimizers; empty if there is none.
         step: training steps done, ≥ 0.
         seeds: path → array, the states of seed generators.
-        state: path → array, variables that are not weights: the states of a stateful RNN, counters of a model's own.
+        state: path → array, variables that are not weights: the states of a stateful RNN, a model's own counters.
 
     Raises:
         ValueError: a negative step.
@@ -74,31 +74,31 @@ class Snapshot(_Value):
 
     @property
     def slots(self) -> list[str]:
-        """The keys of the optimizer part that are slots (moments, averages), not counts, rates and loss scales."""
+        """Return the optimizer keys that are slots (moments, averages), without counts, rates and loss scales."""
         return [key for key in self.optimizer if not _CLOCK.fullmatch(key)]
 
     @property
     def has_slots(self) -> bool:
-        """Whether an optimizer can go on from here with its moments."""
+        """Return whether an optimizer can resume from this snapshot with its moments."""
         return bool(self.slots)
 
     def without_slots(self) -> Snapshot:
-        """This state with its counts, rates and loss scales, but without slots: what a fresh optimizer starts with."""
+        """Return this state without slots, but with counts, rates and loss scales: the start of a fresh optimizer."""
         clock = {key: value for key, value in self.optimizer.items() if _CLOCK.fullmatch(key)}
         return dataclasses.replace(self, optimizer=clock)
 
     def named(self) -> Iterator[tuple[str, np.ndarray]]:
-        """All arrays under one name each: ``weights/dense/kernel``."""
+        """Return all arrays, each under one name such as ``weights/dense/kernel``."""
         return ((f"{part}/{path}", array) for part in PARTS for path, array in getattr(self, part).items())
 
     @classmethod
     def from_named(cls, arrays: Mapping[str, np.ndarray], step: int) -> Snapshot:
-        """The snapshot of which `named` gave ``arrays``; names of no part are passed over."""
+        """Rebuild the snapshot from the ``arrays`` of `named`; names of unknown parts are ignored."""
         parts = _parts(arrays)
         return cls(step=step, **{"weights": {}} | {part: held for part, held in parts.items() if part in PARTS})
 
     def differences(self, other: Snapshot) -> list[str]:
-        """What differs, bit by bit, a line a variable: NaN equals the same NaN, -0 differs from 0. [] if nothing."""
+        """List what differs, bit by bit, one line per variable; equal NaNs are equal, -0 differs from 0."""
         lines = [] if self.step == other.step else [f"step: {self.step} and {other.step}"]
         for part in PARTS:
             mine, yours = getattr(self, part), getattr(other, part)
@@ -113,7 +113,7 @@ class Snapshot(_Value):
         return lines
 
     def same_bits(self, other: Snapshot) -> bool:
-        """Whether step, paths, dtypes, shapes and every bit are equal."""
+        """Return whether step, paths, dtypes, shapes and every bit are equal."""
         return not self.differences(other)
 
     def __eq__(self, other: object) -> bool:
@@ -136,7 +136,7 @@ class Snapshot(_Value):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Snapshot:
-        """Read what `save` wrote.
+        """Read a snapshot that `save` wrote.
 
         Raises:
             FileNotFoundError: no such file.
@@ -149,18 +149,18 @@ class Snapshot(_Value):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ticket(_Value):
-    """Masks, the snapshot they were rewound to, and where they come from.
+    """Masks, the snapshot they were rewound to, and provenance.
 
     Attributes:
         masks: which weights remain.
-        snapshot: W_k and what belongs to it; its weights are whole, `apply_to` sets the pruned ones to 0.
+        snapshot: W_k and what belongs to it; its weights are not masked; `apply_to` sets the pruned ones to 0.
         provenance: JSON-able. `format`, `criterion`, `density` and package `versions` are always there.
         keep_slots: whether to keep the optimizer's slots, for a run that begins with ``restore_optimizer=True``. By
-            default a ticket holds of the optimizer its counts and rates: Adam's slots would triple the file.
+            default a ticket has only the optimizer's counts and rates, because Adam's slots would triple the file.
 
     Raises:
-        ValueError: a mask without a weight of that path and shape in the snapshot.
-        TypeError: naming the key of a provenance that JSON cannot hold.
+        ValueError: a mask whose path and shape match no weight of the snapshot.
+        TypeError: a provenance that JSON cannot hold; names the key.
     """
 
     masks: Masks
@@ -175,9 +175,9 @@ class Ticket(_Value):
             weight = self.snapshot.weights.get(path)
             if weight is None or weight.shape != mask.shape:
                 found = "none" if weight is None else f"one of shape {weight.shape}"
-                raise ValueError(f"mask {path!r} needs a weight of shape {mask.shape}, the snapshot has {found}")
+                raise ValueError(f"mask {path!r} needs a weight of shape {mask.shape}, but the snapshot has {found}")
         if not isinstance(self.provenance, Mapping):
-            raise TypeError(f"provenance is a mapping, not a {type(self.provenance).__name__}")
+            raise TypeError(f"provenance must be a mapping, not a {type(self.provenance).__name__}")
         given = plain(self.provenance, "provenance")
         defaults = {"format": FORMAT, "criterion": "unknown", "versions": _versions()}
         object.__setattr__(self, "provenance", MappingProxyType({**defaults, **given, "density": self.density}))
@@ -187,7 +187,7 @@ class Ticket(_Value):
 
     @property
     def density(self) -> float:
-        """Share of the masked weights that remain."""
+        """Return the share of the masked weights that remain."""
         return self.masks.density
 
     def __eq__(self, other: object) -> bool:
@@ -199,7 +199,7 @@ class Ticket(_Value):
         return f"Ticket({self.masks!r}, {self.snapshot!r})"
 
     def summary(self) -> str:
-        """The table of its masks, then a line for the step and each entry of the provenance."""
+        """Return the table of its masks, then one line for the step and each entry of the provenance."""
         lines = [f"{key}: {value}" for key, value in {"step": self.snapshot.step, **self.provenance}.items()]
         return "\n".join([self.masks.summary(), *lines])
 
@@ -208,14 +208,14 @@ class Ticket(_Value):
         return self.masks._repr_html_() + html_table([("provenance", ""), *rows])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one file, atomically; it alone is enough to train the ticket elsewhere."""
+        """Write one file, atomically; the file is all that is needed to train the ticket elsewhere."""
         arrays = {f"masks/{name}": mask for name, mask in self.masks.items()} | dict(self.snapshot.named())
         meta = {"step": self.snapshot.step, "provenance": dict(self.provenance)}
         files.write_arrays(path, arrays, kind="ticket", meta=meta)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Ticket:
-        """Read what `save` wrote.
+        """Read a ticket that `save` wrote.
 
         Raises:
             FileNotFoundError: no such file.
@@ -230,10 +230,11 @@ class Ticket(_Value):
     def apply_to(self, model: Any) -> None:
         """Set a built model to this ticket, as `keras_lth.rewind` does: weights, statistics, masks, step and schedule.
 
-        Compile the model first, so that it has an optimizer to set. Another instance of the same architecture will do.
+        Compile the model first, so that it has an optimizer to set. Another instance of the same architecture works
+        too.
 
         Raises:
-            ValueError: an unbuilt model or another architecture, with what differs; the model is then as it was.
+            ValueError: an unbuilt model, or another architecture; lists the differences. The model is then unchanged.
         """
         from keras_lth import surgery
 
@@ -241,12 +242,12 @@ class Ticket(_Value):
 
 
 def value_of(snapshot: Snapshot) -> Value:
-    """A snapshot as a value of a store: arrays by part and path, the step beside them."""
+    """Return a snapshot as a value of a store: arrays by part and path, with the step in the metadata."""
     return Value(dict(snapshot.named()), {"step": snapshot.step})
 
 
 def snapshot_of(value: Value) -> Snapshot:
-    """The snapshot that `value_of` was given; without slots where the value was kept without them."""
+    """Return the snapshot that `value_of` was given; without slots if the value was stored without them."""
     return Snapshot.from_named(value.arrays, value.meta["step"])
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What scripts/tpu_vm.sh starts on a host, in the folder that it installed. What it starts goes on after it.
-#   tpu_host.sh serve              a server of this host's TPUs, once
-#   tpu_host.sh again N COMMAND…   the command, again after a failure, N times at most; run.log and run.rc tell
+# scripts/tpu_vm.sh starts this on a host, in the folder that it installed. Processes started here outlive it.
+#   tpu_host.sh serve              starts a server of this host's TPUs, once
+#   tpu_host.sh again N COMMAND…   runs the command, again after a failure, at most N times; see run.log and run.rc
 set -euo pipefail
 
 lives() {
@@ -14,14 +14,14 @@ serve() {
   fi
   nohup .venv/bin/start_grpc_tpu_worker >server.log 2>&1 </dev/null &
   echo $! >server.pid
-  # What it cannot do it says at once.
+  # It reports at once if it cannot start.
   sleep "${SETTLE:-10}"
   lives server.pid || { tail server.log >&2; exit 1; }
 }
 
 again() {
   if lives run.pid && [ ! -e run.rc ]; then
-    echo "tpu_host.sh: an experiment runs here already, see run.log" >&2
+    echo "tpu_host.sh: an experiment is already running here, see run.log" >&2
     exit 1
   fi
   rm -f run.rc

@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
-# An experiment on a Cloud TPU VM slice, from the machine where you are; docs/pods.md says what to do when.
+# Runs an experiment on a Cloud TPU VM slice, from your own machine; docs/pods.md explains each step.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
 scripts/tpu_vm.sh [--dry-run] COMMAND [-- FLAGS of keras_lth.bin.run]
 
-  create    the slice
-  install   keras_lth and TensorFlow for TPU on every host
-  run       starts the experiment; it goes on without you
-  watch     the state of the slice and the last lines of the experiment, until you press Ctrl-C
-  keep      makes a slice that is not there or was preempted, installs, runs, until the experiment has ended
+  create    creates the slice
+  install   installs keras_lth and TensorFlow for TPU on every host
+  run       starts the experiment; it keeps running after you disconnect
+  watch     shows the state of the slice and the log of the experiment, until you press Ctrl-C
+  keep      creates a missing or preempted slice, installs and runs, until the experiment has ended
   collect   copies the run's folder to LOCAL
-  delete    the slice; the bucket stays
+  delete    deletes the slice; the bucket stays
 
 --dry-run prints the commands instead. Settings are environment variables:
-  NAME     of the slice                      (keras-lth)
-  ZONE                                       (us-west4-a)
-  TYPE     of accelerator                    (v5litepod-16)
+  NAME     name of the slice                 (keras-lth)
+  ZONE     zone of the slice                 (us-west4-a)
+  TYPE     type of accelerator               (v5litepod-16)
   IMAGE    software version of the VMs       (v2-alpha-tpuv5-lite)
   SPOT     1 for a slice that may be preempted, 0  (1)
   WORKDIR  folder of the run in a bucket, gs://…   (needed by run, keep, collect)
   LOCAL    where collect copies to           (runs/$NAME)
-  RESTARTS of the program on its host, after a failure  (10)
-  PERIOD   seconds between two looks of keep (60)
+  RESTARTS of the program after a failure    (10)
+  PERIOD   seconds between checks of keep    (60)
 TEXT
 }
 
@@ -58,12 +58,12 @@ on_hosts() {
   tpu ssh "$NAME" --worker="$1" --command="$2"
 }
 
-# One line about the slice; empty where there is none.
+# One line about the slice; empty if there is none.
 asked() {
   gcloud compute tpus tpu-vm describe "$NAME" --zone="$ZONE" --format="$1" 2>/dev/null || true
 }
 
-# The addresses of the hosts, host 0 first, with commas between.
+# The addresses of the hosts, host 0 first, separated by commas.
 hosts() {
   if [ "$DRY" = 1 ]; then
     echo "HOST0,HOST1"
@@ -76,7 +76,7 @@ need_workdir() {
   case $WORKDIR in
     gs://?*) ;;
     *)
-      echo "tpu_vm.sh: WORKDIR=gs://BUCKET/FOLDER is needed: the disks of a slice go with it, a bucket stays." >&2
+      echo "tpu_vm.sh: WORKDIR=gs://BUCKET/FOLDER is needed: the disks of a slice are deleted with it, a bucket stays." >&2
       exit 2
       ;;
   esac
@@ -97,7 +97,7 @@ install() {
     on_hosts all "$INSTALL"
 }
 
-# TensorFlow for TPU stands in for TensorFlow, which pip would put over it: --no-deps. The program is started in the
+# TensorFlow for TPU replaces TensorFlow, which pip would install over it, hence --no-deps. The program starts in the
 # folder of the sources, where Python imports them: --editable builds the C++ core there.
 INSTALL='set -e
 sudo apt-get update -qq
@@ -110,7 +110,7 @@ python3 -m venv .venv
 .venv/bin/pip install --quiet --requirement scripts/tpu_requirements.txt
 .venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .'
 
-# With several hosts each has a server of its TPUs, and the program on host 0 drives them all.
+# With several hosts each host has a server for its TPUs, and the program on host 0 drives them all.
 run() {
   need_workdir
   local addresses target=local words
@@ -136,7 +136,7 @@ watch() {
   on_hosts 0 'tail -n 50 -F keras_lth/run.log'
 }
 
-# How the experiment on host 0 ended; "never" where none was started, empty while it runs.
+# How the experiment on host 0 ended; "never" if none was started, empty while it runs.
 ended() {
   gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --worker=0 \
     --command='cat keras_lth/run.rc 2>/dev/null || [ -s keras_lth/run.pid ] || echo never' \
@@ -159,16 +159,16 @@ keep() {
       READY)
         code=$(ended)
         if [ "$code" = never ]; then
-          { install && run "$@"; } || echo "not installed, again in $PERIOD s"
+          { install && run "$@"; } || echo "installation failed, trying again in $PERIOD s"
         elif [ -n "$code" ]; then
           echo "the experiment has ended with $code"
           return "$code"
         fi
         ;;
       PREEMPTED | TERMINATED | "")
-        echo "the slice is ${state:-not there}: created again"
+        echo "the slice is ${state:-missing}: creating it again"
         [ -z "$state" ] || delete || true
-        create || echo "not made, again in $PERIOD s"
+        create || echo "not created, trying again in $PERIOD s"
         ;;
     esac
     sleep "$PERIOD"

@@ -12,8 +12,8 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "docs" / "results" / "proof"
 HEAD = """# The long form of the tests
 
-Written by `make proof`. A row is what the last run of a file's tests gave; seconds are those of the tests, two at a
-time on two cores. What they are is said where they stand: they carry the mark `proof`.
+Written by `make proof`. A row is the last run of a test file. Seconds are the time of the tests, two at a time on
+two cores. The tests are those with the mark `proof`; their docstrings describe them.
 
 | tests | passed | failed | seconds | run |
 |---|---|---|---|---|

@@ -50,7 +50,9 @@ def test_it_is_the_best_choice_under_the_floor(values: list[int], k: int, least:
     """The least sum of ranks among all choices that give each layer its floor: taken one by one from the top."""
     scores = {name: np.array(values[4 * i : 4 * i + 4], float) for i, name in enumerate("xyz")}
     if k < 3 * least:
-        with pytest.raises(ValueError, match=f"min_per_layer={least} needs {3 * least} weights in 3 layers, and {k}"):
+        with pytest.raises(
+            ValueError, match=f"min_per_layer={least} needs {3 * least} weights in 3 layers, but only {k} "
+        ):
             lth.select(scores, k=k, min_per_layer=least)
         return
     ranking = sorted(range(12), key=lambda i: (-abs(values[i]), i))
@@ -78,7 +80,7 @@ def test_prune_and_imp_keep_the_floor() -> None:
     assert counts(keep_counts(SCORES, lth.Masks.ones(SCORES), {"": 5}, 1)) == [1, 1, 2, 1]
     full = lth.Masks.ones(SCORES)
     IMP(target_density=7 / 31, min_per_layer=2).check(full)
-    with pytest.raises(ValueError, match=r"min_per_layer=2\.0 needs 7 weights in 4 layers, and 6 would remain"):
+    with pytest.raises(ValueError, match=r"min_per_layer=2\.0 needs 7 weights in 4 layers, but only 6 would remain"):
         IMP(target_density=6 / 31, min_per_layer=2).check(full)
     with pytest.raises(ValueError, match='scope="global"'):
         IMP(rounds=1, min_per_layer=1, scope="layer")

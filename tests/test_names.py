@@ -62,7 +62,7 @@ def test_plain_names_match_whole_parts() -> None:
 
 
 def test_what_is_near_is_named() -> None:
-    with pytest.raises(ValueError, match=r"exclude='dense_9' matches no weight; near it are 'dense_5', 'dense_4', "):
+    with pytest.raises(ValueError, match=r"exclude='dense_9' matches no weight; similar: 'dense_5', 'dense_4', "):
         hits("dense_9", AGAIN)
     with pytest.raises(ValueError, match=r"'output_layer'.*write 'output\.\*' for a prefix"):
         hits("output", [WeightPath("output_layer/kernel")])
@@ -106,7 +106,7 @@ def test_selection_takes_the_names_of_scores() -> None:
         lambda: lth.prune(scores, whole, 0.5, exclude=["dense_1", "dense_9"]),
         lambda: lth.prune(scores, whole, {"dense_9": 0.5, ".*": 0.1}, scope="layer"),
     ):
-        with pytest.raises(ValueError, match="'dense_9' matches no weight; near it are 'dense_"):
+        with pytest.raises(ValueError, match="'dense_9' matches no weight; similar: 'dense_"):
             call()
 
 

@@ -155,9 +155,9 @@ def test_most_negative_integer_is_the_largest() -> None:
         ({"density": 0.01}, "density 0.01 keeps none of 5 weights"),
         ({"k": 6}, "cannot keep 6 of 5 eligible weights in a, b"),
         ({"k": -1}, "cannot keep -1 of 5"),
-        ({"k": 2, "scope": "layer"}, 'needs scope="global"'),
+        ({"k": 2, "scope": "layer"}, 'use scope="global"'),
         ({"density": 0.5, "scope": "neuron"}, 'scope must be "global" or "layer", not \'neuron\''),
-        ({"density": 0.5, "exclude": ""}, "exclude leaves none of the layers a, b"),
+        ({"density": 0.5, "exclude": ""}, "exclude matches all layers: a, b"),
         ({"density": 0.9, "within": Masks({"a": [1, 0, 0], "b": [0, 0]})}, "cannot keep 5 of 1 eligible"),
         ({"density": 0.5, "within": Masks({"a": [1, 0, 0]})}, "within and scores .* 'b' .* is missing"),
         ({"density": 0.5, "within": Masks({"a": [1, 0], "b": [0, 0]})}, r"within and scores .* 'a' has shape \(2,\)"),
@@ -240,7 +240,7 @@ def test_global_prune_ignores_what_is_gone_and_what_is_excluded() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"fraction": 1.0}, "fraction 1.0 of the 4 weights that remain would leave none"),
+        ({"fraction": 1.0}, "fraction 1.0 of the 4 remaining weights would leave none"),
         ({"fraction": 0.9}, "would leave none"),
         ({"fraction": -0.1}, r"fraction must lie in \[0, 1\]"),
         ({"fraction": 1.2}, r"fraction must lie in \[0, 1\]"),

@@ -111,8 +111,8 @@ def test_whole_numbers_and_mixed_dtypes() -> None:
     [
         ({"density": 0.5, "structure": "block"}, "structure must be None, .* not 'block'"),
         ({"structure": "5:4"}, "1 <= n <= m"),
-        ({"density": 0.5, "structure": "2:4", "exclude": "bias"}, "structure '2:4' is a density"),
-        ({"structure": "2:4", "scope": "layer", "exclude": "bias"}, "structure '2:4' is a density"),
+        ({"density": 0.5, "structure": "2:4", "exclude": "bias"}, "structure '2:4' fixes the density"),
+        ({"structure": "2:4", "scope": "layer", "exclude": "bias"}, "structure '2:4' fixes the density"),
         (
             {"density": 0.5, "structure": (2, 2)},
             r"'bias' has shape \(5,\): structure \(2, 2\) needs inputs and outputs",
@@ -132,9 +132,9 @@ def test_bad_structures(arguments: dict, message: str) -> None:
 
 def test_what_cannot_be_cut_or_compared() -> None:
     given = {"kernel": np.ones((4, 4))}
-    with pytest.raises(ValueError, match="selected, not cut by a fraction"):
+    with pytest.raises(ValueError, match="which takes no fraction"):
         prune(given, Masks.ones(given), 0.2, structure="2:4")
-    with pytest.raises(ValueError, match=r"fraction 0\.9 of the 4 outputs that remain would leave none"):
+    with pytest.raises(ValueError, match=r"fraction 0\.9 of the 4 remaining outputs would leave none"):
         prune(given, Masks.ones(given), 0.9, structure="output")
     given["kernel"][1, 2] = np.nan
     for structure in ("2:4", (2, 2), "input", None):

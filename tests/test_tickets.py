@@ -205,7 +205,7 @@ def test_summary() -> None:
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ({"other": [1]}, r"mask 'other' needs a weight of shape \(1,\), the snapshot has none"),
+        ({"other": [1]}, r"mask 'other' needs a weight of shape \(1,\), but the snapshot has none"),
         ({"dense/kernel": [1]}, r"mask 'dense/kernel' needs .* the snapshot has one of shape \(2, 2\)"),
     ],
 )
@@ -224,7 +224,7 @@ def test_copies_and_pickles() -> None:
 def test_files_of_another_kind(tmp_path: Path) -> None:
     ticket().save(tmp_path / "t")
     snapshot().save(tmp_path / "s")
-    with pytest.raises(ValueError, match=r"s is not a keras_lth ticket: it holds another kind of value: 'snapshot'"):
+    with pytest.raises(ValueError, match=r"s is not a keras_lth ticket: it contains another kind of value: 'snapshot'"):
         Ticket.load(tmp_path / "s")
     with pytest.raises(ValueError, match=r"t is not a keras_lth snapshot"):
         Snapshot.load(tmp_path / "t")

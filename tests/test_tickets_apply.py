@@ -127,5 +127,5 @@ def test_a_ticket_trains_elsewhere_from_its_file_alone(tmp_path: Path) -> None:
 
 
 def test_an_unbuilt_model_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"not built.*'dense' have no weights yet.*a call on a batch"):
+    with pytest.raises(ValueError, match=r"not built.*'dense' have no weights yet.*call it on a batch"):
         Ticket(Masks({}), Snapshot({})).apply_to(keras.Sequential([keras.layers.Dense(3)]))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from keras_lth.analysis.evaluation import Evaluator
     from keras_lth.analysis.instability import Comparison, compare, figure, summary
 
-# Public name → module; loaded on first use, so that what needs only NumPy loads no TensorFlow and no Matplotlib.
+# Public name → module; loaded on first use, so that NumPy-only code loads neither TensorFlow nor Matplotlib.
 _NAMES = {
     "Comparison": "keras_lth.analysis.instability",
     "Evaluator": "keras_lth.analysis.evaluation",

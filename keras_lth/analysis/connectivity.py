@@ -16,7 +16,7 @@ from keras_lth.tickets import Snapshot
 Weights = Mapping[str, np.ndarray]
 
 TREATMENTS = {
-    "interpolate": "interpolated as the weights",
+    "interpolate": "interpolated like the weights",
     "first": "those of the first network",
     "second": "those of the second network",
     "reestimate": "re-estimated on training data at every point",
@@ -29,20 +29,20 @@ def interpolate(
     alpha: float,
     statistics: str = "interpolate",
 ) -> dict[str, np.ndarray]:
-    """``alpha · a + (1 − alpha) · b``, a mapping from path to array of the dtype it had.
+    """Return ``alpha · a + (1 − alpha) · b``, a mapping from path to array, in the original dtypes.
 
-    Floating weights are mixed in double precision and rounded once. ``alpha=1`` is ``a`` bit for bit, ``alpha=0`` is
-    ``b``, and a value that both have is kept exactly, so a weight pruned in both stays exactly 0. Variables that are
-    not floating are those of ``a``, but those of ``b`` at ``alpha=0``. Batch-norm statistics, the variables named
-    moving_mean and moving_variance, are treated by ``statistics``: ``"interpolate"``, or ``"first"`` (those of ``a``)
-    or ``"second"`` (those of ``b``) at every ``alpha``, the ends too.
+    Floating weights are mixed in double precision and rounded once. ``alpha=1`` gives ``a`` bit for bit, ``alpha=0``
+    gives ``b``, and a value that is equal in both is kept exactly, so a weight pruned in both stays exactly 0.
+    Variables that are not floating come from ``a``, except at ``alpha=0``, where they come from ``b``. Batch-norm
+    statistics, the variables named moving_mean and moving_variance, are treated by ``statistics``: ``"interpolate"``,
+    or ``"first"`` (those of ``a``) or ``"second"`` (those of ``b``) at every ``alpha``, including the ends.
 
     Raises ``ValueError`` for an alpha outside [0, 1], an unknown treatment, or networks that differ in shape.
     """
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha lies in [0, 1], not {alpha!r}.")
+        raise ValueError(f"alpha must be in [0, 1], not {alpha!r}.")
     if statistics not in ("interpolate", "first", "second"):
-        raise ValueError(f'statistics is "interpolate", "first" or "second" here, not {statistics!r}.')
+        raise ValueError(f'statistics must be "interpolate", "first" or "second" here, not {statistics!r}.')
     first, second = both(a, b)
     mixed = {}
     for path, x in first.items():
@@ -85,35 +85,35 @@ class Path:
         object.__setattr__(self, "alphas", tuple(float(alpha) for alpha in self.alphas))
         object.__setattr__(self, "errors", tuple(float(error) for error in self.errors))
         if self.statistics not in TREATMENTS:
-            raise ValueError(f"statistics is one of {', '.join(TREATMENTS)}, not {self.statistics!r}.")
+            raise ValueError(f"statistics must be one of {', '.join(TREATMENTS)}, not {self.statistics!r}.")
         if len(self.alphas) != len(self.errors) or self.alphas[:1] != (0.0,) or self.alphas[-1:] != (1.0,):
             raise ValueError(
-                f"A path has one error for each alpha from 0 to 1, not {len(self.errors)} errors at {self.alphas}."
+                f"A path needs one error for each alpha from 0 to 1, not {len(self.errors)} errors at {self.alphas}."
             )
         error_barrier(self.errors)
 
     @property
     def endpoints(self) -> tuple[float, float]:
-        """The errors at the ends: of the second network (alpha 0), of the first (alpha 1)."""
+        """Return the errors at the ends: of the second network (alpha 0), of the first (alpha 1)."""
         return self.errors[0], self.errors[-1]
 
     @property
     def highest(self) -> tuple[float, float]:
-        """(alpha, error) of the highest point, the first one if there are several."""
+        """Return (alpha, error) of the highest point, the first one if there are several."""
         at = max(range(len(self.errors)), key=self.errors.__getitem__)
         return self.alphas[at], self.errors[at]
 
     @property
     def barrier(self) -> float:
-        """The error barrier height; see ``error_barrier``."""
+        """Return the error barrier height; see ``error_barrier``."""
         return error_barrier(self.errors)
 
     def stable(self, threshold: float = 0.02) -> bool:
-        """Whether the barrier is below ``threshold``; the thesis takes 2 points (4.1.1)."""
+        """Return whether the barrier is below ``threshold``; the thesis uses 2 points (4.1.1)."""
         return self.barrier < threshold
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; ``barrier`` and ``endpoints`` are in it for a reader."""
+        """Return a form for JSON, which includes ``barrier`` and ``endpoints`` for readers."""
         return {
             "alphas": list(self.alphas),
             "errors": list(self.errors),
@@ -125,7 +125,7 @@ class Path:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Path:
-        """From ``as_dict``; what follows from the errors is computed again."""
+        """Rebuild a path from ``as_dict``; values that follow from the errors are computed again."""
         return cls(tuple(row["alphas"]), tuple(row["errors"]), row["statistics"], row["measure"])
 
     def __str__(self) -> str:
@@ -138,17 +138,19 @@ class Path:
 
 
 def error_barrier(path: Path | Sequence[float]) -> float:
-    """Error barrier height: the highest error along a path minus the mean of its two ends (thesis 4.1.1); ≥ 0.
+    """Return the error barrier height: the highest error on a path minus the mean of its two ends (thesis 4.1.1); ≥ 0.
 
-    ``path`` is a ``Path`` or errors in their order along it. Raises ``ValueError`` for fewer than 2 errors, NaN, or
+    ``path`` is a ``Path``, or the errors in order. Raises ``ValueError`` for fewer than 2 errors, NaN, or
     an infinite error at an end.
     """
     errors = [float(error) for error in (path.errors if isinstance(path, Path) else path)]
     if len(errors) < 2:
-        raise ValueError(f"A path has at least its two ends, not {len(errors)} errors.")
+        raise ValueError(f"A path needs at least its two ends, not {len(errors)} errors.")
     for number, error in enumerate(errors):
         if math.isnan(error) or (math.isinf(error) and number in (0, len(errors) - 1)):
-            raise ValueError(f"The error at point {number} of {len(errors)} is {error}: a barrier needs numbers.")
+            raise ValueError(
+                f"The error at point {number} of {len(errors)} is {error}: a barrier needs finite numbers."
+            )
     # Half of each, so that two equal ends give their own value exactly.
     return max(errors) - (errors[0] / 2 + errors[-1] / 2)
 
@@ -167,21 +169,21 @@ def linear_path(
     batch_size: int = 1000,
     train_data: Any = None,
 ) -> Path:
-    """The error at ``points`` evenly spaced points of the line from ``b`` (alpha 0) to ``a`` (alpha 1).
+    """Measure the error at ``points`` evenly spaced points of the line from ``b`` (alpha 0) to ``a`` (alpha 1).
 
-    Either ``evaluate``, a function from weights (path → array) to an error, or a built and compiled Keras ``model``
-    with ``data``; see ``evaluation.Evaluator`` for ``data``, ``metric``, ``mode``, ``batch_size`` and ``train_data``.
-    The model's own weights come back bit for bit. ``statistics`` is the treatment of batch-norm statistics, which the
-    thesis does not state: ``"interpolate"``, ``"first"``, ``"second"``, or ``"reestimate"`` on ``train_data`` at every
-    point.
+    Pass either ``evaluate``, a function from weights (path → array) to an error, or a built and compiled Keras
+    ``model`` with ``data``; see ``evaluation.Evaluator`` for ``data``, ``metric``, ``mode``, ``batch_size`` and
+    ``train_data``. The model's own weights are restored bit for bit. ``statistics`` is the treatment of batch-norm
+    statistics, which the thesis does not state: ``"interpolate"``, ``"first"``, ``"second"``, or ``"reestimate"`` on
+    ``train_data`` at every point.
 
     Raises ``ValueError`` for fewer than 2 points, an unknown treatment, networks that differ in shape, or an error
     that is NaN.
     """
     if not is_whole(points, 2):
-        raise ValueError(f"points is a whole number ≥ 2 (the two ends), not {points!r}.")
+        raise ValueError(f"points must be an integer ≥ 2 (the two ends), not {points!r}.")
     if statistics not in TREATMENTS:
-        raise ValueError(f"statistics is one of {', '.join(map(repr, TREATMENTS))}, not {statistics!r}.")
+        raise ValueError(f"statistics must be one of {', '.join(map(repr, TREATMENTS))}, not {statistics!r}.")
     if evaluate is None:
         if model is None or data is None:
             raise ValueError("Give evaluate, a function from weights to an error, or both model and data.")
@@ -195,7 +197,9 @@ def linear_path(
     if model is not None or data is not None:
         raise ValueError("Give either evaluate or model and data, not both.")
     if statistics == "reestimate" and not getattr(evaluate, "reestimates", False):
-        raise ValueError('statistics="reestimate" needs a model, data and train_data: evaluate re-estimates nothing.')
+        raise ValueError(
+            'statistics="reestimate" needs a model, data and train_data: evaluate cannot re-estimate statistics.'
+        )
     check = getattr(evaluate, "check", None)
     if check is not None:
         for name, end in zip(("first", "second"), both(a, b), strict=True):

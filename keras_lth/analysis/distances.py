@@ -1,4 +1,4 @@
-"""Distances between the weights of two networks (thesis 4.1.5), and what both must have in common."""
+"""Distances between the weights of two networks (thesis 4.1.5), and checks that they can be compared."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ STATISTICS = ("moving_mean", "moving_variance")
 
 
 def l2(a: Snapshot | Mapping[str, Any], b: Snapshot | Mapping[str, Any]) -> float:
-    """Euclidean distance of the floating weights of two networks, normalisation statistics left out."""
+    """Return the Euclidean distance of the floating weights of two networks, without normalisation statistics."""
     return math.sqrt(sum(float(np.sum(np.square(x - y))) for x, y in _pairs(a, b)))
 
 
 def cosine(a: Snapshot | Mapping[str, Any], b: Snapshot | Mapping[str, Any]) -> float:
-    """Cosine distance of the floating weights, 1 − a·b / (|a| |b|) in [0, 2], statistics left out.
+    """Return the cosine distance of the floating weights, 1 − a·b / (|a| |b|) in [0, 2], without statistics.
 
-    Raises ``ValueError`` when all weights of one network are 0.
+    Raises ``ValueError`` if all weights of one network are 0.
     """
     dot = aa = bb = 0.0
     for x, y in _pairs(a, b):
@@ -33,30 +33,30 @@ def cosine(a: Snapshot | Mapping[str, Any], b: Snapshot | Mapping[str, Any]) -> 
 
 
 def is_statistic(path: str) -> bool:
-    """Whether a variable is a running moment of a normalisation: its name is moving_mean or moving_variance."""
+    """Return whether a variable is a running moment of a normalisation, named moving_mean or moving_variance."""
     return path.rsplit("/", 1)[-1] in STATISTICS
 
 
 def is_floating(dtype: Any) -> bool:
-    """Whether a dtype is floating, those of ``ml_dtypes`` included."""
+    """Return whether a dtype is floating, including those of ``ml_dtypes``."""
     return "float" in np.dtype(dtype).name
 
 
 def weights_of(value: Snapshot | Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The weights of a snapshot, or of a mapping from path to array."""
+    """Return the weights of a snapshot, or of a mapping from path to array."""
     if isinstance(value, Snapshot):
         return dict(value.weights)
     if isinstance(value, Mapping):
         return {path: np.asarray(array) for path, array in value.items()}
-    raise TypeError(f"A Snapshot or a mapping from path to array is needed, not {type(value).__name__}.")
+    raise TypeError(f"Pass a Snapshot or a mapping from path to array, not {type(value).__name__}.")
 
 
 def both(
     a: Snapshot | Mapping[str, Any], b: Snapshot | Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The weights of two networks of one architecture under the paths of the first.
+    """Return the weights of two networks of one architecture under the paths of the first.
 
-    Raises ``ValueError`` that lists what differs in paths, shapes or dtypes.
+    Raises ``ValueError`` that lists differences in paths, shapes or dtypes.
     """
     first, second = weights_of(a), weights_of(b)
     shapes = {path: array.shape for path, array in first.items()}

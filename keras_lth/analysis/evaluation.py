@@ -1,4 +1,4 @@
-"""The error of a Keras model as a function of weights that are given from outside."""
+"""The error of a Keras model as a function of given weights."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ from keras_lth.surgery.paths import entries
 class Evaluator:
     """``evaluator(weights) -> error``, within ``with Evaluator(…) as evaluator:``.
 
-    The error is 1 − the accuracy among the model's compiled metrics, or of the metric named ``metric`` (``"loss"``
-    too): the value itself where less is better, else 1 − it; what is better is ``mode``, or what the metric itself
-    says (see `keras_lth.surgery.metrics.direction`). Evaluation is ``model.evaluate``, traced once for all
-    weights; of a model made under a strategy, on arrays, it is `keras_lth.training`'s, which its replicas and hosts
-    share. At the end of the ``with`` block the model has its own weights, statistics and seeds again bit for bit, its
-    masks throughout, and its metrics are reset.
+    The error comes from the accuracy among the model's compiled metrics, or from the metric named ``metric``
+    (``"loss"`` too). It is the metric itself if less is better, else 1 − the metric. ``mode`` says which is better; by
+    default the metric itself does (see `keras_lth.surgery.metrics.direction`).
+
+    Evaluation is ``model.evaluate``, traced once for all weights. For a model made under a strategy, on arrays, it is
+    that of `keras_lth.training`, which replicas and hosts share. At the end of the ``with`` block the model's own
+    weights, statistics and seeds are restored bit for bit, and its metrics are reset. Its masks hold throughout.
 
     Args:
-        model: built and compiled. If it wears masks, weights that are not 0 where it is pruned are refused.
+        model: built and compiled. If it has masks, weights that are not 0 where it is pruned are refused.
         data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays, or a finite ``tf.data.Dataset`` of batches.
         metric: name of the compiled metric.
-        mode: ``"min"`` or ``"max"``, for a metric that does not say whether less or more of it is better.
-        batch_size: examples a batch, for arrays.
-        train_data: if given, batch-norm statistics are re-estimated on it for each weights; see ``Reestimation``.
+        mode: ``"min"`` or ``"max"``, for a metric whose direction is unknown.
+        batch_size: examples per batch, for arrays.
+        train_data: if given, batch-norm statistics are re-estimated on it for each set of weights; see
+            ``Reestimation``.
 
     Raises ``ValueError`` for a model that is not built or compiled, data of another kind, or an unknown metric.
     """
@@ -50,11 +52,13 @@ class Evaluator:
         train_data: Any = None,
     ) -> None:
         if mode not in MODES:
-            raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
+            raise ValueError(f'mode must be "auto", "max" or "min", not {mode!r}.')
         if not model.built:
-            raise ValueError("The model is not built: call model.build(input_shape), or it on a batch, first.")
+            raise ValueError(
+                "The model is not built: first call model.build(input_shape), or call the model on a batch."
+            )
         if not getattr(model, "compiled", False):
-            raise ValueError('The model is not compiled: model.compile(loss=…, metrics=["accuracy"]) first.')
+            raise ValueError('The model is not compiled: first call model.compile(loss=…, metrics=["accuracy"]).')
         self.model, self.metric, self.mode = model, metric, mode
         self.measure = "error"
         self._data = Batches(data, batch_size, "data")
@@ -63,7 +67,7 @@ class Evaluator:
             distributed = tf.distribute.has_strategy()
         if distributed and train_data is not None:
             raise ValueError(
-                'statistics="reestimate" runs on one device: measure a model that was made under no strategy, or take '
+                'statistics="reestimate" runs on one device: use a model created outside any strategy, or '
                 "another treatment of statistics."
             )
         if distributed and not isinstance(data, tf.data.Dataset):
@@ -77,7 +81,7 @@ class Evaluator:
 
     @property
     def reestimates(self) -> bool:
-        """Whether batch-norm statistics are re-estimated."""
+        """Return whether batch-norm statistics are re-estimated."""
         return self._train is not None
 
     def __enter__(self) -> Evaluator:
@@ -96,11 +100,11 @@ class Evaluator:
         self.model.reset_metrics()
 
     def __call__(self, weights: Mapping[str, np.ndarray]) -> float:
-        """The error of the network with these weights (every variable of the model but seeds)."""
+        """Return the error of the network with these weights (every variable of the model except seeds)."""
         weights = self._fitting(weights)
         self._assign(weights)
         if self._reestimation is not None and self._train is not None:
-            # The same dropout noise at every point, and no trace of the pass but its statistics.
+            # The same dropout noise at every point, and no lasting change except the statistics.
             self._assign({path: value for path, value in self._own.items() if path not in weights})
             with self._train as batches:
                 weights = weights | self._reestimation(batches)
@@ -112,20 +116,22 @@ class Evaluator:
         return self._error(logs)
 
     def check(self, weights: Mapping[str, np.ndarray], name: str) -> None:
-        """Refuse weights that this model's masks would change. Raises ``ValueError`` naming the path."""
+        """Refuse weights that this model's masks would change. Raises ``ValueError`` that names the path."""
         weights = self._fitting(weights)
         for path, mask in surgery.masks_of(self.model).items():
             lost = int(np.count_nonzero(np.asarray(weights[path])[~mask]))
             if lost:
                 raise ValueError(
-                    f"The {name} network has {lost} non-zero weights in {path} where the model's mask is off, and "
-                    f"would lose them: evaluate on a model without masks (keras_lth.unmask), or with masks that fit."
+                    f"The {name} network has {lost} non-zero weights in {path} where the model's mask is off, which "
+                    f"the mask would set to 0: evaluate on a model without masks (keras_lth.unmask), or with "
+                    "masks that fit."
                 )
 
     def rehearse(self) -> None:
-        """Evaluate one batch, so that data that cannot be evaluated is an error now. The model stays as it is.
+        """Evaluate one batch, so that data that cannot be evaluated is an error now. The model does not change.
 
-        Raises ``ValueError`` for an unknown metric, one of unknown direction, or examples that the model does not take.
+        Raises ``ValueError`` for an unknown metric, one of unknown direction, or examples that the model does not
+        accept.
         """
         if self._together is not None:
             self._judge(reported(self.model))
@@ -157,13 +163,13 @@ class Evaluator:
         return float(logs[name]) if less else 1 - float(logs[name])
 
     def _judge(self, names: list[str]) -> tuple[str, bool]:
-        """The log that the error is made of, and whether less of it is better."""
+        """The log from which the error is computed, and whether less of it is better."""
         name = self.metric or next((name for name in names if is_accuracy(name)), None)
         if name is None or name not in names:
             wanted = "no accuracy" if name is None else f"no metric {name!r}"
             raise ValueError(
                 f"The model reports {wanted}, only {', '.join(names)}: compile it with "
-                f'metrics=["accuracy"], or give metric="loss" or another of these.'
+                f'metrics=["accuracy"], or pass metric="loss" or another of these.'
             )
         return name, direction(self.model, name, self.mode) == "min"
 
@@ -173,30 +179,30 @@ class Batches:
 
     def __init__(self, data: Any, batch_size: int, name: str) -> None:
         if not is_whole(batch_size, 1):
-            raise ValueError(f"batch_size is a whole number ≥ 1, not {batch_size!r}.")
+            raise ValueError(f"batch_size must be an integer ≥ 1, not {batch_size!r}.")
         self.check(data, name)
         self._dataset = data if isinstance(data, tf.data.Dataset) else _batched(tuple(data), batch_size)
         self._position: tuple[int, int] | None = None
 
     @staticmethod
     def check(data: Any, name: str) -> None:
-        """Raise ``ValueError``, naming ``name``, unless ``data`` is arrays of one length or a finite dataset."""
+        """Raise ``ValueError`` that names ``name``, unless ``data`` is arrays of one length or a finite dataset."""
         if isinstance(data, tf.data.Dataset):
             if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
-                raise ValueError(f"{name} is an endless dataset: bound it, as with dataset.take(steps).")
+                raise ValueError(f"{name} is an endless dataset: limit it, for example with dataset.take(steps).")
             return
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
             length = f" of length {len(data)}" if isinstance(data, (tuple, list)) else ""
             raise ValueError(
-                f"{name} is (x, y) or (x, y, sample_weight) arrays, or a finite tf.data.Dataset of batches, not a "
+                f"{name} must be (x, y) or (x, y, sample_weight) arrays, or a finite tf.data.Dataset of batches, not a "
                 f"{type(data).__name__}{length}."
             )
         shapes = [tuple(np.shape(leaf)) for leaf in keras.tree.flatten(tuple(data)) if leaf is not None]
         if any(not shape for shape in shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
-            raise ValueError(f"The arrays of {name} need one length ≥ 1 on their first axis, not shapes {shapes}.")
+            raise ValueError(f"The arrays of {name} need the same length ≥ 1 on their first axis, not shapes {shapes}.")
 
     def __enter__(self) -> Any:
-        # An ordered dataset goes on where it is: look at a whole epoch, and leave it where it was.
+        # An ordered dataset continues from its position: read a whole epoch, then restore the position.
         if hasattr(self._dataset, "seek") and hasattr(self._dataset, "position"):
             self._position = self._dataset.position
             self._dataset.seek(0)
@@ -209,7 +215,7 @@ class Batches:
 
 
 def _batched(data: tuple[Any, ...], batch_size: int) -> Any:
-    """Slices of whole arrays: one copy of the data, no work an example."""
+    """Slices of whole arrays: one copy of the data, no work per example."""
     data = data if len(data) == 2 or data[2] is not None else data[:2]
     with tf.init_scope(), tf.device("CPU:0"):
         tensors = keras.tree.map_structure(_tensor, data)

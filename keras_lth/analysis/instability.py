@@ -1,4 +1,4 @@
-"""Instability to SGD noise (thesis 4.1.1, Algorithm 3): how pairs of trainings from one state compare."""
+"""Instability to SGD noise (thesis 4.1.1, Algorithm 3): compare pairs of trainings from one state."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Comparison:
 
     @property
     def barrier(self) -> float:
-        """The error barrier height of the path."""
+        """Return the error barrier height of the path."""
         return self.path.barrier
 
     def stable(self, threshold: float = 0.02) -> bool:
-        """Whether the barrier is below ``threshold``."""
+        """Return whether the barrier is below ``threshold``."""
         return self.path.stable(threshold)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a form for JSON."""
         return {
             "pair": list(self.pair),
             "data": self.data,
@@ -51,7 +51,7 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Comparison:
-        """From ``as_dict``."""
+        """Rebuild a comparison from ``as_dict``."""
         first, second = row["pair"]
         return cls((int(first), int(second)), row["data"], Path.from_dict(row["path"]), row["l2"], row["cosine"])
 
@@ -68,7 +68,7 @@ def compare(
     batch_size: int = 1000,
     train_data: Any = None,
 ) -> list[Comparison]:
-    """All pairs of ``ends``, the networks that one state was trained to, on each data set (name → data).
+    """Compare all pairs of ``ends``, the networks trained from one state, on each data set (name → data).
 
     The other arguments are those of ``linear_path``.
     """
@@ -87,19 +87,19 @@ def compare(
 
 
 def mean_barriers(results: Sequence[Comparison]) -> dict[str, float]:
-    """Data set → instability: the mean of the barriers of its pairs."""
+    """Return data set → instability, the mean of the barriers of its pairs."""
     names = dict.fromkeys(result.data for result in results)
     found = {name: [result.barrier for result in results if result.data == name] for name in names}
     return {name: sum(barriers) / len(barriers) for name, barriers in found.items()}
 
 
 def verdict(barrier: float, threshold: float) -> str:
-    """``"stable (< 0.02)"`` or ``"unstable (≥ 0.02)"``."""
+    """Return ``"stable (< 0.02)"`` or ``"unstable (≥ 0.02)"``."""
     return f"stable (< {threshold:g})" if barrier < threshold else f"unstable (≥ {threshold:g})"
 
 
 def table(results: Sequence[Comparison], threshold: float = 0.02) -> list[tuple[str, ...]]:
-    """The cells of the summary's table, the head first: a row a pair and data set."""
+    """Return the cells of the summary's table, the heading first: one row per pair and data set."""
     head = ("data", "pair", "error at the ends", "highest", "at alpha", "barrier", "stable?", "L2", "cosine")
     rows = [
         (
@@ -119,7 +119,7 @@ def table(results: Sequence[Comparison], threshold: float = 0.02) -> list[tuple[
 
 
 def verdicts(results: Sequence[Comparison], threshold: float = 0.02) -> list[str]:
-    """A line a data set with the mean over its pairs, and a line that says what the error is."""
+    """Return one line per data set with the mean over its pairs, and a line that explains the error."""
     if not results:
         return ["No two trainings have been compared yet."]
     lines = []
@@ -135,7 +135,7 @@ def verdicts(results: Sequence[Comparison], threshold: float = 0.02) -> list[str
 
 
 def summary(results: Sequence[Comparison], threshold: float = 0.02) -> str:
-    """A table with a row a pair and data set, then a line a data set with the mean over its pairs."""
+    """Return a table with one row per pair and data set, then one line per data set with the mean over its pairs."""
     cells = table(results, threshold) if results else []
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
@@ -143,16 +143,16 @@ def summary(results: Sequence[Comparison], threshold: float = 0.02) -> str:
 
 
 def figure(results: Sequence[Comparison], *, fork: str = "", threshold: float = 0.02) -> Any:
-    """A Matplotlib ``Figure``: error along the path, a panel a data set, a line a pair (thesis, figure 4-2).
+    """Draw the error along the path, one panel per data set, one line per pair (thesis, figure 4-2).
 
-    ``fork`` says from which state the trainings parted, such as ``"step 500"``. Global state of pyplot is not touched.
-    Raises ``ValueError`` without results.
+    ``fork`` names the state at which the trainings forked, such as ``"step 500"``. Returns a Matplotlib ``Figure``; the
+    global state of pyplot does not change. Raises ``ValueError`` if there are no results.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if not results:
-        raise ValueError("No two trainings have been compared: there is nothing to draw.")
+        raise ValueError("No two trainings have been compared, so there is nothing to draw: run fit first.")
     barriers = mean_barriers(results)
     drawn = Figure(figsize=(0.8 + 5.2 * len(barriers), 5.4), layout="constrained")
     FigureCanvasAgg(drawn)
@@ -195,7 +195,7 @@ def _draw(panel: Any, result: Comparison, *, alone: bool) -> None:
 
 
 def png(drawn: Any, dpi: int = 150) -> bytes:
-    """A figure as the bytes of a PNG file."""
+    """Return a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a network, estimated again from data."""
+"""Re-estimate the batch-norm statistics of a network from data."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from keras_lth.surgery.paths import Entry, entries
 
 
 class Reestimation:
-    """``reestimation(batches) -> {path: array}``: the moments of what every batch-norm layer sees in training mode.
+    """``reestimation(batches) -> {path: array}``: the moments of the input of every batch-norm layer in training mode.
 
-    One pass over the batches with the model in training mode: each layer normalises by the moments of the batch, as in
-    training. The result is the mean and variance over all examples, combined exactly from the batches' first and
-    second moments weighted by their examples, and not a moving average with momentum. Frozen layers
-    (``trainable=False``) run by their statistics and keep them. Other variables that a training pass changes (dropout's
-    seeds) are changed: the caller puts them back.
+    It makes one pass over the batches with the model in training mode: each layer normalises by the moments of the
+    batch, as in training. The result is the mean and variance over all examples, combined exactly from the batches'
+    first and second moments, weighted by their examples; it is not a moving average with momentum. Frozen layers
+    (``trainable=False``) use their statistics and keep them. A training pass also changes other variables (dropout's
+    seeds); the caller restores them.
 
     Raises ``ValueError`` for statistics in a layer that has no ``momentum``.
     """
@@ -35,13 +35,14 @@ class Reestimation:
             if not hasattr(layer, "momentum") or set(found) != {"moving_mean", "moving_variance"}:
                 raise ValueError(
                     f"Cannot re-estimate the statistics of layer {layer.name!r} ({type(layer).__name__}): it needs a "
-                    f"momentum, a moving_mean and a moving_variance. Use another treatment of statistics."
+                    f"momentum, a moving_mean and a moving_variance. Use another treatment of statistics, such as "
+                    "interpolate."
                 )
         self._layers = list(layers.values())
         self._batch = tf.function(self._moments_of_batch, reduce_retracing=True)
 
     def __call__(self, batches: Iterable[Any]) -> dict[str, np.ndarray]:
-        """Paths of the statistics and their new values."""
+        """Return the paths of the statistics and their new values."""
         if not self._layers:
             return {}
         for _, found in self._layers:
@@ -70,7 +71,7 @@ class Reestimation:
                 first[i] = first[i] + n * m
                 second[i] = second[i] + n * (v + np.square(m))
         if not count:
-            raise ValueError("The training data for batch-norm statistics holds no example.")
+            raise ValueError("The training data for batch-norm statistics has no examples.")
         new = {}
         for (_, found), total, square in zip(self._layers, first, second, strict=True):
             mean = total / count

@@ -1,4 +1,4 @@
-"""Command-line programs: flags in, an experiment or a report out."""
+"""Command-line programs: they turn flags into an experiment or a report."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from typing import Any
 
 from absl import app
 
-# What Keras imports where it is installed, for wrappers, plots and data that no program that trains uses.
+# Packages that Keras imports if installed, for wrappers, plots and data that no training program uses.
 _LEFT_OUT = ("matplotlib", "pandas", "seaborn", "sklearn")
 
 
 @contextlib.contextmanager
 def quick_imports() -> Iterator[None]:
-    """Imports of TensorFlow and Keras inside it take half the time, in a program that is about to train.
+    """Halve the time that imports of TensorFlow and Keras take inside it, in a program that is about to train.
 
-    They run without the garbage collector, which would look through all modules again and again, and without the
-    packages that only Keras' own wrappers, plots and data frames need: for Keras these are not installed, for whoever
-    imports them afterwards they are.
+    The imports run without the garbage collector, which would traverse all modules repeatedly. They also run without
+    the packages that only Keras' own wrappers, plots and data frames need: Keras does not see these, later imports do.
     """
     modules: dict[str, Any] = sys.modules
     left_out = [name for name in _LEFT_OUT if name not in modules]
@@ -39,17 +38,17 @@ def quick_imports() -> Iterator[None]:
 
 
 def import_keras() -> None:
-    """Import what makes the steps of experiments, before a process does anything else with TensorFlow."""
+    """Import what computes the steps of experiments, before the process uses TensorFlow for anything else."""
     with quick_imports():
         importlib.import_module("keras_lth.experiments.kinds")
     set_xla_flags()
 
 
 def set_xla_flags() -> None:
-    """Let XLA compute matrix products by Eigen; before anything is compiled by it.
+    """Make XLA compute matrix products by Eigen; call it before XLA compiles anything.
 
-    XLA of TensorFlow 2.21 gives small ones on a CPU to YNNPACK; a step of LeNet-300-100 on two cores with AVX-512 takes
-    7 % longer by it. Other versions stop at a flag that they do not know. What XLA_FLAGS says already wins.
+    On a CPU, XLA of TensorFlow 2.21 gives small products to YNNPACK, which makes a step of LeNet-300-100 on two cores
+    with AVX-512 take 7 % longer. Other versions stop at an unknown flag. Values already in XLA_FLAGS take precedence.
     """
     flag, given = "--xla_cpu_experimental_ynn_fusion_type", os.environ.get("XLA_FLAGS", "")
     import tensorflow as tf
@@ -60,19 +59,19 @@ def set_xla_flags() -> None:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Flags from the command line; what the config does not know is one line."""
+    """Parse the command line; an unknown config key is a one-line error."""
     with config_errors():
         return app.parse_flags_with_usage(list(argv))
 
 
 @contextlib.contextmanager
 def config_errors() -> Iterator[None]:
-    """What the config does not know is one line, with the near key, not a traceback."""
+    """Turn an unknown config key into one line that suggests a similar key, instead of a traceback."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         words = str(error).replace("\\n", " ").replace("\\", "").replace("'", "").split()
         said = " ".join(words)
-        if isinstance(error, KeyError | AttributeError) and len(words) == 1:  # nothing near it
+        if isinstance(error, KeyError | AttributeError) and len(words) == 1:  # no similar key
             said += " is not a config key; keras_lth.experiments.config.DEFAULTS lists the valid keys"
         raise SystemExit(f"--config: {said}") from error

@@ -1,4 +1,4 @@
-"""Makes the figures, the tables and the page of what is in stores, at any time.
+"""Make figures, tables and one HTML page from the rows of stores, at any time.
 
 python -m keras_lth.bin.report --workdir=runs/lenet
 python -m keras_lth.bin.report --workdir=runs/lenet,runs/resnet --out=runs/both
@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     given = flags.FLAGS
     if len(given.workdir) != 1 and not given.out:
-        raise SystemExit(f"{len(given.workdir)} workdirs have no common folder for their report: give --out=FOLDER.")
+        raise SystemExit(f"{len(given.workdir)} workdirs have no common folder for their report: pass --out=FOLDER.")
     from keras_lth import files, report
     from keras_lth.report import numbers
     from keras_lth.report.page import missing, sentences, write_results
@@ -38,9 +38,17 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """Define the flags and run; not at import, so that this module and another program's flags can meet."""
-    flags.DEFINE_list("workdir", None, "Stores, or folders with rows/*.csv; several in one report with commas.")
-    flags.DEFINE_string("out", None, "The folder of the report; WORKDIR/report by default, needed for several.")
+    """Define the flags and run. Flags are not defined at import, so that they cannot clash with another program's."""
+    flags.DEFINE_list(
+        "workdir",
+        None,
+        "Stores, or folders with rows/*.csv; separate several with commas to combine them in one report.",
+    )
+    flags.DEFINE_string(
+        "out",
+        None,
+        "The folder of the report; WORKDIR/report by default, required for several workdirs without a common folder.",
+    )
     flags.mark_flag_as_required("workdir")
     app.run(main)
 

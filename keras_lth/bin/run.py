@@ -1,16 +1,16 @@
-"""Runs the plans of a config on a store: what is missing is made, what is there is not.
+"""Run the plans of a config on a store: compute the values that the store lacks.
 
     python -m keras_lth.bin.run --config=lenet_300_100_digits --workdir=runs/lenet
     python -m keras_lth.bin.run --config=demo --workdir=runs/lenet --config.plan=lottery,instability --dry_run
 
 A config is a Python file with get_config(), or the name of a module of `keras_lth.configs`. Every key has a default
 (`keras_lth.experiments.config.DEFAULTS`) and can be overridden: ``--config.replicates=3``. The same command resumes
-where it was stopped, inside a training too. The rows that are there lie in ``WORKDIR/rows``, a CSV file a table.
+where it was stopped, even inside a training. The rows that are ready are in ``WORKDIR/rows``, one CSV file per table.
 
-``--workers=2`` trains two at once, ``--runner=ray`` on a Ray cluster. One training on several devices:
-``--strategy=mirrored``; on several machines, the same command on each:
-``--strategy=multiworker --cluster=host0:2222,host1:2222 --task=0`` (or TF_CONFIG); on TPUs:
-``--strategy=tpu --tpu=NAME``. ``--workdir`` may be ``gs://…``.
+``--workers=2`` runs two trainings at once, ``--runner=ray`` runs them on a Ray cluster. One training on several
+devices: ``--strategy=mirrored``; on several machines, the same command on each: ``--strategy=multiworker
+--cluster=host0:2222,host1:2222 --task=0`` (or TF_CONFIG); on TPUs: ``--strategy=tpu --tpu=NAME``. ``--workdir`` may be
+``gs://…``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ STRATEGIES = ("none", "mirrored", "multiworker", "tpu")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Refuse what cannot work, make what is missing, write the rows."""
+    """Refuse what cannot work, compute what is missing, write the rows."""
     if len(argv) > 1:
         raise SystemExit(f"Unknown arguments: {' '.join(argv[1:])}. Flags look like --config.replicates=3.")
     given = flags.FLAGS
@@ -63,14 +63,14 @@ def main(argv: Sequence[str]) -> None:
         with _hosts(given) as hosts:
             _run(config, given, hosts)
     except StepsFailedError as error:
-        raise SystemExit(f"{len(set(error.errors.values()))} failed, as said above; all else is made.") from error
+        raise SystemExit(f"{len(set(error.errors.values()))} steps failed (see above); all others are done.") from error
     except (ImportError, ValueError, RuntimeError, OSError) as error:
         raise SystemExit(_line(error)) from error
 
 
 @contextlib.contextmanager
 def _hosts(given: Any) -> Iterator[Hosts | None]:
-    """Under the strategy of the flags, the hosts that run together; None where this process runs alone."""
+    """The hosts that run together under the strategy of the flags; None if this process runs alone."""
     if given.strategy == "none" and not (given.tpu or given.cluster or given.task is not None):
         yield None
         return
@@ -113,7 +113,7 @@ def _run(config: dict[str, Any], given: Any, hosts: Hosts | None) -> None:
 
 
 def _there(folder: str, hosts: Hosts | None) -> Store | None:
-    """The store that is there."""
+    """The existing store."""
     try:
         return Store(folder, create=False) if hosts is None else SharedStore(folder, hosts, create=False)
     except FileNotFoundError:
@@ -121,7 +121,7 @@ def _there(folder: str, hosts: Hosts | None) -> Store | None:
 
 
 def _plans(config: dict[str, Any], store: Store | None) -> dict[str, Plan]:
-    """The plans of a config that fits its data and its model; with both in the store, neither is loaded."""
+    """The plans of a config that fits its data and its model; if the store knows both, neither is loaded."""
     lab = experiment.lab_of(config, Notebook(lambda step: None))
     with _refusing():
         sizes = lab.examples()
@@ -129,7 +129,7 @@ def _plans(config: dict[str, Any], store: Store | None) -> dict[str, Plan]:
     examples, shape = about.rows[0]["examples"], tuple(about.meta["shape"])
     if config["augment"] and len(shape) != 3:
         raise ValueError(
-            f"augment={config['augment']!r} needs images of shape (height, width, channels), and an example of this "
+            f"augment={config['augment']!r} needs images of shape (height, width, channels), but an example of this "
             f"data has shape {shape}: use augment=()."
         )
     plans = experiment.plans_of(config, examples)
@@ -138,7 +138,7 @@ def _plans(config: dict[str, Any], store: Store | None) -> dict[str, Plan]:
 
 
 def _value(step: Step, store: Store | None) -> Value:
-    """A value that is there, or that is made to look at it."""
+    """A value that exists, or that is computed to look at it."""
     try:
         if store is not None:
             return store.get(step.name)
@@ -151,7 +151,7 @@ def _value(step: Step, store: Store | None) -> Value:
 
 
 def _try(config: dict[str, Any]) -> None:
-    """Make what trains the dense network: its optimizer, its batches. They are kept for the run."""
+    """Create what trains the dense network: its optimizer and batches. They are kept for the run."""
     import_keras()
     lab = experiment.lab_of(config, Notebook(lambda step: None))
     with _refusing():
@@ -160,7 +160,7 @@ def _try(config: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """What data, model and optimizer raise is a line: the config does not fit them."""
+    """Turn an exception of data, model or optimizer into one line: the config does not work."""
     try:
         yield
     except Exception as error:
@@ -173,15 +173,15 @@ def _write_rows(plans: Mapping[str, Plan], workdir: str, config: Mapping[str, An
     folder, found = files.join(workdir, "rows"), rows_of(plans, workdir)
     for name, count in write_tables(found.rows, folder).items():
         print(f"{files.join(folder, name)}  {count} rows")
-    # Rows that are kept without their store say what they are of.
+    # Rows without their store must still say what they describe.
     text = json.dumps(config, indent=1, default=str) + "\n"
     files.write_atomic(files.join(folder, "setting.json"), text.encode())
     if found.missing:
-        print(f"{len(found.missing)} rows wait for what is missing.")
+        print(f"{len(found.missing)} rows are waiting for missing values.")
 
 
 def _command(argv: Sequence[str]) -> str:
-    """How this run is started, for messages."""
+    """The command that starts this run, for messages."""
     kept = [word for word in argv[1:] if not word.lstrip("-").startswith("only")]
     return f"{_COMMAND} {shlex.join(kept)}"
 
@@ -196,9 +196,9 @@ def _line(error: Exception) -> str:
 
 
 def load(name: str) -> ConfigDict:
-    """The config in a file, or of a module of `keras_lth.configs`, with its defaults.
+    """Return the config in a file, or of a module of `keras_lth.configs`, with its defaults.
 
-    Raises ``ValueError`` or ``OSError`` that says what there is.
+    Raises ``ValueError`` or ``OSError`` that lists the known configs.
     """
     there = sorted(path.stem for path in configs.FOLDER.glob("*.py") if "def get_config" in path.read_text())
     get_config: Callable[[], Any] | None
@@ -208,13 +208,13 @@ def load(name: str) -> ConfigDict:
         get_config = importlib.import_module(f"{configs.__name__}.{name}").get_config
     else:
         close = near(name, there)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(there)}"
-        raise ValueError(f"there is no file {name} and no config of this name: {hint}")
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known configs: {', '.join(there)}"
+        raise ValueError(f"there is no file {name} and no config with this name: {hint}")
     if get_config is None:
-        raise ValueError(f"{name} has no function get_config().")
+        raise ValueError(f"{name} has no function get_config(): define one that returns a ConfigDict or a dict.")
     made = get_config()
     if not isinstance(made, (ConfigDict, Mapping)):
-        raise ValueError(f"get_config() of {name} returns {made!r}: let it return a ConfigDict or a dict.")
+        raise ValueError(f"get_config() of {name} returns {made!r}: it must return a ConfigDict or a dict.")
     config = ConfigDict(experiment.completed(ConfigDict(made).to_dict()))
     if config.jit_compile is None:
         config.jit_compile = config_dict.placeholder(bool)
@@ -234,27 +234,29 @@ def _taken(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def run() -> None:
-    """Define the flags and run; not at import, so that this module and another program's flags can meet."""
-    # A plan, a model or data of a user's own lie in this folder, where a console script does not look.
+    """Define the flags and run. Flags are not defined at import, so that they cannot clash with another program's."""
+    # A user's own plan, model or data are in this folder, which a console script does not search.
     sys.path += [] if {"", os.getcwd()} & set(sys.path) else [os.getcwd()]
     name, argv = _taken(sys.argv)
     asked = any(word.lstrip("-").startswith("help") for word in argv)
     if name is None and not asked:
-        raise SystemExit("--config is missing: a file with get_config(), or a name such as lenet_300_100_digits.")
-    about = "A file with get_config(), or the name of one that comes with keras_lth."
+        raise SystemExit("--config is missing: pass a file with get_config(), or a name such as lenet_300_100_digits.")
+    about = "A file with get_config(), or the name of a config that comes with keras_lth."
     with config_errors():
         config = ConfigDict() if name is None else load(name)
         config_flags.DEFINE_config_dict("config", config, about, sys_argv=argv)
-    flags.DEFINE_string("workdir", None, "The folder of the store, local or gs://; made if it is not there.")
-    flags.DEFINE_bool("dry_run", False, "Print what is there, what is missing, the time and the bytes; make nothing.")
+    flags.DEFINE_string("workdir", None, "The folder of the store, local or gs://; created if it does not exist.")
+    flags.DEFINE_bool(
+        "dry_run", False, "Print what the store has, what is missing, the time and the bytes; compute nothing."
+    )
     flags.DEFINE_integer("workers", 1, "Processes that divide the work.", lower_bound=1)
-    flags.DEFINE_enum("runner", "local", list(RUNNERS), "Where workers are: on this machine, or on a Ray cluster.")
-    flags.DEFINE_enum("strategy", "none", STRATEGIES, "On what one training runs; see docs/pods.md.")
-    flags.DEFINE_string("tpu", None, "Of --strategy=tpu: name or grpc address of a TPU, or local.")
-    flags.DEFINE_list("cluster", [], "Of --strategy=multiworker: host:port of every worker; else TF_CONFIG.")
-    flags.DEFINE_integer("task", None, "Of --strategy=multiworker: which of --cluster this process is.")
+    flags.DEFINE_enum("runner", "local", list(RUNNERS), "Where workers run: on this machine, or on a Ray cluster.")
+    flags.DEFINE_enum("strategy", "none", STRATEGIES, "The devices that one training uses; see docs/pods.md.")
+    flags.DEFINE_string("tpu", None, "With --strategy=tpu: the name or grpc address of a TPU, or local.")
+    flags.DEFINE_list("cluster", [], "With --strategy=multiworker: host:port of every worker; TF_CONFIG by default.")
+    flags.DEFINE_integer("task", None, "With --strategy=multiworker: the index of this process in --cluster.")
     flags.DEFINE_float("timeout", 300.0, "Seconds to wait for other workers, or for the TPU.", lower_bound=0.0)
-    flags.DEFINE_string("only", None, "The name of a step: make that one, and what it needs.")
+    flags.DEFINE_string("only", None, "The name of a step: compute only this step and what it needs.")
     flags.mark_flag_as_required("workdir")
     app.run(main, argv=argv, flags_parser=parse)
 

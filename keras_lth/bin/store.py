@@ -50,7 +50,7 @@ def _check(store: Store) -> None:
     for reason in damaged.values():
         print(reason)
     print(
-        f"{len(store.names())} values, {len(damaged)} damaged" + ("; the next run makes them again" if damaged else "")
+        f"{len(store.names())} values, {len(damaged)} damaged" + ("; the next run recomputes them" if damaged else "")
     )
     if damaged:
         raise SystemExit(1)
@@ -59,7 +59,7 @@ def _check(store: Store) -> None:
 def _remove(store: Store, entries: list[Entry], *, yes: bool) -> None:
     _list(entries)
     if not yes:
-        print("Nothing was removed: add --yes to remove these.")
+        print("Nothing was removed. Add --yes to remove these.")
         return
     drop(store, entries)
     print("These were removed.")
@@ -88,10 +88,14 @@ def _list_plans(store: Store) -> None:
 
 def _forget(store: Store, name: str, *, yes: bool) -> None:
     if name not in (plans := store.plans()):
-        raise ValueError(f"there is no plan {name}, but {', '.join(plans) or 'none'}.")
+        raise ValueError(f"there is no plan {name}; the store has {', '.join(plans) or 'none'}.")
     if yes:
         store.drop_plan(name)
-    print(f"The plan {name} is forgotten: --sweep finds its values." if yes else "Add --yes to forget this plan.")
+    print(
+        f"The record of plan {name} was removed; --sweep finds its values."
+        if yes
+        else "Add --yes to remove the record of this plan."
+    )
 
 
 def _age(made: str) -> str:
@@ -102,14 +106,14 @@ def _age(made: str) -> str:
 
 
 def run() -> None:
-    """Define the flags and run; not at import, so that this module and another program's flags can meet."""
+    """Define the flags and run. Flags are not defined at import, so that they cannot clash with another program's."""
     flags.DEFINE_string("workdir", None, "The folder of the store, local or gs://.")
-    flags.DEFINE_bool("check", False, "Read every byte of every value, and name those that are damaged.")
+    flags.DEFINE_bool("check", False, "Read every byte of every value and list the damaged ones.")
     flags.DEFINE_bool("sweep", False, "List the values that no plan names.")
-    flags.DEFINE_string("forget", None, "A plan that is no longer wanted, such as one of a config that was changed.")
-    flags.DEFINE_bool("thin", False, "List the states that could be made again and that nothing missing needs.")
-    flags.DEFINE_bool("yes", False, "Remove what --sweep, --forget or --thin names.")
-    flags.DEFINE_string("copy_to", None, "Another store, to which what it lacks is copied.")
+    flags.DEFINE_string("forget", None, "Remove the record of this plan, for example after its config changed.")
+    flags.DEFINE_bool("thin", False, "List the states that could be recomputed and that no missing value needs.")
+    flags.DEFINE_bool("yes", False, "Remove what --sweep, --forget or --thin lists.")
+    flags.DEFINE_string("copy_to", None, "Another store; copy to it the values that it lacks.")
     flags.mark_flag_as_required("workdir")
     app.run(main)
 

@@ -1,4 +1,4 @@
-"""What is looked at before rounds begin: whether step k can be seen, the data, and which callbacks count epochs."""
+"""Checks before rounds begin: whether step k is visible, the data, and which callbacks count epochs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _REMEMBERS = ("LearningRateScheduler", "ReduceLROnPlateau", "EarlyStopping")
 
 
 def see_rewind_step(machine: Rounds, every: int, seekable: bool) -> None:
-    """Refuse a step k at which no batch hook comes, or the rest of an epoch that none ends.
+    """Refuse a step k at which no batch hook runs, or a round that starts in the middle of an epoch that no hook can
+    end.
 
-    ``every`` is the model's ``steps_per_execution``; ``seekable`` data begins an epoch in its middle by itself. Raises
+    ``every`` is the model's ``steps_per_execution``; ``seekable`` data can start an epoch in the middle itself. Raises
     ``ValueError`` that names the nearest steps.
     """
     per_epoch = machine.steps_per_epoch
@@ -39,22 +40,25 @@ def see_rewind_step(machine: Rounds, every: int, seekable: bool) -> None:
     rest = per_epoch - inside
     if not seekable and machine.start(1) and inside and rest % every:
         raise ValueError(
-            f"A round would begin with the last {rest} of an epoch's {per_epoch} steps, and "
+            f"A round would begin with the last {rest} of an epoch's {per_epoch} steps, but "
             f"steps_per_execution={every} hides where they end: rewind to the start of an epoch (step "
             f"{machine.rewind_step - inside}), or train on keras_lth.datasets.ordered."
         )
 
 
 def mind_the_model(callback: Any) -> None:
-    """Build the optimizer of the running model, whose slots a snapshot needs.
+    """Build the optimizer of the running model, because a snapshot needs its slots.
 
-    Raises ``ValueError`` for a model without weights, or that has no Keras optimizer.
+    Raises ``ValueError`` for a model without weights or without a Keras optimizer.
     """
     model, name = callback.model, callback.name
     check_built(model)
     found = optimizers_of(model)
     if not found:
-        raise ValueError(f"{name} needs a model compiled with a Keras optimizer, and found none in this one.")
+        raise ValueError(
+            f"{name} needs a model compiled with a Keras optimizer, but this model has none: call "
+            "model.compile(optimizer, …) first."
+        )
     if isinstance(model.optimizer, keras.optimizers.Optimizer) and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
@@ -62,7 +66,7 @@ def mind_the_model(callback: Any) -> None:
 def mind_the_data(callback: Any) -> None:
     """Refuse data whose later epochs cannot be as long as the first.
 
-    Raises ``ValueError`` for a generator that ends, and for ``steps_per_epoch`` that does not divide the data.
+    Raises ``ValueError`` for a finite generator, and for ``steps_per_epoch`` that does not divide the data.
     """
     running = fit_argument(callback.model, "epoch_iterator")
     if running is None:
@@ -70,39 +74,40 @@ def mind_the_data(callback: Any) -> None:
     steps, batches = running.steps_per_epoch, running.data_adapter.num_batches
     if inspect.isgenerator(fit_argument(callback.model, "x")) and not steps:
         raise ValueError(
-            f"{callback.name} trains several times, and a generator cannot be started again: pass an endless one with "
+            f"{callback.name} trains several times, but a generator cannot be restarted: pass an endless one with "
             f"fit(steps_per_epoch=…), or arrays, a tf.data.Dataset or a keras.utils.PyDataset."
         )
     if steps and batches and batches % steps:
         raise ValueError(
-            f"fit(steps_per_epoch={steps}) does not divide the {batches} batches of the data, so that some epochs "
-            f"would be shorter: leave it out, or repeat the data (dataset.repeat())."
+            f"fit(steps_per_epoch={steps}) does not divide the {batches} batches of the data, so some epochs "
+            f"would be shorter: omit it, or repeat the data (dataset.repeat())."
         )
     if callback.machine.steps_per_epoch == UNKNOWN and len(optimizers_of(callback.model)) > 1:
         raise ValueError(f"{callback.name} with several optimizers needs fit(steps_per_epoch=…).")
 
 
 def mind_the_neighbours(callback: Any) -> tuple[list[str], bool]:
-    """Warn of callbacks in fit's own list that remember across rounds.
+    """Warn of callbacks in fit's own list that keep state across rounds.
 
-    Returns the kinds in that list, and whether no callback may change a rate by what it has measured. Raises
-    ``ValueError`` for ``BackupAndRestore``, in either list: its backup knows no rounds, so that a run which begins
-    again would take up an epoch of one round with the weights of another.
+    Returns the kinds in that list, and whether no callback may change a rate because of what it has measured. Raises
+    ``ValueError`` for ``BackupAndRestore``, in either list. Its backup does not contain the round, so a restarted run
+    would continue an epoch of one round with the weights of another.
     """
     outside = callback.params.get("neighbours") or fit_argument(callback.model, "callbacks") or ()
     outside = getattr(outside, "callbacks", outside)
     outside = outside if isinstance(outside, (list, tuple)) else (outside,)
     if any(isinstance(other, keras.callbacks.BackupAndRestore) for other in (*outside, *callback.callbacks)):
-        resumes = " A run with directory=… continues where it was killed." if hasattr(callback, "resume") else ""
+        resumes = " A run with directory=… resumes where it was killed." if hasattr(callback, "resume") else ""
         raise ValueError(
-            f"BackupAndRestore cannot restore a fit of several trainings: leave it out beside {callback.name}.{resumes}"
+            f"BackupAndRestore cannot restore a fit of several trainings: remove it when you use "
+            f"{callback.name}.{resumes}"
         )
     remember = tuple(getattr(keras.callbacks, name) for name in _REMEMBERS)
     named = [type(other).__name__ for other in outside if isinstance(other, remember)]
     if named:
         warnings.warn(
             f"{', '.join(named)} beside {callback.name} in fit's own list counts the epochs of all rounds as one "
-            f"training: pass it as {type(callback).__name__}(callbacks=[…]) to have it begin afresh each round.",
+            f"training: pass it as {type(callback).__name__}(callbacks=[…]) to restart it in each round.",
             stacklevel=3,
         )
     ours = (keras.callbacks.History, keras.callbacks.ProgbarLogger, type(callback))

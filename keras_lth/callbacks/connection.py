@@ -1,4 +1,4 @@
-"""Whether the output of a network depends on its input."""
+"""Check whether the output of a network depends on its input."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _TRAINING_EXAMPLES = 256
 
 
 class Connection:
-    """Asks a network for its outputs on some examples: where they are all the same, no path is left.
+    """Compares a network's outputs on some examples: if they are all the same, no path leads through it.
 
-    ``x``: inputs of at least two examples, None where none could be had; then every network is taken to be connected.
+    ``x``: inputs of at least two examples, or None if there are none; then every network counts as connected.
     """
 
     def __init__(self, x: Any = None) -> None:
         self._x = x if x is not None and _differs(x) else None
 
     def holds(self, model: keras.Model) -> bool:
-        """Whether the output differs between the examples, as the first host sees it."""
+        """Return whether the output differs between the examples, as computed on the first host."""
         if self._x is None:
             return True
         with undisturbed(model):
@@ -39,35 +39,35 @@ class Connection:
 
 
 def examples(callback: Any) -> Any | None:
-    """Inputs of some examples that the running fit holds, or None."""
+    """Return the inputs of some examples of the running fit, or None."""
     names = ("x",) if callback.params.get("data") is not None else ("val_x", "x")
     found = next((batch for name in names if (batch := _batch(callback, name)) is not None), None)
     return None if found is None else _some(found[0], _EXAMPLES)
 
 
 def training_examples(callback: Any) -> tuple[Any, Any]:
-    """Inputs and targets of some examples that the running fit trains on, for a criterion that needs data.
+    """Return inputs and targets of some training examples of the running fit, for a criterion that needs data.
 
-    Raises ``ValueError`` where the fit's data cannot be looked at without moving it.
+    Raises ``ValueError`` if the fit's data cannot be read without consuming it.
     """
     found = _batch(callback, "x")
     if found is None:
         raise ValueError(
-            "this criterion takes (model, x, y), and the data of fit cannot be looked at: train on arrays, a "
+            "this criterion takes (model, x, y), but the data of fit is not accessible: train on arrays, a "
             "tf.data.Dataset, a keras.utils.PyDataset or keras_lth.datasets.ordered, or use a criterion of (model)."
         )
     return _some(found, _TRAINING_EXAMPLES)
 
 
 def _batch(callback: Any, name: str) -> tuple[Any, Any] | None:
-    """Inputs and targets of a batch, or of all data where it lies in memory; ``name``: "x" or "val_x"."""
+    """Inputs and targets of a batch, or of all data if it is in memory; ``name``: "x" or "val_x"."""
     model = callback.model
     x = callback.params.get("data")
     if x is None:
         x = fit_argument(model, name)
     if isinstance(x, keras.utils.PyDataset):
         batch = x[0]
-    elif hasattr(x, "arrays"):  # made by datasets.ordered: a look would move it
+    elif hasattr(x, "arrays"):  # from datasets.ordered: reading would move its position
         batch = x.arrays
     elif isinstance(x, tf.data.Dataset) and not hasattr(x, "seek"):
         batch = next(iter(x.take(1)), None)
@@ -79,7 +79,7 @@ def _batch(callback: Any, name: str) -> tuple[Any, Any] | None:
 
 
 def _some(values: Any, most: int) -> Any:
-    """Evenly spaced examples: sorted data would begin with one class."""
+    """Evenly spaced examples, because sorted data would begin with a single class."""
     first = keras.tree.flatten(values)[0]
     rows = np.unique(np.linspace(0, int(first.shape[0]) - 1, most).astype(int))
     return keras.tree.map_structure(lambda leaf: tf.gather(tf.convert_to_tensor(np.asarray(leaf)), rows), values)

@@ -1,4 +1,4 @@
-"""What a callback of several trainings does at every hook: hand it on, speak on a line of its own, lose nothing."""
+"""What a callback of several trainings does at every hook: pass it on, print on its own lines, lose nothing."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from keras_lth import surgery
 
 
 class Driver(keras.callbacks.Callback):
-    """Hands the hooks of a validation on to ``_inner``, and is copied without its state."""
+    """Passes the hooks of a validation to ``_inner``, and is copied without its state."""
 
     name: str
     verbose: int
     callbacks: list[keras.callbacks.Callback]
     _inner: keras.callbacks.CallbackList
-    _bar: bool  # whether Keras' progress bar may stand on the line
+    _bar: bool  # whether Keras' progress bar may be on the line
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Driver:
-        # keras-tuner copies callbacks before each fit: the copy starts afresh, with no locks and no state.
+        # keras-tuner copies callbacks before each fit: the copy starts without locks and state.
         other = copy.copy(self)
         memo[id(self)] = other
         other.callbacks = copy.deepcopy(self.callbacks, memo)
@@ -30,26 +30,26 @@ class Driver(keras.callbacks.Callback):
         return other
 
     def _forget(self) -> None:
-        """Nothing of an earlier fit stays (fit_twice)."""
+        """Drop all state of an earlier fit (fit_twice)."""
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Passed on."""
+        """Pass the hook on."""
         self._inner.on_test_begin(logs)
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Passed on."""
+        """Pass the hook on."""
         self._inner.on_test_end(logs)
 
     def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Passed on."""
+        """Pass the hook on."""
         self._inner.on_test_batch_begin(batch, logs)
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Passed on."""
+        """Pass the hook on."""
         self._inner.on_test_batch_end(batch, logs)
 
     def _failed(self) -> None:
-        """A hook raised: keep what may be lost."""
+        """Save, after a hook raised, what could be lost."""
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -60,7 +60,7 @@ class Driver(keras.callbacks.Callback):
             raise
 
     def _say(self, text: str) -> None:
-        """A line of its own, on the host that speaks."""
+        """Print a line, on the chief host only."""
         if not self.verbose or not surgery.hosts_of(self.model).chief:
             return
         fresh = "\n" if self._bar and self.params.get("verbose") in (1, "auto") else ""

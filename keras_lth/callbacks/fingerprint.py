@@ -1,4 +1,4 @@
-"""A fingerprint of the batches that a model is really trained on, whatever they come from."""
+"""Fingerprint the batches that a model is actually trained on, whatever their source."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FEATURES = 4096
 
 
 class Fingerprint:
-    """Folds every training batch of a model into 64 bits that depend on the examples, their order and their places.
+    """Folds every training batch of a model into 64 bits that depend on the examples, their order and their positions.
 
-    The model's ``train_step`` is overridden on the instance; what it was before, a custom one too, is called from it.
-    Works in graphs, under XLA, with several steps per execution and eagerly; replicas add up.
+    The model's ``train_step`` is overridden on the instance; the override calls the previous one, which may be custom.
+    Works in graphs, under XLA, with several steps per execution and eagerly; values are added over replicas.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -54,30 +54,30 @@ class Fingerprint:
         model.make_train_function(force=True)
 
     def reset(self) -> None:
-        """Start over, between two steps."""
+        """Restart the fingerprint, between two steps."""
         self._state.assign(np.zeros(2, np.int64))
 
     def value(self) -> tuple[int, int]:
-        """(batches seen since the last reset, their hash)."""
+        """Return (batches seen since the last reset, their hash)."""
         count, folded = (int(number) for number in self._state.numpy())
         return count // self._replicas, folded
 
     def restore(self, value: tuple[int, int]) -> None:
-        """Go on from what `value` was."""
+        """Continue from an earlier `value`."""
         self.reset()
         chief = hosts_of(self._model).chief
         first = (getattr(self._state, "values", None) or (self._state,))[0]
-        # The replicas add up, so one of them holds all of it.
+        # The sum over replicas is the value, so one of them holds all of it.
         first.assign(np.array([value[0] * self._replicas, value[1]], np.int64) * int(chief))
 
     def since(self, mark: tuple[int, int]) -> tuple[int, int]:
-        """As ``value``, of the batches after ``value()`` was ``mark``, as if ``reset`` had been called there."""
+        """Return ``value`` for the batches after ``value()`` was ``mark``, as if ``reset`` had been called there."""
         count, folded = self.value()
         rest = folded - mark[1] * pow(_ROLL, count - mark[0], 1 << 64)
         return count - mark[0], (rest + (1 << 63)) % (1 << 64) - (1 << 63)
 
     def remove(self) -> None:
-        """Give the model its own ``train_step`` back; safe to call twice."""
+        """Restore the model's own ``train_step``; safe to call twice."""
         model = self._model
         if vars(model).get("train_step") is not self._step:
             return
@@ -88,46 +88,46 @@ class Fingerprint:
 
 
 class Orders:
-    """The fingerprints of each training's epochs since the fork; two trainings with one in common are refused."""
+    """The fingerprints of each training's epochs since the fork; two trainings with a common one are refused."""
 
     def __init__(self) -> None:
         self._seen: dict[int, dict[int, set[tuple[int, int]]]] = {}
 
     def as_list(self) -> list[list[Any]]:
-        """[training, step, fingerprints] of each epoch."""
+        """Return [training, step, fingerprints] of each epoch."""
         rows = ((training, step, seen) for training, epochs in self._seen.items() for step, seen in epochs.items())
         return [[training, step, sorted(map(list, seen))] for training, step, seen in rows]
 
     def take(self, rows: list[list[Any]]) -> None:
-        """Go on from what `as_list` was."""
+        """Continue from an earlier `as_list`."""
         self._seen = {}
         for training, step, seen in rows:
             self._seen.setdefault(training, {})[step] = {(count, folded) for count, folded in seen}
 
     def note(self, training: int, step: int, *seen: tuple[int, int]) -> None:
-        """Training ``training`` saw batches of these fingerprints in the epoch that ends at ``step``.
+        """Record the fingerprints of the batches that ``training`` saw in the epoch that ends at ``step``.
 
-        Raises ``ValueError`` when no batch was seen, or when another training saw the same ones.
+        Raises ``ValueError`` if no batch was seen, or if another training saw the same batches in the same order.
         """
         if any(count == 0 for count, _ in seen):
             raise ValueError(
                 f"No batch was seen before step {step}: the model's train function does not call model.train_step, so "
-                f"that data orders cannot be shown to differ."
+                f"the data orders cannot be compared. Call model.train_step in it."
             )
         for other, epochs in self._seen.items():
             same = epochs.get(step, set()).intersection(seen)
             if other != training and same:
                 raise ValueError(
                     f"Trainings {other} and {training} saw the same {same.pop()[0]} batches in the same order in the "
-                    f"epoch up to step {step}: without a difference in noise they would be found stable. Train on "
-                    f"keras_lth.datasets.ordered(x, y, batch_size=…, seed=…), which gets another order in each "
-                    f"training, or on data that is shuffled again in each epoch."
+                    f"epoch up to step {step}: without different noise they would look stable. Train on "
+                    f"keras_lth.datasets.ordered(x, y, batch_size=…, seed=…), which uses another order in each "
+                    f"training, or on data that is reshuffled in each epoch."
                 )
         self._seen.setdefault(training, {}).setdefault(step, set()).update(seen)
 
 
 def digest(data: Any) -> Any:
-    """A scalar int64 tensor: a hash of a batch that depends on values, on places and on the order of examples."""
+    """Return a scalar int64 tensor: a hash of a batch that depends on values, positions and the order of examples."""
     folded = _constant(_SALT)
     for leaf in keras.tree.flatten(data):
         if leaf is not None:
@@ -160,7 +160,7 @@ def _bits(tensor: Any) -> Any:
 
 
 def _weights(rows: Any, axis: int) -> Any:
-    """Different odd numbers for the places along an axis."""
+    """Different odd numbers for the positions along an axis."""
     places = tf.range(tf.cast(tf.shape(rows)[axis], tf.int64), dtype=tf.int64)
     return tf.bitwise.bitwise_or(_mixed(_mixed(places + _constant(_SALT))), tf.constant(1, tf.int64))
 

@@ -1,8 +1,8 @@
-"""What a running ``fit`` holds and hands to no callback: its data, and the callbacks beside us.
+"""Find what a running ``fit`` does not pass to callbacks: its data, and the other callbacks.
 
-Keras gives a callback the model and the counts, never the training data. To seek an ``ordered`` dataset at a rewind
-we look up the one frame of ``fit`` that runs this model; where a user's own loop hides it, the callbacks take the
-dataset as an argument.
+Keras gives a callback the model and the counts, but never the training data. To seek an ``ordered`` dataset at a rewind
+we look up the stack frame of the ``fit`` that runs this model. If a user's own loop hides that frame, pass the dataset
+to the callback as an argument.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def fit_argument(model: Any, name: str, default: Any = None) -> Any:
-    """The value of argument ``name`` in the running ``model.fit`` call, or ``default`` outside one."""
+    """Return the argument ``name`` of the running ``model.fit`` call, or ``default`` outside one."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "fit" and name in frame.f_locals and frame.f_locals.get("self") is model:
@@ -24,17 +24,17 @@ def fit_argument(model: Any, name: str, default: Any = None) -> Any:
 
 
 def leave_epoch(model: Any) -> None:
-    """End an epoch of the running ``model.fit`` that was broken off, as Keras ends one whose batches ran out.
+    """Finish an interrupted epoch of the running ``model.fit``, as Keras finishes one whose batches ran out.
 
-    Keras does not: a ``PyDataset`` then refuses the next epoch, its workers hand over batches of the last one, and a
-    part of finite data would be left over.
+    Keras itself does not. A ``PyDataset`` would then refuse the next epoch, its workers would return batches of the
+    last one, and part of finite data would be left over.
     """
     running = fit_argument(model, "epoch_iterator")
     if running is None:
         return
     adapter = running.data_adapter
     if adapter.num_batches is None:
-        adapter.on_epoch_end()  # endless data goes on where it is
+        adapter.on_epoch_end()  # endless data continues where it is
         return
     running.reset()
     workers = getattr(adapter, "enqueuer", None)
@@ -43,9 +43,9 @@ def leave_epoch(model: Any) -> None:
 
 
 def in_other_fit(callback: Any) -> bool:
-    """Whether another callback with the same ``directory`` is in a ``fit`` that runs now, in any thread.
+    """Return whether another callback with the same ``directory`` is in a running ``fit``, in any thread.
 
-    A callback is not told that its ``fit`` raised; that no frame runs it any more tells.
+    Keras does not report exceptions to callbacks, so this looks for a live stack frame.
     """
     folder = os.path.realpath(callback.directory)
     for top in sys._current_frames().values():
@@ -63,5 +63,5 @@ def in_other_fit(callback: Any) -> bool:
 
 
 def seekable(data: Any) -> Any | None:
-    """``data`` when its order can be sought (it has ``seek``, ``seed`` and ``steps_per_epoch``), else None."""
+    """Return ``data`` if its order can be sought (it has ``seek``, ``seed`` and ``steps_per_epoch``), else None."""
     return data if all(hasattr(data, name) for name in ("seek", "seed", "steps_per_epoch")) else None

@@ -34,27 +34,27 @@ Pattern = str | Sequence[str] | Callable[[str, Any], bool] | None
 
 
 class IMPCallback(InDirectory):
-    """Finds lottery tickets while ``fit`` runs: train, prune the lowest magnitudes, rewind, train again.
+    """Find lottery tickets while ``fit`` runs: train, prune the lowest magnitudes, rewind, train again.
 
     ``fit``'s ``epochs`` is an upper bound: one dense training and ``rounds`` trainings from step k, each of at most
     ``epochs_per_round`` epochs. Any one of ``rounds``, ``epochs_per_round`` and ``target_density`` fixes the others;
-    without any, about as many rounds as epochs in each. After ``fit`` the model holds the last round's trained,
-    masked weights. Masks that the model already wears are where IMP begins.
+    without any, there are about as many rounds as epochs in each. After ``fit`` the model has the last round's trained,
+    masked weights. If the model already has masks, IMP starts from them.
 
     Args:
-        rounds: prunings after the dense training.
+        rounds: number of prunings after the dense training.
         epochs_per_round: epochs of the dense training; T is this many times the batches of an epoch.
         target_density: share of the prunable weights that remain at the end; the last cut is shortened to hit it.
         fraction: share of the remaining weights pruned each round; or, with ``scope="layer"``, a mapping from name or
             regex to fraction, first match wins (half the rate at the output: ``{"output": 0.1, ".*": 0.2}``).
         rewind_to: step k of the dense training: ``0``, ``"500 steps"``, ``"2 epochs"``, ``"1%"``. Steps are batches.
-        span: ``"remaining"`` trains a round from k to T (thesis 4.2.2), ``"restart"`` T steps from the weights of
-            step k with the schedule from 0.
+        span: ``"remaining"`` trains a round from k to T (thesis 4.2.2), ``"restart"`` trains T steps from the weights
+            of step k with the schedule from 0.
         scope: ``"global"`` compares scores over the whole network, ``"layer"`` within each weight.
         criterion: what scores the weights: ``"magnitude"``, ``"random"``, one of `keras_lth.criteria`, or a function
             of (model) or of (model, x, y) that returns ``{weight path: array}``; x and y are some training examples.
-        structure: what is pruned as one: None for weights, (rows, columns), ``"output"``, ``"input"`` or ``"n:m"``, as
-            in `keras_lth.select`. An n:m structure is one cut.
+        structure: the unit that is pruned: None for single weights, (rows, columns), ``"output"``, ``"input"`` or
+            ``"n:m"``, as in `keras_lth.select`. An n:m structure is pruned once.
         include, exclude, also: which weights to prune, as in `keras_lth.prunable`.
         min_per_layer: the least number (≥ 1) or share (< 1) that remains in each layer, with ``scope="global"``.
         one_shot: prune once, by ``fraction`` or down to ``target_density`` (thesis 3.1.3).
@@ -75,11 +75,11 @@ class IMPCallback(InDirectory):
             was in; a finished one loads. It is the folder that counts, not what the model holds. Another optimizer,
             rate, loss or metric is refused. `trained` then gives the weights that any level ended with.
         resume: False starts over in a used directory.
-        data: the ``ordered`` dataset that ``fit`` trains on, where ``fit``'s own argument cannot be seen.
-        verbose: 0 silent, 1 a line a pruning, 2 a table per layer too.
+        data: the ``ordered`` dataset that ``fit`` trains on, if the callback cannot see ``fit``'s own argument.
+        verbose: 0 silent, 1 one line per pruning, 2 also a table per layer.
 
-    Raises ``ValueError`` at the start of ``fit`` for what cannot work, with what would; ``RuntimeError`` when a
-    training diverges.
+    Raises ``ValueError`` at the start of ``fit`` for arguments that cannot work; the message says which would. Raises
+    ``RuntimeError`` if a training diverges.
     """
 
     name = "IMP"
@@ -112,13 +112,17 @@ class IMPCallback(InDirectory):
         verbose: int = 1,
     ) -> None:
         if keep not in ("rewind", "trained"):
-            raise ValueError(f'keep is "rewind" or "trained", not {keep!r}.')
+            raise ValueError(f'keep must be "rewind" or "trained", not {keep!r}.')
         if span not in ("remaining", "restart"):
-            raise ValueError(f'span is "remaining" or "restart", not {span!r}.')
+            raise ValueError(f'span must be "remaining" or "restart", not {span!r}.')
         if restore_optimizer and span == "restart":
-            raise ValueError('restore_optimizer takes slots from step k, but span="restart" counts from step 0 again.')
+            raise ValueError(
+                'restore_optimizer uses slots of step k, but span="restart" counts from step 0: drop one of them.'
+            )
         if restore_optimizer and keep == "trained":
-            raise ValueError('restore_optimizer takes slots from step k; keep="trained" weights are not of that step.')
+            raise ValueError(
+                'restore_optimizer uses slots of step k, but keep="trained" keeps later weights: drop one of them.'
+            )
         k = Duration.parse(rewind_to)
         self._filters = {"include": include, "exclude": exclude, "also": also}
         self._criterion = named(criterion, **self._options(criterion))
@@ -161,7 +165,7 @@ class IMPCallback(InDirectory):
             self._store.close()  # an earlier fit of this callback may have raised
         super().on_train_begin(logs)
 
-    # What RoundsCallback asks.
+    # Called by RoundsCallback.
     def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
         model = self.model
         weights = surgery.prunable(model, **self._filters)
@@ -192,7 +196,7 @@ class IMPCallback(InDirectory):
             self._coming = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the state of step k; the first step of a model with a ``train_step`` of its own tells its logs."""
+        """Save the state of step k; after the first step of a model with its own ``train_step``, read its logs."""
         if self._coming is not None:
             with self._guarded():
                 self._settle(logs or ())
@@ -220,7 +224,7 @@ class IMPCallback(InDirectory):
             self._say(f"{self.name}: the first training starts again from its state of step 0 in {self.directory}.")
         self._sparsify()
         if machine.action(self.position).name == "DONE":
-            self._say(f"{self.name}: this run is finished; loaded from {self.directory}.")
+            self._say(f"{self.name}: this run is already finished; loaded it from {self.directory}.")
 
     def _labels(self, round: int) -> dict[str, Any]:
         return {"round": round, "density": self._masks[round].density}
@@ -284,7 +288,7 @@ class IMPCallback(InDirectory):
         return getattr(data, "batch_size", None) or fit_argument(self.model, "batch_size")
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Where the run is inside a round; finished levels are in it too, since there may be no directory."""
+        """Return the position inside a round, and the finished levels, because there may be no directory."""
         state, arrays = super().get_state()
         state["levels"] = {
             "history": [encode(level.as_dict()) for level in self.history],
@@ -303,7 +307,7 @@ class IMPCallback(InDirectory):
         return state, arrays
 
     def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from inside a round; after ``on_train_begin``."""
+        """Continue from inside a round; call it after ``on_train_begin``."""
         super().set_state(state, arrays)
         levels = state["levels"]
         self.history = [Level.from_dict(decode(row)) for row in levels["history"]]
@@ -317,7 +321,7 @@ class IMPCallback(InDirectory):
         self._sparsify()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         super().on_train_end(logs)
         if self._store is not None:
             self._store.close()
@@ -326,42 +330,42 @@ class IMPCallback(InDirectory):
 
     # Its parts.
     def _logs_of_the_weights(self) -> dict[str, float]:
-        """The logs of the last epoch, or of the one whose weights an EarlyStopping inside has given back."""
+        """The logs of the last epoch, or of the epoch whose weights an inner EarlyStopping has restored."""
         for other in self.callbacks:
             if isinstance(other, keras.callbacks.EarlyStopping) and other.best_weights is not None:
                 return self._logs.get(other.best_epoch, self._seen)
         return self._seen
 
     def _prune(self, round: int) -> Masks:
-        """The masks of the level after ``round``, chosen once, on the processor of one host."""
+        """The masks of the level after ``round``, chosen once, on the CPU of one host."""
         now, method = self._masks[round], self._imp()
         shapes = {path: mask.shape for path, mask in now.items()}
         return surgery.hosts_of(self.model).chosen_once(shapes, lambda: method.prune(self._scores(), now))
 
     def _imp(self) -> IMP:
         if self._method is None:
-            raise RuntimeError(f"{self.name} has not been in a fit yet.")
+            raise RuntimeError(f"{self.name} has not been used in a fit yet.")
         return self._method
 
     def _scores(self) -> dict[str, np.ndarray]:
-        """The scores of the weights that are pruned."""
+        """The scores of the prunable weights."""
         found, masks = scored(self._criterion, self.model, *self._data_of_criterion), self._masks[0]
         shapes = {path: array.shape for path, array in found.items() if path in masks}
         if lines := differences(shapes, {path: mask.shape for path, mask in masks.items()}):
             raise ValueError(
-                f"the criterion {described(self.plan.criterion)} does not fit the weights that are pruned: "
-                f"{'; '.join(lines)}. It returns {{weight path: array}} for each path of lth.prunable(model)."
+                f"the criterion {described(self.plan.criterion)} does not match the weights to prune: "
+                f"{'; '.join(lines)}. It must return {{weight path: array}} with each path of lth.prunable(model)."
             )
         return {path: found[path] for path in masks}
 
     def _options(self, criterion: Any) -> dict[str, Any]:
-        """What a criterion of this package is made with where it is given by name."""
+        """The arguments for creating a criterion of this package that is given by name."""
         return {**self._filters, **({"seed": 0} if criterion == "random" else {})} if isinstance(criterion, str) else {}
 
 
 def _check_finite(weights: Mapping[str, Any], round: int, directory: Any) -> None:
-    """Raises ``RuntimeError`` that names the first weight with a NaN, and says what ``directory`` still holds."""
+    """Raise ``RuntimeError`` that names the first weight with a NaN, and says what ``directory`` still has."""
     kept = f" Levels 0 … {round - 1} are in {directory}." if directory and round else ""
     for path, variable in weights.items():
         if np.isnan(variable.numpy().astype(np.float32)).any():
-            raise RuntimeError(f"Round {round} diverged: {path} holds NaN. Try a lower learning rate.{kept}")
+            raise RuntimeError(f"Round {round} diverged: {path} contains NaN. Try a lower learning rate.{kept}")

@@ -1,4 +1,4 @@
-"""IMP with a directory: what it finds there counts before what the model holds, and what was trained is kept."""
+"""IMP with a directory: its contents take precedence over the model, and trained weights are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MANY_ROUNDS = 1000
 
 
 class InDirectory(Tickets):
-    """The keeping half of ``IMPCallback``: without a ``directory`` it keeps nothing on disk."""
+    """The storage half of ``IMPCallback``; without a ``directory`` it writes nothing."""
 
     plan: IMPPlan
     directory: str | os.PathLike[str] | None
@@ -46,7 +46,7 @@ class InDirectory(Tickets):
         raise TypeError(f"{type(self).__name__} has no algorithm.")
 
     def _first_of_directory(self, worn: Masks) -> Masks:
-        """The masks that the run in the folder began with; ``worn`` without one."""
+        """The masks that the run in the folder began with; ``worn`` if there is none."""
         there, config = self._store, None if self._store is None else self._store.config()
         if there is None or config is None or not self.resume:
             return worn
@@ -58,8 +58,8 @@ class InDirectory(Tickets):
             return worn  # its settings differ, which is an error when it is opened
         if worn.remaining < worn.size and worn not in levels:
             raise ValueError(
-                f"The model wears masks of density {worn.density:.1%} that are none of the run in {self.directory}: "
-                f"lth.unmask(model) to continue that run, or another directory, or resume=False to overwrite it."
+                f"The model has masks of density {worn.density:.1%} that do not belong to the run in {self.directory}: "
+                f"use lth.unmask(model) to continue that run, another directory, or resume=False to overwrite it."
             )
         return levels[0]
 
@@ -105,7 +105,7 @@ class InDirectory(Tickets):
             if self.captured is None:
                 raise RuntimeError("IMP has kept no state to rewind to.")
             there.put_state(REWIND, self.captured if self.restore_optimizer else self.captured.without_slots())
-        self._started()  # again, where it was damaged and a commit has it
+        self._started()  # again, in case it was damaged and a commit has it
         if level.round + 1 < len(self._masks):
             there.put_masks(level.round + 1, self._masks[level.round + 1])
         about = {"level": level.as_dict(), "spent": self._spent, "rates": self._rates.seen if level.round == 0 else {}}
@@ -136,7 +136,7 @@ class InDirectory(Tickets):
         for level, (masks, count) in enumerate(zip(self._masks, self._counts, strict=False)):
             if (left := self._imp().remaining(masks)) != sum(count.values()):
                 raise ValueError(
-                    f"{self.directory} holds another run: its level {level} has {left} left, this one would have "
+                    f"{self.directory} contains another run: its level {level} has {left} weights, this one would have "
                     f"{sum(count.values())}. Use another directory, or resume=False to overwrite it."
                 )
         if self.keep == "trained":
@@ -145,7 +145,7 @@ class InDirectory(Tickets):
         self._first_epoch = self.params["epochs"] if last else self._spent
         self.model._initial_epoch = self._first_epoch
         if not last:
-            self._say(f"{self.name}: continuing with round {done + 1} from {self.directory}.")
+            self._say(f"{self.name}: resuming at round {done + 1} from {self.directory}.")
 
     def _end_of(self, round: int) -> Snapshot | None:
         return super()._end_of(round) if self._store is None else self._store.trained(round)
@@ -154,13 +154,14 @@ class InDirectory(Tickets):
         found = there.trained(level)
         if found is None:
             raise ValueError(
-                f"{self.directory} has no trained weights of level {level}, of which the next masks are made. Restore "
+                f"{self.directory} has no trained weights of level {level}, from which the next masks are chosen. "
+                "Restore "
                 f"{level_name(level, 'trained')} from a copy, or start the run over with resume=False."
             )
         return found
 
     def _config(self) -> dict[str, Any]:
-        """What must agree for a run to be continued."""
+        """Settings that must match to resume a run."""
         machine, imp = self._machine(), self._imp()
         given = {"structure": imp.structure, "min_per_layer": imp.min_per_layer}
         return {

@@ -1,4 +1,4 @@
-"""What IMP will do in a `fit`, fixed before it begins: how many rounds, and epochs in each."""
+"""What IMP will do in a `fit`, fixed before it begins: the number of rounds, and the epochs in each."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from keras_lth.rounds import UNKNOWN, Rounds
 from keras_lth.schedules import Duration
 from keras_lth.structures import Structure, Structured
 
-# The default goes no lower than this many trainings: 20 cuts of 20 % leave 1.2 % of the weights.
+# The default has at most this many trainings: 20 cuts of 20 % leave 1.2 % of the weights.
 _MOST_TRAININGS = 21
 START = Duration(0, "steps")
 
 
 @dataclass(frozen=True)
 class IMPPlan:
-    """The arguments of ``IMPCallback`` that fix its course, still without the epochs of a ``fit``.
+    """The arguments of ``IMPCallback`` that determine its course, before the epochs of a ``fit`` are known.
 
-    ``imp`` is the algorithm; its k, T, and where they are not given its rounds, are those of the fit that `choose` saw.
+    ``imp`` is the algorithm. Its k and T, and its rounds if not given, are those of the fit that `choose` saw.
     """
 
     rounds: int | None = None
@@ -43,11 +43,11 @@ class IMPPlan:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, whole(getattr(self, name), name, least=1))
         if self.one_shot and self.rounds not in (None, 1):
-            raise ValueError(f"one_shot prunes once: rounds={self.rounds} contradicts it.")
+            raise ValueError(f"one_shot prunes once, but rounds={self.rounds}: omit rounds.")
         self.imp()
 
     def imp(self, machine: Rounds | None = None, seed: int = 0) -> IMP:
-        """The algorithm, in the rounds of a fit."""
+        """Return the algorithm for the rounds of a fit."""
         rounds, target = (1 if self.one_shot else self.rounds), self.target_density
         if machine is not None:
             rounds = machine.rounds
@@ -68,33 +68,34 @@ class IMPPlan:
         )
 
     def choose(self, epochs: int, steps_per_epoch: int, first: Masks) -> Rounds:
-        """The rounds that ``fit(epochs=epochs)`` holds, from the masks ``first`` on.
+        """Choose the rounds that fit into ``fit(epochs=epochs)``, starting from the masks ``first``.
 
-        Any one of rounds, epochs per round and target density fixes the others; none of them: about as many rounds as
-        epochs in each. Raises ``ValueError`` when the epochs cannot hold what was asked, with numbers that would work.
+        Any one of rounds, epochs per round and target density fixes the others; without any, there are about as many
+        rounds as epochs in each. Raises ``ValueError`` if the epochs do not suffice, with numbers that would.
         """
         if epochs < 2:
-            raise ValueError(f"IMP needs at least 2 epochs, one dense and one in a round; fit has {epochs}.")
+            raise ValueError(f"IMP needs at least 2 epochs, one dense and one in a round, but fit has {epochs}.")
         once = self.one_shot or Structured(self.structure).n_of_m
         rounds, per_round = (1 if once else self.rounds), self.epochs_per_round
         if self.target_density is not None:
             rounds = len(self.imp().counts(first)) - 1
             if rounds == 0:
-                raise ValueError(f"The network is at target_density={self.target_density} already: nothing to prune.")
+                raise ValueError(f"The network already has target_density={self.target_density}: use a lower one.")
         if rounds is None:
             fits = epochs // per_round if per_round else min(math.isqrt(epochs), _MOST_TRAININGS)
             rounds = max(fits, 1 if per_round else 2) - 1
             if rounds < 1:
                 raise ValueError(
-                    f"epochs_per_round={per_round} and fit(epochs={epochs}) leave no room for a round after the dense "
-                    f"training: fit(epochs={2 * (per_round or 1)}), or epochs_per_round={epochs // 2}."
+                    f"epochs_per_round={per_round} and fit(epochs={epochs}) leave no epochs for a round after the "
+                    "dense "
+                    f"training: use fit(epochs={2 * (per_round or 1)}), or epochs_per_round={epochs // 2}."
                 )
         if per_round is None:
             per_round = epochs // (rounds + 1)
             if per_round < 1:
                 raise ValueError(
-                    f"{rounds} rounds and the dense training need at least {rounds + 1} epochs, fit has {epochs}: "
-                    f"fit(epochs={rounds + 1}) or more, or rounds={epochs - 1}."
+                    f"{rounds} rounds and the dense training need at least {rounds + 1} epochs, but fit has {epochs}: "
+                    f"use fit(epochs={rounds + 1}) or more, or rounds={epochs - 1}."
                 )
         replace(self.imp(), rounds=rounds).check(first)
         step = self.rewind_to.steps(None if steps_per_epoch >= UNKNOWN else steps_per_epoch, per_round)
@@ -110,7 +111,9 @@ class IMPPlan:
             ][:1]
             raise ValueError(
                 f"{rounds} rounds of {per_round} epochs after the dense training need {out.total_epochs} epochs, "
-                f"fit has {epochs}: " + ", or ".join([f"fit(epochs={out.total_epochs})", *fewer, *shorter]) + "."
+                f"but fit has {epochs}: use "
+                + ", or ".join([f"fit(epochs={out.total_epochs})", *fewer, *shorter])
+                + "."
             )
         return out
 

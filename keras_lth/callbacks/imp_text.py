@@ -1,4 +1,4 @@
-"""What IMP prints: a line at the start, a line a pruning, a line at the end."""
+"""The lines that IMP prints: one at the start, one per pruning, one at the end."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from keras_lth.structures import Structured
 
 
 def introduction(method: IMP, machine: Rounds, first: Masks, epochs: int, trained: bool, monitor: str) -> str:
-    """What was chosen, in one line; ``trained``: whether the model was trained before."""
-    start = "the weights it has now" if trained else "initialisation"
+    """Describe the chosen settings in one line; ``trained``: whether the model was trained before."""
+    start = "its current weights" if trained else "initialisation"
     back = start if machine.rewind_step == 0 else f"step {machine.rewind_step}"
     if machine.rewind_step > 0 and machine.steps_per_epoch != UNKNOWN:
         back += f" (epoch {machine.rewind_step / machine.steps_per_epoch:.3g})"
     trained_stay = method.rewind.values == "trained"
-    verb = "keeping trained weights, the schedule back to" if trained_stay else "rewinding to"
+    verb = "keeping trained weights, rewinding the schedule to" if trained_stay else "rewinding to"
     dense = "dense" if first.remaining == first.size else f"first (density {first.density:.1%})"
     whole, now = method.remaining(Masks.ones(first)), method.remaining(first)
     remain, unit = sum(method.counts(first)[-1].values()), Structured(method.structure).unit
@@ -32,7 +32,7 @@ def introduction(method: IMP, machine: Rounds, first: Masks, epochs: int, traine
 
 
 def pruned(history: Sequence[Level], after: Masks, *, table: bool) -> str:
-    """Before ⇒ after of one pruning, and how the training before it did."""
+    """Describe one pruning, before ⇒ after, and the result of the training before it."""
     level, first = history[-1], history[0]
     text = (
         f"IMP round {level.round + 1}: {level.remaining:,} ⇒ {after.remaining:,} of {after.size:,} weights "
@@ -40,12 +40,12 @@ def pruned(history: Sequence[Level], after: Masks, *, table: bool) -> str:
     )
     if level.round:
         text += f" ({first_name(history)} {first.score:.4f}{', matching' if level.matching else ''})"
-    text += "" if level.connected else "; its output does not depend on its input: no path is left"
+    text += "" if level.connected else "; disconnected: its output does not depend on its input"
     return text + (f"\n{after.summary()}" if table else "")
 
 
 def ended(history: Sequence[Level]) -> str:
-    """Where the run arrived, its sparsest matching level, and how to get it."""
+    """Describe the end of the run, its sparsest matching level, and how to get that level."""
     last, found = history[-1], sparsest_matching(history)
     done = (
         f"IMP: {_count(last.round, 'round')} done; density {last.density:.1%}, {last.monitor} {last.score:.4f} "

@@ -1,4 +1,4 @@
-"""What a user asks of an IMP run: its levels, their masks, their tickets."""
+"""The results of an IMP run: its levels, their masks and their tickets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_lth.tickets import Snapshot, Ticket
 
 
 class Tickets(RoundsCallback):
-    """The asking half of ``IMPCallback``, over levels that the pruning half fills in."""
+    """The result half of ``IMPCallback``, over levels that the pruning half records."""
 
     plan: IMPPlan
     directory: str | os.PathLike[str] | None
@@ -30,14 +30,16 @@ class Tickets(RoundsCallback):
     _kept: dict[int, Snapshot]
 
     def summary(self) -> str:
-        """A table with a row a round: density, the monitored metric, matching or not, steps, seconds."""
+        """Return a table with one row per round: density, the monitored metric, matching or not, steps, seconds."""
         return summary(self.history)
 
     def _repr_html_(self) -> str:
         return html_table(table(self.history), self.name if self.history else f"{self.name}: {NONE_YET}")
 
     def rows(self) -> list[dict[str, Any]]:
-        """The finished levels as tidy rows, with a label ``table``: "results", "curves" (an epoch) and "layers"."""
+        """Return the finished levels as tidy rows, with a label ``table``: "results", "curves" (one per epoch) or
+        "layers".
+        """
         found: list[dict[str, Any]] = []
         for level in self.history:
             labels = {"arm": "imp", "replicate": 0, "level": level.round}
@@ -49,27 +51,27 @@ class Tickets(RoundsCallback):
         return found
 
     def figure(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """The judging metric against density as a Matplotlib ``Figure``; written to ``path`` as PNG if given."""
+        """Draw the monitored metric against density as a Matplotlib ``Figure``, and write it to ``path`` if given."""
         from keras_lth.report import figures
 
         results = self._results()
         drawn = figures.accuracy(results) or figures.metric(results, "score")
         if drawn is None:
-            raise RuntimeError("IMP has finished no training yet: there is nothing to draw.")
+            raise RuntimeError("IMP has not finished a training yet, so there is nothing to draw.")
         if path is not None:
             files.write_atomic(path, drawn.png())
         return drawn.figure
 
     def report(self, folder: str | os.PathLike[str] | None = None) -> str:
-        """Write figures, tables and one HTML page of the finished levels; returns the path of the page.
+        """Write figures, tables and one HTML page of the finished levels, and return the path of the page.
 
-        ``folder`` is by default ``report`` in the run's directory. Raises ``ValueError`` without either.
+        ``folder`` is by default ``report`` in the run's directory. Raises ``ValueError`` if there is neither.
         """
         from keras_lth.report.page import write_results
 
         folder = folder if folder is not None else self.directory and files.join(self.directory, "report")
         if not folder:
-            raise ValueError('this run has no directory: give a folder, as imp.report("report").')
+            raise ValueError('this run has no directory: pass a folder, such as imp.report("report").')
         return str(write_results(self._results(), folder))
 
     def _results(self) -> Any:
@@ -78,21 +80,22 @@ class Tickets(RoundsCallback):
         return of_rows(self.rows(), self.model.name)
 
     def masks(self, round: int) -> Masks:
-        """The masks of level ``round``; level 0 is the network that IMP began with."""
+        """Return the masks of level ``round``; level 0 is the network that IMP started from."""
         if not 0 <= round < len(self._masks):
             raise ValueError(f"There is no level {round}: this run has levels 0 … {len(self._masks) - 1}.")
         return self._masks[round]
 
     def trained(self, round: int | None = None, *, density: float | None = None) -> Snapshot:
-        """The weights that a level ended with, pruned ones 0; by default those of the sparsest matching level.
+        """Return the final weights of a level, pruned ones 0; by default those of the sparsest matching level.
 
         ``lth.rewind(model, imp.trained(r), imp.masks(r))`` sets a model to them. With a ``directory`` every level is
-        kept, without one the most accurate and the sparsest matching level and the last.
+        kept; without one, only the most accurate, the sparsest matching and the last level.
 
-        Raises ``ValueError`` that lists the levels for one that is not kept, ``RuntimeError`` before the first is over.
+        Raises ``ValueError`` that lists the kept levels if this one is not kept, and ``RuntimeError`` before the first
+        level is finished.
         """
         if not self.history and (round is None or density is not None):
-            raise RuntimeError("IMP has finished no training yet: there are no trained weights.")
+            raise RuntimeError("IMP has not finished a training yet, so there are no trained weights.")
         if density is not None:
             if round is not None:
                 raise ValueError("Ask for trained weights by round or by density, not both.")
@@ -100,10 +103,10 @@ class Tickets(RoundsCallback):
         round = sparsest_matching(self.history).round if round is None else round
         found = self._end_of(round)
         if found is None:
-            where = "Give IMPCallback a directory to keep those of every level."
+            where = "Pass IMPCallback a directory to keep those of every level."
             if self.directory is not None:
-                where = f"{self.directory} has none of it."
-            kept = f" Those of {', '.join(map(str, sorted(self._ends)))} are." if self._ends else ""
+                where = f"{self.directory} does not contain them."
+            kept = f" Kept levels: {', '.join(map(str, sorted(self._ends)))}." if self._ends else ""
             raise ValueError(f"The trained weights of level {round} are not kept.{kept} {where}")
         return found
 
@@ -111,19 +114,19 @@ class Tickets(RoundsCallback):
         return self._ends.get(round)
 
     def _remember(self, round: int, end: Snapshot) -> None:
-        """Keep the end of a level in memory, and of those before it what may be asked for."""
+        """Keep the final weights of a level in memory, and drop those of earlier levels that are no longer needed."""
         best = max(self.history, key=lambda level: level.score if not self.monitor.less else -level.score)
         wanted = {round, best.round, sparsest_matching(self.history).round}
         self._ends = {at: state for at, state in {**self._ends, round: end}.items() if at in wanted}
 
     def ticket(self, round: int | None = None, *, density: float | None = None) -> Ticket:
-        """The ticket of a level, by its round or its density; the last trained level without either.
+        """Return the ticket of a level, by its round or its density; of the last trained level by default.
 
-        A density means the nearest level within half a cut. Raises ``ValueError`` that lists the levels when there is
-        none, ``RuntimeError`` before the first pruning.
+        A density selects the nearest level within half a cut. Raises ``ValueError`` that lists the levels if there is
+        none, and ``RuntimeError`` before the first pruning.
         """
         if not self.history:
-            raise RuntimeError("IMP has finished no training yet: there is no ticket.")
+            raise RuntimeError("IMP has not finished a training yet, so there is no ticket.")
         if density is not None:
             if round is not None:
                 raise ValueError("Ask for a ticket by round or by density, not both.")
@@ -131,7 +134,7 @@ class Tickets(RoundsCallback):
         round = len(self.history) - 1 if round is None else round
         masks = self.masks(round)
         if self.captured is None:
-            raise RuntimeError("IMP has not reached its rewinding step yet: there is no ticket.")
+            raise RuntimeError("IMP has not reached its rewinding step yet, so there is no ticket.")
         start = self._start(self._kept.get(round))
         return Ticket(masks, start, self._provenance(round), keep_slots=self.restore_optimizer)
 

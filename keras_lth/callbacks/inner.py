@@ -1,4 +1,4 @@
-"""The callbacks inside a callback: each training is a fit of its own to them."""
+"""The callbacks inside a callback: for them each training is a separate fit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _FIELD = re.compile(r"\{(?:round|density)(?:[:!][^{}]*)?\}")
 class Inner(keras.callbacks.CallbackList):
     """Callbacks that begin and end with each training as with a ``fit``: they get the model, then they begin.
 
-    Keras' own begin afresh with that, except for the best value of a ``ModelCheckpoint``. In the names of their files
-    and folders ``{round}`` and ``{density}`` stand for those of the training, also with a format: ``{density:.3f}``.
+    Keras' own callbacks reset themselves at that point, except for the best value of a ``ModelCheckpoint``. In the
+    names of their files and folders ``{round}`` and ``{density}`` are replaced, also with a format: ``{density:.3f}``.
     """
 
     def __init__(self, callbacks: Sequence[keras.callbacks.Callback], model: keras.Model, **params: Any) -> None:
@@ -24,7 +24,7 @@ class Inner(keras.callbacks.CallbackList):
         super().__init__(callbacks, **params)
         self._of = model
         checkpoints = [one for one in callbacks if isinstance(one, keras.callbacks.ModelCheckpoint)]
-        # Their names as they were given; what is set in them now belongs to one training.
+        # File names as they were given; the current ones belong to one training.
         self._names = [
             (one, name, value)
             for one in callbacks
@@ -34,7 +34,7 @@ class Inner(keras.callbacks.CallbackList):
         self._best = [(one, one.best) for one in checkpoints if hasattr(one, "best")]
 
     def begin(self, **labels: Any) -> None:
-        """Begin a training that has these labels."""
+        """Begin a training with these labels."""
         for one, name, value in self._names:
             setattr(one, name, _FIELD.sub(lambda found: found[0].format(**labels), value))
         self.on_train_begin()
@@ -43,7 +43,7 @@ class Inner(keras.callbacks.CallbackList):
         """Begin a training."""
         history = getattr(self._of, "history", None)
         self.set_model(self._of)
-        self._of.history = history  # of the whole fit, also with a History among these
+        self._of.history = history  # of the whole fit, even if these include a History
         self.set_params(self.params)
         for checkpoint, best in self._best:
             checkpoint.best = best

@@ -30,45 +30,45 @@ _TREATMENTS = ("interpolate", "first", "second", "reestimate")
 
 
 class InstabilityCallback(WatchedRounds):
-    """Trains, goes back to the state at the fork, trains again on another data order, and compares the ends.
+    """Train, rewind to the fork, train again with another data order, and compare the trained networks.
 
-    ``fit``'s ``epochs`` is an upper bound: each training has ``epochs // runs`` epochs, training 0 from the begin, the
-    others from the fork. Everything goes back: weights, statistics, optimiser slots, iterations, learning rate, the
-    callbacks in ``callbacks``. Between two ends the error is measured along the line (30 points). After ``fit`` the
-    model holds the last training's weights; the other ends are in ``ends``.
+    ``fit``'s ``epochs`` is an upper bound: each training has ``epochs // runs`` epochs, training 0 from the beginning,
+    the others from the fork. Everything is rewound: weights, statistics, optimiser slots, iterations, learning rate,
+    the callbacks in ``callbacks``. Between two trained networks (the ends) the error is measured along the line, at 30
+    points. After ``fit`` the model has the last training's weights; ``ends`` has the others.
 
-    The noise must differ: data made by ``keras_lth.datasets.ordered`` is sent on another order in each training. Any
-    data is watched, by a hash of each batch trained on, and an order that repeats is an error: NumPy data after
-    ``keras.utils.set_random_seed`` is shuffled alike in every epoch, and would be found "stable".
+    The noise must differ. Data from ``keras_lth.datasets.ordered`` gets another order in each training. For any data
+    each training batch is hashed, and a repeated order is an error. For example, after ``keras.utils.set_random_seed``
+    Keras shuffles NumPy data the same way in every epoch, which would look "stable".
 
     Args:
-        fork_at: the step at which the trainings part: ``0``, ``"500 steps"``, ``"2 epochs"``, ``"1%"`` of a training.
-        runs: trainings to compare, all pairs of them.
+        fork_at: the step at which the trainings fork: ``0``, ``"500 steps"``, ``"2 epochs"``, ``"1%"`` of a training.
+        runs: number of trainings; all pairs are compared.
         data: name → ``(x, y)`` arrays or a finite ``tf.data.Dataset``, where the error is measured.
         statistics: treatment of batch-norm statistics: ``"interpolate"``, ``"first"``, ``"second"``, ``"reestimate"``.
-        points: points of the path, the ends included.
-        threshold: instability below it is stable.
+        points: number of points on the path, including the ends.
+        threshold: a barrier below it counts as stable.
         span: ``"remaining"`` trains from the fork at step k to T. ``"restart"`` trains T steps from the state at the
-            fork with the schedule from 0 (4.1.2); then one more training, which only leads to the fork, comes first and
-            is not compared, and each has ``epochs // (runs + 1)`` epochs.
-        callbacks: callbacks that count epochs or remember, begun and ended with each training.
+            fork with the schedule from 0 (4.1.2); then one more training, which only leads to the fork and is not
+            compared, comes first, and each training has ``epochs // (runs + 1)`` epochs.
+        callbacks: callbacks that count epochs or keep state; they begin and end with each training.
         directory: folder for ``instability.json``, ``instability.png`` and each training's end, ``run_<n>.state``; of
-            several hosts the first one writes.
-            Results of an earlier analysis there are replaced when the new ones are complete.
-        metric: compiled metric that the error is made of; by default the accuracy. See ``analysis.Evaluator``.
-        mode: ``"min"`` or ``"max"``, for a metric that does not say whether less or more of it is better.
-        batch_size: examples a batch when errors are measured on arrays.
-        train: the ``ordered`` dataset that ``fit`` trains on, where ``fit``'s own argument cannot be seen.
+            several hosts the first one writes. Results of an earlier analysis are replaced when the new ones are
+            complete.
+        metric: compiled metric from which the error is computed; by default the accuracy. See ``analysis.Evaluator``.
+        mode: ``"min"`` or ``"max"``, for a metric whose direction is unknown.
+        batch_size: examples per batch when errors are measured on arrays.
+        train: the ``ordered`` dataset that ``fit`` trains on, if the callback cannot see ``fit``'s own argument.
         train_data: training examples for ``statistics="reestimate"``; by default ``data["train"]``.
-        verbose: 0 silent, 1 a line a training and a data set.
+        verbose: 0 silent, 1 one line per training and data set.
 
     Attributes, after ``fit``:
         results: a ``Comparison`` for each data set and pair.
         barrier, stable: data set → mean barrier of its pairs, and whether it is below ``threshold``.
         ends: the ``Snapshot`` at the end of each training that is compared.
 
-    Raises ``ValueError`` for arguments that cannot work, with what would, and for data orders that do not differ;
-    ``RuntimeError`` when a training diverges.
+    Raises ``ValueError`` for arguments that cannot work, with values that would, and for data orders that do not
+    differ. Raises ``RuntimeError`` if a training diverges.
     """
 
     name = "Instability"
@@ -94,13 +94,13 @@ class InstabilityCallback(WatchedRounds):
         self.runs, self.points = whole(runs, "runs", 2), whole(points, "points", 2)
         self.batch_size, self.threshold = whole(batch_size, "batch_size", 1), real(threshold, "threshold")
         if mode not in MODES:
-            raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
+            raise ValueError(f'mode must be "auto", "max" or "min", not {mode!r}.')
         if span not in ("remaining", "restart"):
-            raise ValueError(f'span is "remaining" or "restart", not {span!r}.')
+            raise ValueError(f'span must be "remaining" or "restart", not {span!r}.')
         if statistics not in _TREATMENTS:
-            raise ValueError(f"statistics is one of {', '.join(map(repr, _TREATMENTS))}, not {statistics!r}.")
+            raise ValueError(f"statistics must be one of {', '.join(map(repr, _TREATMENTS))}, not {statistics!r}.")
         if not self.threshold > 0:
-            raise ValueError(f"threshold is an error above 0, such as 0.02, not {threshold!r}.")
+            raise ValueError(f"threshold must be an error above 0, such as 0.02, not {threshold!r}.")
         self.fork_at = Duration.parse(fork_at)
         self.statistics, self.span, self.metric, self.mode = statistics, span, metric, mode
         self.data = _data(data)
@@ -118,20 +118,21 @@ class InstabilityCallback(WatchedRounds):
         self.stable: dict[str, bool] = {}
         self.ends: list[Snapshot] = []
 
-    # What RoundsCallback asks.
+    # Called by RoundsCallback.
     def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
         trainings = self.runs + self._first()
         if epochs < trainings:
             raise ValueError(
-                f"{trainings} trainings need at least {trainings} epochs, fit has {epochs}: fit(epochs={trainings}) or "
-                f"more gives each epochs // {trainings}."
+                f"{trainings} trainings need at least {trainings} epochs, but fit has {epochs}: use "
+                f"fit(epochs={trainings}) or "
+                f"more; each training gets epochs // {trainings}."
             )
         each = epochs // trainings
         fork, steps = self.fork_at.steps(steps_per_epoch, each), steps_per_epoch or UNKNOWN
         if fork >= each * steps:
             raise ValueError(
                 f"fork_at={str(self.fork_at)!r} is step {fork}, but each training has {each * steps} steps ({each} of "
-                f"fit's {epochs} epochs, {steps} batches each): fork before that, or give fit more epochs."
+                f"fit's {epochs} epochs, {steps} batches each): fork earlier, or use more epochs in fit."
             )
         machine = Rounds(trainings - 1, each, steps, fork, self.span)
         try:
@@ -160,18 +161,18 @@ class InstabilityCallback(WatchedRounds):
             hosts = surgery.hosts_of(self.model)
             hosts.first(partial(self._take, self.directory) if hosts.chief else lambda: None)
         self._say(
-            f"{self.name}: {self.runs} trainings of {machine.epochs} epochs that part at step {machine.rewind_step}; "
+            f"{self.name}: {self.runs} trainings of {machine.epochs} epochs that fork at step {machine.rewind_step}; "
             f"{machine.total_epochs} of fit's {self.params['epochs']} epochs."
         )
 
     def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
-        # Averaged weights (use_ema) take their place at the end of a fit; here at the end of each training.
+        # Keras swaps in averaged weights (use_ema) at the end of a fit; here this happens after each training.
         if isinstance(self.model.optimizer, keras.optimizers.Optimizer):
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
         end = surgery.snapshot(self.model)
         for path, value in end.weights.items():
             if not np.isfinite(value.astype(np.float64)).all():
-                raise RuntimeError(f"A training diverged: {path} holds NaN or infinity. Try a lower learning rate.")
+                raise RuntimeError(f"A training diverged: {path} contains NaN or infinity. Try a lower learning rate.")
         number, start = round - self._first(), self._machine().start(round)
         values = ", ".join(f"{name} {float(value):.4f}" for name, value in logs.items())
         what = f"training {number}" if number >= 0 else "first training, which led to the fork"
@@ -186,7 +187,7 @@ class InstabilityCallback(WatchedRounds):
             self._compare()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Say so when the fit was stopped before there was something to compare."""
+        """Report if the fit was stopped before there was anything to compare."""
         super().on_train_end(logs)
         if not self.results:
             of = f"training {self.position.round + 1} of {self._machine().rounds + 1}"
@@ -196,7 +197,7 @@ class InstabilityCallback(WatchedRounds):
         surgery.rewind(self.model, self._start(), restore_optimizer=True)
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Where the run is inside a training, with the ends so far."""
+        """Return the position inside a training, with the ends so far."""
         state, arrays = super().get_state()
         state["ends"] = [end.step for end in self.ends]
         for number, end in enumerate(self.ends):
@@ -204,15 +205,15 @@ class InstabilityCallback(WatchedRounds):
         return state, arrays
 
     def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from inside a training; after ``on_train_begin``."""
+        """Continue from inside a training; call it after ``on_train_begin``."""
         super().set_state(state, arrays)
         self.ends = [unpack(f"end/{number}", step, arrays) for number, step in enumerate(state["ends"])]
         if len(self.ends) == self.runs:
             self._compare()
 
-    # What a user asks.
+    # Results for the user.
     def summary(self) -> str:
-        """A table with a row a pair and data set, and the verdict on each data set."""
+        """Return a table with one row per pair and data set, and the verdict on each data set."""
         from keras_lth.analysis.instability import summary
 
         return summary(self.results, self.threshold)
@@ -223,7 +224,7 @@ class InstabilityCallback(WatchedRounds):
         return html_table(table(self.results, self.threshold), " ".join(verdicts(self.results, self.threshold)))
 
     def figure(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """The error along the path as a Matplotlib ``Figure``; written to ``path`` as PNG if given."""
+        """Draw the error along the path as a Matplotlib ``Figure``; write it to ``path`` as PNG if given."""
         from keras_lth.analysis.instability import figure, png
 
         drawn = figure(self.results, fork=f"step {self._machine().rewind_step}", threshold=self.threshold)
@@ -232,7 +233,7 @@ class InstabilityCallback(WatchedRounds):
         return drawn
 
     def as_dict(self) -> dict[str, Any]:
-        """Results and settings, for JSON; ``instability.json`` holds it."""
+        """Return results and settings for JSON, as in ``instability.json``."""
         machine = self._machine()
         return {
             "fork_step": machine.rewind_step,
@@ -271,7 +272,7 @@ class InstabilityCallback(WatchedRounds):
         self.stable = {name: barrier < self.threshold for name, barrier in self.barrier.items()}
         if self.directory is not None and self._chief():
             self.figure(self.directory / "instability.png")
-            # Last: where it is, all is.
+            # Written last: if it exists, everything does.
             text = json.dumps(self.as_dict(), indent=1) + "\n"
             files.write_atomic(self.directory / "instability.json", text.encode())
         pairs = len(self.results) // len(self.data)
@@ -283,7 +284,7 @@ class InstabilityCallback(WatchedRounds):
             )
 
     def _chief(self) -> bool:
-        """Whether this is the one of several hosts that writes and speaks."""
+        """Whether this host writes and prints."""
         return surgery.hosts_of(self.model).chief
 
 
@@ -291,9 +292,11 @@ def _data(data: Any) -> dict[str, Any]:
     from keras_lth.analysis.evaluation import Batches
 
     if not isinstance(data, Mapping) or not data:
-        raise ValueError(f'data maps names to data sets: data={{"train": (x, y), "test": (x, y)}}, not {data!r:.80}.')
+        raise ValueError(
+            f'data must map names to data sets, data={{"train": (x, y), "test": (x, y)}}, not {data!r:.80}.'
+        )
     for name, value in data.items():
         if not isinstance(name, str) or not name:
-            raise ValueError(f"A data set's name is a string, not {name!r}.")
+            raise ValueError(f"A data set's name must be a string, not {name!r}.")
         Batches.check(value, f"data[{name!r}]")
     return dict(data)

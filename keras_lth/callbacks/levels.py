@@ -19,7 +19,7 @@ NONE_YET = "No training has finished yet."
 class Level:
     """One training of IMP: level 0 is the dense one.
 
-    ``score`` is the monitored log's last value in it, NaN without one; ``connected`` is False where the network's
+    ``score`` is the last value of the monitored log, NaN if there is none; ``connected`` is False if the network's
     output no longer depends on its input.
     """
 
@@ -35,39 +35,39 @@ class Level:
     logs: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a form for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Level:
-        """From ``as_dict``; other keys are left out."""
+        """Rebuild a level from ``as_dict``; other keys are ignored."""
         return cls(**{name: row[name] for name in cls.__dataclass_fields__})
 
 
 class Monitor:
-    """Which log a training is judged by, and whether more or less of it is better.
+    """Which log decides for a training, and whether a higher or a lower value is better.
 
-    Both are settled once a ``fit``, before its first step: by default a ``val_`` log before a training one, an accuracy
-    before another metric, a metric before a loss.
+    Both are fixed once per ``fit``, before its first step. By default a ``val_`` log is preferred to a training log, an
+    accuracy to another metric, and a metric to a loss.
     """
 
     def __init__(self, name: str | None = None, mode: str = "auto") -> None:
         if mode not in MODES:
-            raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
+            raise ValueError(f'mode must be "auto", "max" or "min", not {mode!r}.')
         self._asked, self._mode = name, mode
         self.name, self.less = name or "", False
 
     def waits(self, coming: Coming) -> bool:
-        """Whether the first step must tell its logs before this is settled."""
+        """Return whether this can be fixed only after the first step, from its logs."""
         if coming.sure or (self._asked or "").startswith("val_"):
             return False
         return bool(self._asked) or not coming.validation
 
     def settle(self, model: Any, names: Sequence[str], why: str = "") -> None:
-        """Choose among the logs that every training will have; ``why`` tells of logs that it will not have.
+        """Choose among the logs that every training will have; ``why`` explains which logs are missing.
 
-        Raises ``ValueError`` that lists them when the log that was asked for is not among them, or when nobody says
-        whether more or less of it is better.
+        Raises ``ValueError`` that lists the logs if the requested one is not among them, or if it is unknown whether a
+        higher or a lower value is better.
         """
         name = self._asked or self._default(model, names)
         if name not in names:
@@ -76,16 +76,17 @@ class Monitor:
         self.name = name
 
     def follow(self, name: str, where: Any) -> None:
-        """Judge by the log that the finished levels of a run were judged by. Raises ``ValueError`` for another one."""
+        """Use the log that the finished levels of a run used. Raises ``ValueError`` if another was requested."""
         if self._asked not in (None, name):
             raise ValueError(
-                f"{where} holds another run (monitor: {name!r} there, {self._asked!r} here). Use another directory, or "
+                f"{where} contains another run (monitor: {name!r} there, {self._asked!r} here). Use another "
+                "directory, or "
                 f"resume=False to overwrite it."
             )
         self._asked = name
 
     def score(self, logs: Mapping[str, Any]) -> float:
-        """The monitored value; NaN for a training that ended before it had one."""
+        """Return the monitored value; NaN for a training that ended before it had one."""
         return float(logs.get(self.name, math.nan))
 
     def _default(self, model: Any, names: Sequence[str]) -> str:
@@ -96,7 +97,7 @@ class Monitor:
         return (accuracy or metrics or loss or mine or ["loss"])[0]
 
     def at_least(self, score: float, dense: float) -> bool:
-        """Whether ``score`` is as good as the dense one: `keras_lth.imp.at_least`."""
+        """Return whether ``score`` is as good as the dense one: `keras_lth.imp.at_least`."""
         return at_least(score, dense, less=self.less)
 
 
@@ -109,9 +110,9 @@ def _known(model: Any, name: str) -> bool:
 
 
 def nearest(densities: Sequence[float], density: float) -> int:
-    """The level nearest to ``density``, within half a cut. Raises ``ValueError`` that lists the levels."""
+    """Return the level nearest to ``density``, within half a cut. Raises ``ValueError`` that lists the levels."""
     if not 0 < density <= 1:
-        raise ValueError(f"A density lies in (0, 1], not {density!r}.")
+        raise ValueError(f"A density must be in (0, 1], not {density!r}.")
     away = [abs(math.log(d / density)) for d in densities]
     level = away.index(min(away))
     beside = [abs(math.log(densities[level] / densities[i])) for i in (level - 1, level + 1) if 0 <= i < len(densities)]
@@ -122,19 +123,19 @@ def nearest(densities: Sequence[float], density: float) -> int:
 
 
 def sparsest_matching(history: Sequence[Level]) -> Level:
-    """The level with fewest weights that is as good as the first one; the first one itself where no other is."""
+    """Return the level with fewest weights that is as good as the first one; the first one if no other is."""
     return max((level for level in history if level.matching), key=lambda level: level.round, default=history[0])
 
 
 def result_row(level: Level) -> dict[str, Any]:
-    """A level as a row of the table "results"; ``running_…`` are means over an epoch of training."""
+    """Return a level as a row of the table "results"; ``running_…`` are means over an epoch of training."""
     row = {"density": level.density, "remaining": level.remaining, "steps": level.steps, "seconds": level.seconds}
     numbers = _split(level.logs, level.monitor)
     return {**row, "score": level.score, "matching": level.matching, "connected": level.connected, **numbers}
 
 
 def curve_rows(rows: Sequence[Mapping[str, Any]], monitor: str) -> list[dict[str, Any]]:
-    """The epochs of a level as rows of the table "curves"."""
+    """Return the epochs of a level as rows of the table "curves"."""
     return [
         {
             "step": row["step"],
@@ -146,7 +147,7 @@ def curve_rows(rows: Sequence[Mapping[str, Any]], monitor: str) -> list[dict[str
 
 
 def _split(logs: Mapping[str, float], monitor: str) -> dict[str, float]:
-    """Numbers of the validation under their plain names, means over an epoch of training as ``running_…``."""
+    """Validation numbers under their plain names, means over an epoch of training as ``running_…``."""
     validation = {name.removeprefix("val_"): value for name, value in logs.items() if name.startswith("val_")}
     found = dict(logs)
     if validation:
@@ -157,12 +158,12 @@ def _split(logs: Mapping[str, float], monitor: str) -> dict[str, float]:
 
 
 def first_name(history: Sequence[Level]) -> str:
-    """What level 0 is called: it is dense unless the model wore masks."""
+    """Return the name of level 0: "dense", unless the model already had masks."""
     return "dense" if history[0].density == 1 else "first"
 
 
 def summary(history: Sequence[Level]) -> str:
-    """A table with a row a level."""
+    """Format a table with one row per level."""
     if not history:
         return NONE_YET
     cells = table(history)
@@ -171,7 +172,7 @@ def summary(history: Sequence[Level]) -> str:
 
 
 def table(history: Sequence[Level]) -> list[tuple[str, ...]]:
-    """The cells of the summary, the head first."""
+    """Return the cells of the summary, the heading first."""
     monitor = history[0].monitor if history else "score"
     head = ("round", "density", "weights", monitor, "matching?", "steps", "seconds")
     rows = [

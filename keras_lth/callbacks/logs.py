@@ -1,4 +1,4 @@
-"""Which logs the trainings of a ``fit`` will have, known before its first step."""
+"""Predict which logs the trainings of a ``fit`` will have, before its first step."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Coming:
     """The logs that every training of a fit will have.
 
     Attributes:
-        training: of its steps.
-        validation: with their prefix; none unless each training ends in or after an epoch with a validation.
-        sure: whether ``training`` is certain: a ``train_step`` of the model's own returns what it likes.
-        why: what is missing and why, as a sentence.
+        training: logs of its steps.
+        validation: validation logs with their prefix; empty unless every training has a validation.
+        sure: whether ``training`` is certain; a custom ``train_step`` may return any logs.
+        why: a sentence on what is missing and why.
     """
 
     training: list[str]
@@ -32,7 +32,7 @@ class Coming:
 
 
 def logs_to_come(callback: Any, machine: Rounds) -> Coming:
-    """Which logs the trainings will have.
+    """Predict the logs of the trainings.
 
     One batch of ``validation_data`` is evaluated, so that data of a wrong shape is an error now.
     """
@@ -60,7 +60,7 @@ def _validation(callback: Any) -> list[str] | None:
         return None
     x, y, weight = (fit_argument(model, name) for name in ("val_x", "val_y", "val_sample_weight"))
     if inspect.isgenerator(x):
-        return reported(model)  # a look would use up its batches
+        return reported(model)  # reading would use up its batches
     size = fit_argument(model, "validation_batch_size") or fit_argument(model, "batch_size")
     try:
         return rehearse(model, x, y, weight, size)

@@ -1,4 +1,4 @@
-"""The driver of ``Rounds`` inside one ``fit``: what IMP and instability analysis share."""
+"""Drive ``Rounds`` inside one ``fit``: what IMP and instability analysis share."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from keras_lth.callbacks.state import get_state, pack, set_state, unpack, within
 from keras_lth.rounds import UNKNOWN, Action, Position, Rounds, noise_seed
 from keras_lth.tickets import Snapshot
 
-# What a commit holds of a run beside its position: counts as they are, and states.
+# What a commit holds of a run besides its position: counters and states.
 _PLAIN = ("_step", "_spent", "_order_seed", "_cut", "_epoch_start", "_epoch_iterations")
 _SNAPSHOTS = ("captured", "origin")
 
 
 class RoundsCallback(Driver):
-    """Trains, goes back to the state of step k, trains again, within one ``fit``.
+    """Trains, rewinds to the state of step k, and trains again, within one ``fit``.
 
-    A subclass says how many rounds (``_plan``), what happens when a training is over (``_trained``) and how to go
-    back (``_go_back``). Callbacks that count epochs or remember are passed as ``callbacks``: they are begun and ended
-    with each training and see its own epochs.
+    A subclass defines the number of rounds (``_plan``), what happens after a training (``_trained``) and how to rewind
+    (``_go_back``). Callbacks that count epochs or keep state are passed as ``callbacks``: they begin and end with each
+    training and see its own epochs.
     """
 
     name = "Rounds"
@@ -45,13 +45,13 @@ class RoundsCallback(Driver):
         self.callbacks = list(callbacks)
         for one in self.callbacks:
             if not isinstance(one, keras.callbacks.Callback):
-                raise ValueError(f"callbacks holds Keras callbacks, such as EarlyStopping(…), not {one!r}.")
+                raise ValueError(f"callbacks must contain Keras callbacks, such as EarlyStopping(…), not {one!r}.")
         self.verbose = verbose
         self._data = data
         self._forget()
 
     def _forget(self) -> None:
-        """Nothing of an earlier fit stays (fit_twice)."""
+        """Drop all state of an earlier fit (fit_twice)."""
         self.machine: Rounds | None = None
         self.position = Position()
         self._step = self._spent = self._epoch_start = self._epoch_iterations = 0
@@ -66,34 +66,34 @@ class RoundsCallback(Driver):
         self.captured: Snapshot | None = None
         self.origin: Snapshot | None = None
 
-    # What a subclass decides.
+    # Overridden by subclasses.
     def _plan(self, epochs: int, steps_per_epoch: int | None) -> Rounds:
-        """The rounds of this fit; called again once an unknown number of batches is learnt."""
+        """The rounds of this fit; called again once an unknown number of batches has been counted."""
         raise TypeError(f"{type(self).__name__} has no plan.")
 
     def _look(self) -> None:
-        """At the start of ``fit``, after planning: refuse what can only fail later. Nothing is changed or written."""
+        """At the start of ``fit``, after planning: refuse what would fail later. Changes and writes nothing."""
 
     def _begin(self) -> None:
-        """After that: masks, resuming."""
+        """After `_look`: set masks, resume."""
 
     def _started(self) -> None:
         """Before the first step of the first training; ``origin`` is its state."""
 
     def _went(self, epoch: int, logs: dict[str, Any]) -> None:
-        """After each epoch, before what the machine says is next."""
+        """After each epoch, before the next action of the state machine."""
 
     def _trained(self, round: int, logs: dict[str, Any], last: bool) -> None:
-        """Training ``round`` is over; the model still holds its weights."""
+        """After training ``round``; the model still has its weights."""
 
     def _go_back(self, round: int) -> None:
-        """Put the model at the start of training ``round``."""
+        """Set the model to the start of training ``round``."""
 
     def _labels(self, round: int) -> dict[str, Any]:
-        """What stands for ``{round}`` and the like in the names of the files of the callbacks inside."""
+        """The values of ``{round}`` and similar labels in file names of the inner callbacks."""
         return {"round": round}
 
-    # The walk.
+    # The state machine.
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Plan, build the optimiser, resume."""
         self._forget()
@@ -124,13 +124,13 @@ class RoundsCallback(Driver):
                 self._begin_inner(self.position.round)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Rewind if a training is over; seek the data."""
+        """Rewind after a training; seek the data."""
         machine = self._machine()
         if self._first_epoch is not None:
             if epoch != self._first_epoch:
                 raise ValueError(
-                    f"{self.name} counts its epochs from the start of fit: fit began at epoch {epoch}, not "
-                    f"{self._first_epoch}. Leave initial_epoch out, and set model._initial_epoch = 0 if an earlier "
+                    f"{self.name} counts its epochs from the start of fit, but fit began at epoch {epoch}, not "
+                    f"{self._first_epoch}. Omit initial_epoch, and set model._initial_epoch = 0 if an earlier "
                     f"BackupAndRestore left it behind."
                 )
             self._first_epoch = None
@@ -156,18 +156,18 @@ class RoundsCallback(Driver):
             self._inner.on_epoch_begin(self._step // machine.steps_per_epoch, logs)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """See that a round runs at the rewound learning rate."""
+        """Check that a round runs at the rewound learning rate."""
         with self._guarded():
             self._inner.on_train_batch_begin(batch, logs)
-            # Not the number given at the end: before Keras 3.11 that too is of the first step of an execution.
+            # Not the number given at the end: before Keras 3.11 it is also that of the first step of an execution.
             self._execution_end = batch + self._per_hook()
             self._see_rates("before")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the state of step k; end an epoch that began in its middle."""
+        """Save the state of step k; end an epoch that began in the middle."""
         self._bar = True
         with self._guarded():
-            # Before the step's end is seen by anyone: a callback after this one may have set the rate of the step.
+            # Before other callbacks see the end of the step: a callback after this one may have set its rate.
             self._see_rates("within")
             self._inner.on_train_batch_end(batch, logs)
             if self.params.get("exact_steps"):
@@ -180,13 +180,13 @@ class RoundsCallback(Driver):
             self.position = machine.after(self.position)
             self._capture_if_due()
             ends = machine.action(self.position) is Action.END_EPOCH
-            # The rest of an epoch: no more batches are wanted, though the data has some. Not StopIteration, of which
-            # Keras warns as of data that ran out.
+            # The rest of an epoch: stop although the data has more batches. Not StopIteration, for which
+            # Keras warns that data ran out.
             if ends and self._execution_end < machine.steps_per_epoch and not self.model.stop_training:
                 self._cut = self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """What the machine says comes after an epoch: train on, prune, or be done."""
+        """Do what the state machine prescribes after an epoch: continue, prune, or finish."""
         with self._guarded():
             self._end_epoch(dict(logs or {}))
 
@@ -204,7 +204,7 @@ class RoundsCallback(Driver):
                 return
             raise RuntimeError(
                 f"The epoch ended at step {self._step} of a training, not at {machine.stop(self.position)}: "
-                f"the data gave fewer batches than it announced."
+                f"the data had fewer batches than it reported."
             )
         self._inner.on_epoch_end(local, logs)
         self._went(local, logs)
@@ -223,7 +223,7 @@ class RoundsCallback(Driver):
                 self.position = machine.after(self.position)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """End what a stopped fit left running."""
+        """End a training that a stopped fit left unfinished."""
         machine = self._machine()
         self.model._initial_epoch = None
         self._bar = False
@@ -232,14 +232,14 @@ class RoundsCallback(Driver):
                 self._inner.on_train_end(logs)
         self._running = False
 
-    # What a loop of our own asks.
+    # Called by our own loop.
     def steps_until_stop(self) -> int | None:
-        """Steps after which this callback wants to see the model, at most; None for any number."""
+        """Return the maximum number of steps before this callback must see the model; None for any number."""
         machine = self._machine()
         return machine.stop(self.position) - self._step if machine.action(self.position) is Action.TRAIN else None
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """The position, the states of steps 0 and k, and the states of the callbacks inside."""
+        """Return the position, the states of steps 0 and k, and the states of the inner callbacks."""
         state: dict[str, Any] = {"position": asdict(self.position), "steps": {}, "inner": []}
         arrays: dict[str, np.ndarray] = {}
         state["plain"] = {name: getattr(self, name) for name in _PLAIN}
@@ -256,7 +256,7 @@ class RoundsCallback(Driver):
         return state, arrays
 
     def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from where `get_state` was asked; after ``on_train_begin``."""
+        """Continue from an earlier `get_state`; call it after ``on_train_begin``."""
         machine = self._machine()
         idle = machine.action(self.position) in (Action.REWIND, Action.DONE)
         self.position = Position(**state["position"])
@@ -283,12 +283,12 @@ class RoundsCallback(Driver):
         self._rates.see(self.model, round, step, when, begins=step == self._epoch_start, name=type(self).__name__)
 
     def _per_hook(self) -> int:
-        """Steps between two batch hooks; our own loop stops wherever it is asked to."""
+        """Steps between two batch hooks; our own loop can stop at any step."""
         return 1 if self.params.get("exact_steps") else int(self.model.steps_per_execution)
 
     def _machine(self) -> Rounds:
         if self.machine is None:
-            raise RuntimeError(f"{self.name} has not been in a fit yet.")
+            raise RuntimeError(f"{self.name} has not been used in a fit yet.")
         return self.machine
 
     def _steps_per_epoch(self) -> int | None:
@@ -302,7 +302,7 @@ class RoundsCallback(Driver):
             self.position = machine.after(self.position)
 
     def _fresh_noise(self, round: int) -> None:
-        """Another sample of SGD noise: dropout's seeds move with the round, as the data order does."""
+        """Draw another sample of SGD noise: dropout's seeds change with the round, like the data order."""
         for path, variable in surgery.noise_variables(self.model).items():
             seed = np.array(variable.numpy())
             # Keras keeps (seed, count); tf.random.Generator (count, …, key).
@@ -311,10 +311,12 @@ class RoundsCallback(Driver):
             variable.assign(seed)
 
     def _start(self, weights: Snapshot | None = None) -> Snapshot:
-        """What a later training begins with: the weights of step k (or others), the schedule of its first step."""
+        """The start of a later training: the weights of step k (or others), with the schedule of its first step."""
         machine = self._machine()
         if self.captured is None or self.origin is None:
-            raise RuntimeError(f"{self.name} has kept no state of step {machine.rewind_step} yet.")
+            raise RuntimeError(
+                f"{self.name} has not reached step {machine.rewind_step} yet, so there is no state of it."
+            )
         at = self.captured if machine.span == "remaining" else self.origin
         source = weights or self.captured
         return replace(source, optimizer=at.optimizer, step=at.step, seeds=self.captured.seeds, state=at.state)

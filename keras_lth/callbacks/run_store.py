@@ -1,7 +1,7 @@
-"""The store of one IMP run: what its levels are made of, under fixed names, and the plan that says which rows it has.
+"""The store of one IMP run: the values of its levels under fixed names, and the plan that lists its rows.
 
-``imp.origin`` the state of step 0 · ``imp.rewind`` the state of step k · for each level ``imp.level_NN.masks``,
-``.trained`` (the weights at its end), ``.layers`` and ``.curve`` (rows), and last ``imp.level_NN``: what it reached.
+``imp.origin`` is the state of step 0, ``imp.rewind`` the state of step k. Each level has ``imp.level_NN.masks``,
+``.trained`` (its final weights), ``.layers`` and ``.curve`` (rows), and last ``imp.level_NN``, its results.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _LISTED = 4
 
 
 def level_name(level: int, part: str = "") -> str:
-    """The name of a level's value."""
+    """Return the name of a level's value."""
     return f"{PLAN}.level_{level:02d}" + (f".{part}" if part else "")
 
 
 class RunStore:
-    """One run's store, local or in an object store, locked while a ``fit`` writes to it.
+    """The store of one run, local or in an object store, locked while a ``fit`` writes to it.
 
-    Of several hosts that train together only the chief writes; the others read what it has opened.
+    If several hosts train together, only the chief writes; the others read what it has opened.
 
-    Raises ``RuntimeError`` when another process holds the folder, ``ValueError`` when it holds another run or a folder
-    of an earlier version.
+    Raises ``RuntimeError`` if another process holds the folder, and ``ValueError`` if it contains another run or is of
+    an earlier version.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -43,38 +43,38 @@ class RunStore:
         self.writes = True
         self._lock: files.DirectoryLock | None = None
 
-    # Reading: also before the run is opened.
+    # Reading, also possible before the run is opened.
     def config(self) -> dict[str, Any] | None:
-        """The settings of the run in the folder; None where there is none."""
+        """Return the settings of the run in the folder; None if there is none."""
         store = self._store()
         return None if store is None else store.plans().get(PLAN, {}).get("arguments", {}).get("config")
 
     def masks(self, level: int) -> Masks | None:
-        """The masks of a level; None where they are missing or damaged."""
+        """Return the masks of a level; None if they are missing or damaged."""
         value = self._value(level_name(level, "masks"))
         return None if value is None else Masks(value.arrays)
 
     def all_masks(self) -> list[Masks]:
-        """The masks of the levels from 0 on, up to the first that are missing or damaged."""
+        """Return the masks of the levels from 0 up to the first that are missing or damaged."""
         found: list[Masks] = []
         while (masks := self.masks(len(found))) is not None:
             found.append(masks)
         return found
 
     def trained(self, level: int) -> Snapshot | None:
-        """The state at the end of a level, without slots; None where it is missing or damaged."""
+        """Return the state at the end of a level, without slots; None if it is missing or damaged."""
         return self._state(level_name(level, "trained"))
 
     def origin(self) -> Snapshot | None:
-        """The state of step 0; None where it is missing or damaged."""
+        """Return the state of step 0; None if it is missing or damaged."""
         return self._state(ORIGIN)
 
     def rewind(self) -> Snapshot:
-        """The state of step k. Raises ``ValueError`` where it is missing or damaged: every level starts from it."""
+        """Return the state of step k, where every level starts. Raises ``ValueError`` if it is missing or damaged."""
         return snapshot_of(self._needed(REWIND))
 
     def curve(self, level: int) -> list[dict[str, Any]]:
-        """The rows of the epochs of a level; empty where they are missing or damaged."""
+        """Return the rows of the epochs of a level; empty if they are missing or damaged."""
         value = self._value(level_name(level, "curve"))
         return [] if value is None else value.rows
 
@@ -87,7 +87,7 @@ class RunStore:
         free: Collection[str] = (),
         abandoned: Callable[[], bool] | None = None,
     ) -> list[dict[str, Any]]:
-        """Lock the folder; what `put_level` was told of the finished levels of a run with this config, oldest first.
+        """Lock the folder and return the ``about`` of the finished levels of a run with this config, oldest first.
 
         ``free`` are dotted names of settings that need not match.
         """
@@ -109,7 +109,7 @@ class RunStore:
             _refuse_another(self.folder, known["arguments"]["config"], config, free)
             return self._levels(store)
         if self.writes:
-            # The levels first: what they are made of goes after them.
+            # Remove the levels first, then the values that they refer to.
             names = sorted((name for name in store.names() if name.startswith(f"{PLAN}.")), key=lambda n: n.count("."))
             for name in names:
                 store.drop(name)
@@ -119,7 +119,7 @@ class RunStore:
         return []
 
     def _levels(self, store: Store) -> list[dict[str, Any]]:
-        """The finished levels. The last one is trained again where its end is missing or damaged."""
+        """The finished levels. The last one is trained again if its final state is missing or damaged."""
         found: list[dict[str, Any]] = []
         while store.has(level_name(len(found))):
             found.append(dict(self._needed(level_name(len(found))).meta["level"]))
@@ -135,14 +135,14 @@ class RunStore:
         return found
 
     def close(self) -> None:
-        """Let go of the folder; safe to call twice."""
+        """Release the folder; safe to call twice."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     # Writing.
     def expect(self, levels: int, setting: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
-        """Say which rows the run will have, of ``levels`` levels."""
+        """Record which rows the run will have, for ``levels`` levels."""
         rows: list[Any] = []
         names = [ORIGIN, REWIND]
         for level in range(levels):
@@ -160,12 +160,12 @@ class RunStore:
         )  # fmt: skip
 
     def put_state(self, name: str, state: Snapshot) -> None:
-        """Keep a state, unless there is one of that name."""
+        """Store a state, unless one of that name exists."""
         store = Store(self.folder)
         store.put(name, value_of(state), {"kind": "state", "step": state.step})
 
     def put_masks(self, level: int, masks: Masks) -> None:
-        """Keep the masks of a level, and a row for each layer."""
+        """Store the masks of a level, and one row per layer."""
         store, columns = Store(self.folder), ("path", "size", "remaining", "density")
         rows = [{name: getattr(row, name) for name in columns} for row in masks.table()]
         store.put(level_name(level, "masks"), Value(dict(masks)), {"kind": "masks"})
@@ -174,7 +174,7 @@ class RunStore:
     def put_level(
         self, level: int, row: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], about: Mapping[str, Any]
     ) -> None:
-        """Keep the numbers of a finished level, last of all that belongs to it; `open` returns ``about``."""
+        """Store the results of a finished level, after everything else of the level; `open` returns ``about``."""
         store = Store(self.folder)
         store.put(level_name(level, "curve"), Value({}, {"rows": list(curve)}), {"kind": "curve"})
         store.put(level_name(level), Value({}, {"rows": [row], "level": about}), {"kind": "level"})
@@ -197,13 +197,13 @@ class RunStore:
         except MissingError:
             return None
         except DamagedError as error:
-            warnings.warn(f"{self.folder}: {error}. It is removed, and made again where it is needed", stacklevel=2)
+            warnings.warn(f"{self.folder}: {error}. It was removed and will be recomputed if needed", stacklevel=2)
             if self.writes and store is not None:
                 store.drop(name)
             return None
 
     def _needed(self, name: str) -> Value:
-        """A value that only the whole run would make again."""
+        """A value that only the whole run could recompute."""
         try:
             return Store(self.folder, create=False).get(name)
         except (MissingError, DamagedError) as error:
@@ -222,7 +222,8 @@ def _refuse_another(folder: str, there: Mapping[str, Any], here: Mapping[str, An
         ]
         pairs += [f"and {len(differs) - _LISTED} more"] if len(differs) > _LISTED else []
         raise ValueError(
-            f"{folder} holds another run ({'; '.join(pairs)}). Use another directory, or resume=False to overwrite it."
+            f"{folder} contains another run ({'; '.join(pairs)}). Use another directory, or resume=False to "
+            "overwrite it."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a run was compiled with, as plain values: what must agree when it is continued."""
+"""The settings a model was compiled with, as plain values: what must match to resume a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_lth.surgery.optimizers import leaves, optimizers_of
 
 
 def settings_of(model: keras.Model) -> dict[str, Any]:
-    """The optimizers with their settings, loss, metrics and the shapes of all variables, for JSON."""
+    """Return the optimizers with their settings, loss, metrics and the shapes of all variables, for JSON."""
     return {
         **{name: {"class": type(one).__name__, **_config(one)} for name, one in _optimizers(model).items()},
         "loss": _named(getattr(model, "loss", None)),
@@ -24,9 +24,10 @@ def settings_of(model: keras.Model) -> dict[str, Any]:
 
 
 def moved_rates(model: keras.Model) -> list[str]:
-    """The settings of `settings_of` that callbacks may have moved: the rates of optimizers that have made steps.
+    """Return those settings of `settings_of` that callbacks may have changed: the rates of optimizers that have made
+    steps.
 
-    A run that continues puts its own back.
+    A resumed run restores its own.
     """
     return [f"{name}.learning_rate" for name, one in _optimizers(model).items() if int(one._iterations.numpy()) > 0]
 
@@ -41,18 +42,18 @@ def _compiled(model: keras.Model, name: str) -> Any:
 
 
 def _config(value: Any) -> dict[str, Any]:
-    """The settings of an object but its name, which Keras counts up; those of a wrapped optimizer are its own."""
+    """The settings of an object except its name, which Keras numbers; a wrapped optimizer has its own settings."""
     if isinstance(value, keras.optimizers.Optimizer) and len(leaves(value)) > 1:
         return {}
     try:
         config = value.get_config()
-    except Exception:  # a user's own, that tells none
+    except Exception:  # a user's object without a config
         return {}
     return {key: _named(item) for key, item in config.items() if key != "name"}
 
 
 def _named(value: Any) -> Any:
-    """Plain values as they are, a number of single precision as it was written; objects by class and settings."""
+    """Plain values unchanged, single-precision numbers as they were written, objects by class and settings."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):

@@ -1,8 +1,8 @@
-"""The state of a callback: what it must hold again for a resumed training to go on as if it had never stopped.
+"""The state of a callback: what a resumed training must restore to continue as if it had never stopped.
 
-A callback may say so itself, with ``get_state() → (JSON-able dict, arrays)`` and ``set_state(state, arrays)``. Keras'
-own cannot: of them every plain attribute is kept (numbers, texts, lists and dictionaries of them, arrays), which is
-what their counting and remembering is made of (EarlyStopping's best weights, the rates that ReduceLROnPlateau left).
+A callback may define ``get_state() → (JSON-able dict, arrays)`` and ``set_state(state, arrays)``. Keras' own callbacks
+do not; for them every plain attribute is saved (numbers, strings, lists and dictionaries of them, arrays). Their
+counters and memory consist of such attributes (EarlyStopping's best weights, the rates that ReduceLROnPlateau set).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["get_state", "pack", "set_state", "unpack", "within"]
 
 State = dict[str, Any]
 Arrays = dict[str, np.ndarray]
-# How Keras' own compare a monitored log; while they have none, they set it and turn the sign of `min_delta`.
+# How Keras' own callbacks compare a monitored log; without one, they set it and flip the sign of `min_delta`.
 _OPERATIONS = {"less": keras.ops.less, "greater": keras.ops.greater}
 # Set by Keras at the start of every training.
 _GIVEN = ("_model", "model", "params", "validation_data")
 
 
 def get_state(callback: keras.callbacks.Callback) -> tuple[State, Arrays]:
-    """What a callback holds: a JSON-able dictionary, and arrays by name."""
+    """Return the state of a callback: a JSON-able dictionary, and arrays by name."""
     if hasattr(callback, "get_state"):
         return callback.get_state()
     state: State = {}
@@ -48,7 +48,7 @@ def get_state(callback: keras.callbacks.Callback) -> tuple[State, Arrays]:
 
 
 def set_state(callback: keras.callbacks.Callback, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Give a callback what `get_state` took."""
+    """Restore the state that `get_state` returned."""
     if hasattr(callback, "set_state"):
         callback.set_state(state, arrays)
         return
@@ -65,7 +65,7 @@ def set_state(callback: keras.callbacks.Callback, state: Mapping[str, Any], arra
 
 
 def encode(value: Any) -> Any:
-    """A JSON-able form that keeps types, infinities and NaN; None for what has none."""
+    """Return a JSON-able form that keeps types, infinities and NaN; None if there is none."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None:
@@ -84,7 +84,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """What `encode` was given."""
+    """Return the value that `encode` was given."""
     if not isinstance(value, dict):
         return value
     ((kind, held),) = value.items()
@@ -99,15 +99,15 @@ def decode(value: Any) -> Any:
 
 
 def pack(name: str, snapshot: Snapshot) -> Arrays:
-    """The arrays of a snapshot under a name."""
+    """Return the arrays of a snapshot, prefixed with a name."""
     return {f"{name}/{key}": value for key, value in snapshot.named()}
 
 
 def unpack(name: str, step: int, arrays: Mapping[str, np.ndarray]) -> Snapshot:
-    """The snapshot that `pack` took apart."""
+    """Rebuild the snapshot that `pack` took apart."""
     return Snapshot.from_named(within(name, arrays), step)
 
 
 def within(name: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """The arrays under a name, without it."""
+    """Return the arrays with a name as prefix, without the prefix."""
     return {path[len(name) + 1 :]: value for path, value in arrays.items() if path.startswith(f"{name}/")}

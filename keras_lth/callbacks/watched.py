@@ -1,4 +1,4 @@
-"""Trainings from one state whose data orders are shown to differ."""
+"""Trainings from one state, with a check that their data orders differ."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from keras_lth.rounds import UNKNOWN
 
 
 class WatchedRounds(RoundsCallback):
-    """Rounds that watch the batches which are trained on, and stop with ``ValueError`` when two trainings see the same.
+    """Rounds that hash the training batches, and stop with ``ValueError`` if two trainings see the same ones.
 
-    What is laid on the model, and the lock on a folder, come off again however the ``fit`` ends.
+    The override of the model, and the lock on a folder, are removed however the ``fit`` ends.
     """
 
     def _forget(self) -> None:
@@ -37,32 +37,32 @@ class WatchedRounds(RoundsCallback):
         return 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Plan, watch the batches."""
+        """Plan, and start hashing batches."""
         self._release()
         with self._guarded():
             super().on_train_begin(logs)
             machine = self._machine()
             if self._order is None and machine.steps_per_epoch == UNKNOWN and machine.epochs == 1 and machine.start(1):
-                # What is left of the epoch after the fork is not known in time to be compared.
+                # The length of the rest of the epoch after the fork is not known in time for a comparison.
                 raise ValueError(
-                    f"{self.name}: the number of batches is unknown, and each training has one epoch only, so equal "
-                    f"data orders after step {machine.start(1)} could not be told. Pass fit(steps_per_epoch=…), or "
+                    f"{self.name}: the number of batches is unknown and each training has only one epoch, so equal "
+                    f"data orders after step {machine.start(1)} could not be detected. Pass fit(steps_per_epoch=…), or "
                     f"train on keras_lth.datasets.ordered."
                 )
             self._fingerprint = Fingerprint(self.model)
-            # Keras tells callbacks of no exception but their own: this object of the running fit goes when it goes.
+            # Keras does not report exceptions to callbacks, but this object of the running fit is deleted with it.
             running = fit_argument(self.model, "epoch_iterator")
             self._end = weakref.finalize(running, self._release) if running is not None else None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Go back if a training is over."""
+        """Rewind after a training."""
         with self._guarded():
             super().on_epoch_begin(epoch, logs)
             self._watch().reset()
             self._mark, self._prefix = (0, 0), None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the state at the fork."""
+        """Save the state at the fork."""
         with self._guarded():
             super().on_train_batch_end(batch, logs)
             rest = -self._machine().start(1) % self._machine().steps_per_epoch
@@ -70,14 +70,14 @@ class WatchedRounds(RoundsCallback):
                 self._prefix = self._watch().value()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Take off what watched the batches."""
+        """Stop hashing batches."""
         try:
             super().on_train_end(logs)
         finally:
             self._release()
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Where the rounds are, with the fingerprints of the data orders."""
+        """Return the position, with the fingerprints of the data orders."""
         state, arrays = super().get_state()
         state["watched"] = {
             "batches": None if self._fingerprint is None else list(self._fingerprint.value()),  # None after the end
@@ -88,7 +88,7 @@ class WatchedRounds(RoundsCallback):
         return state, arrays
 
     def set_state(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from where `get_state` was asked; after ``on_train_begin``."""
+        """Continue from an earlier `get_state`; call it after ``on_train_begin``."""
         super().set_state(state, arrays)
         watched = state["watched"]
         if watched["batches"] is not None:
@@ -106,7 +106,7 @@ class WatchedRounds(RoundsCallback):
 
     def _went(self, epoch: int, logs: dict[str, Any]) -> None:
         number, fork = self.position.round - self._first(), self._machine().start(1)
-        # Before the fork there is one training, with nothing to differ from.
+        # Before the fork there is only one training, so there is nothing to compare.
         if number < 0 or self._step <= fork:
             return
         seen = [self._watch().since(self._mark)]
@@ -123,7 +123,7 @@ class WatchedRounds(RoundsCallback):
 
     def _watch(self) -> Fingerprint:
         if self._fingerprint is None:
-            raise RuntimeError(f"{self.name} is in no running fit.")
+            raise RuntimeError(f"{self.name} is not part of a running fit.")
         return self._fingerprint
 
     def _failed(self) -> None:

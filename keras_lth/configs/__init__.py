@@ -1,7 +1,7 @@
 """The settings of the papers: each module here has ``get_config()``, and ``--config`` finds it by its name.
 
-A config of your own can build on one: ``from keras_lth.configs.lenet_300_100 import get_config``. A source tree keeps
-the modules in its folder ``configs``; in an installed package they lie beside this file.
+Your own config can build on one: ``from keras_lth.configs.lenet_300_100 import get_config``. In a source tree the
+modules are in the top-level folder ``configs``; in an installed package they are beside this file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Criteria: each makes scores, {weight path: array}, from a model; `selection.select` turns scores into masks."""
+"""Criteria: each computes scores, {weight path: array}, from a model; `selection.select` turns scores into masks."""
 
 from __future__ import annotations
 

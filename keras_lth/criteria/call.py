@@ -1,4 +1,4 @@
-"""Criteria given by name or as functions: how they are found, called and described."""
+"""Find, call and describe criteria that are given by name or as functions."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ _KNOWN: dict[str, Callable[..., Criterion]] = {"magnitude": Magnitude, "random":
 
 
 def named(criterion: Any, **options: Any) -> Criterion:
-    """Find a criterion: by the name of one of this package, made with ``options``; anything callable is one itself.
+    """Return a criterion: one of this package by name, made with ``options``, or any callable itself.
 
-    Raises ``ValueError`` for another name, with the near ones, ``TypeError`` for what cannot be called.
+    Raises ``ValueError`` for an unknown name, with similar ones, and ``TypeError`` for an object that is not callable.
     """
     if isinstance(criterion, str):
         if criterion not in _KNOWN:
             close = near(criterion, _KNOWN)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(map(repr, _KNOWN))}"
+            hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(map(repr, _KNOWN))}."
             raise ValueError(f"criterion={criterion!r} is not a criterion: {hint} A function of (model) works too.")
         return _KNOWN[criterion](**options)
     if isinstance(criterion, type) or not callable(criterion):
         raise TypeError(
-            f"criterion is the name of a criterion, or a function of (model) or (model, x, y) that returns "
+            f"criterion must be the name of a criterion, or a function of (model) or (model, x, y) that returns "
             f"{{weight path: array}}, not {criterion!r}."
         )
     return criterion
 
 
 def needs_data(criterion: Criterion) -> bool:
-    """Whether a criterion takes ``(model, x, y)``, and not the model alone."""
+    """Return whether a criterion takes ``(model, x, y)`` instead of the model alone."""
     taken = inspect.signature(criterion).parameters.values()
     places = [one for one in taken if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL)]
     return len(places) > 1
 
 
 def scored(criterion: Criterion, model: Any, x: Any = None, y: Any = None, **options: Any) -> dict[str, np.ndarray]:
-    """Scores of a model as NumPy arrays; ``x`` and ``y`` go to a criterion that takes them.
+    """Return the scores of a model as NumPy arrays; pass ``x`` and ``y`` to a criterion that takes them.
 
-    Raises ``TypeError`` where it returns something else than a mapping.
+    Raises ``TypeError`` if the criterion does not return a mapping.
     """
     from keras_lth.surgery import whole
 
@@ -57,7 +57,7 @@ def scored(criterion: Criterion, model: Any, x: Any = None, y: Any = None, **opt
 
 
 def described(criterion: Any) -> str:
-    """How a criterion is called in tickets and settings: a name, a class with its options, or module:function."""
+    """Return a criterion's description for tickets and settings: name, class with options, or module:function."""
     if isinstance(criterion, str):
         return criterion
     kind = type(criterion)

@@ -11,7 +11,7 @@ class Magnitude:
     """Scores |w|, in the dtype of the variable.
 
     Args:
-        include, exclude, also: which weights, as in `keras_lth.prunable`; None for all that are pruned by default.
+        include, exclude, also: which weights, as in `keras_lth.prunable`; None for all that are prunable by default.
     """
 
     def __init__(self, include: Any = None, exclude: Any = None, also: Any = None) -> None:

@@ -15,7 +15,7 @@ class Random:
 
     Args:
         seed: an int.
-        include, exclude, also: which weights, as in `keras_lth.prunable`; None for all that are pruned by default.
+        include, exclude, also: which weights, as in `keras_lth.prunable`; None for all that are prunable by default.
     """
 
     def __init__(self, seed: int, include: Any = None, exclude: Any = None, also: Any = None) -> None:

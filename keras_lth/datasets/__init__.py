@@ -1,7 +1,7 @@
 """Data sets as arrays, and batches in an order that can be resumed and forked.
 
-`load(name)` or a function of the name gives `Splits`; `ordered` gives what `model.fit` takes. What does not fit into
-memory stays in files: `from_files` of `tfds_files`, `tiny_imagenet` or a function.
+`load(name)`, or the function with that name, returns `Splits`; `ordered` makes a dataset for `model.fit`. Data that
+does not fit into memory stays in files: `from_files` with `tfds_files`, `tiny_imagenet` or a function.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ _NAMED: dict[str, Callable[..., Splits]] = {"digits": digits, "fashion_mnist": f
 
 
 def load(name: str, **options: Any) -> Splits:
-    """The data set called `name`: "digits", "fashion_mnist", "mnist", or any TFDS name of image classification.
+    """Load the data set `name`: "digits", "fashion_mnist", "mnist", or any image classification data set of TFDS.
 
-    `options` go to the function of that name, or to `tfds`. Raises ValueError if TFDS knows no such name either.
+    `options` are passed to the function with that name, or to `tfds`. Raises ValueError if TFDS does not know the name
+    either.
     """
     if name in _NAMED:
         return _NAMED[name](**options)

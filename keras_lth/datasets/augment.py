@@ -1,8 +1,8 @@
 """Augmentation of images as a function of (seed, epoch, example).
 
-What happens to an example does not depend on the batch it comes in, nor on its place there, nor on how many replicas
-share the batch. Shapes are static wherever the images' are, and nothing calls the host: it works eagerly, in
-`tf.data`, and under XLA.
+The result for an example does not depend on its batch, on its position in the batch, or on the number of replicas that
+share the batch. Shapes are static if the images' are, and nothing calls the host, so it works eagerly, in `tf.data`,
+and under XLA.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keras_lth.arguments import is_whole
 from keras_lth.datasets.noise import Noise, below, uniform
 
 Augmentation = Callable[[Any, Noise], Any]
-# Szegedy's crop is sampled until it lies in the image, ten times at most.
+# Szegedy's crop is sampled until it is inside the image, at most ten times.
 _ATTEMPTS = 10
 
 
@@ -27,14 +27,14 @@ class Flip:
     """Mirrors an image left to right, half of the time."""
 
     def __call__(self, images: Any, noise: Noise) -> Any:
-        """Images of shape (n, h, w, c) of any type, and of the same shape out."""
+        """Flip images of shape (n, h, w, c) and any dtype; the result has the same shape."""
         flipped = noise.words()[:, 0, 0] >= 2**31
         return tf.where(flipped[:, tf.newaxis, tf.newaxis, tf.newaxis], tf.reverse(images, [2]), images)
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A window of the image's own size out of the image with a border of `padding` zeros.
+    """Crops a window of the image's own size from the image with a border of `padding` zeros.
 
     The window's corner is uniform over 0 … 2·padding in both directions. With padding 4 this and `Flip` are the usual
     augmentation of CIFAR-10 (K. He et al., "Deep residual learning for image recognition", 2015, section 4.2; also
@@ -48,7 +48,7 @@ class Crop:
             raise ValueError(f"Crop: padding must be an integer in [0, 65536), got {self.padding!r}")
 
     def __call__(self, images: Any, noise: Noise) -> Any:
-        """Images of shape (n, h, w, c) of any type, and of the same shape out."""
+        """Crop images of shape (n, h, w, c) and any dtype; the result has the same shape."""
         n, height, width, channels = _shape(images)
         offsets = below(2 * self.padding + 1, noise.words()[:, 0, :2]) - self.padding
         rows, inside_rows = _within(tf.cast(offsets[:, :1], tf.int32) + tf.range(height), height)
@@ -62,11 +62,11 @@ class Crop:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random window of the image, resized to size × size.
+    """Crops a random window of the image and resizes it to size × size.
 
     The window's area is uniform over `scale` times the image's, its ratio of width to height log-uniform over `ratio`,
-    its place uniform where it fits. Of ten samples the first that fits is taken, else the largest window in the middle
-    with a ratio nearest to the image's. Resized bilinearly between pixel centres, without a filter against aliasing.
+    its position uniform where it fits. The first of ten samples that fits is used, else the largest central window with
+    the ratio closest to the image's. Resizing is bilinear between pixel centres, without antialiasing.
 
     Source: C. Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6, with the bounds and the fallback
     of torchvision's RandomResizedCrop.
@@ -85,11 +85,11 @@ class RandomResizedCrop:
                 )
 
     def __call__(self, images: Any, noise: Noise) -> Any:
-        """Floating images of shape (n, h, w, c) in, (n, size, size, c) out."""
+        """Crop floating images of shape (n, h, w, c) to (n, size, size, c)."""
         return resampled(images, self.boxes(images, noise), self.size)
 
     def boxes(self, images: Any, noise: Noise) -> Any:
-        """float32 tensor of shape (n, 4): upper edge, left edge, height and width of the windows, whole pixels."""
+        """Return the windows as float32, shape (n, 4): upper edge, left edge, height and width, in whole pixels."""
         _, height, width, _ = _shape(images)
         words = noise.words(_ATTEMPTS)
         tall, wide = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
@@ -98,7 +98,7 @@ class RandomResizedCrop:
         ratio = tf.exp(_between((low, high), uniform(words[..., 1])))
         h, w = tf.round(tf.sqrt(area / ratio)), tf.round(tf.sqrt(area * ratio))
         fits = (h >= 1) & (h <= tall) & (w >= 1) & (w <= wide)
-        # Of a window that does not fit the place means nothing, but must be computable.
+        # The position of a window that does not fit is not used, but must be computable.
         free_h, free_w = (tf.cast(tf.maximum(free, 0.0), tf.int64) for free in (tall - h, wide - w))
         y, x = (tf.cast(below(free + 1, words[..., i]), tf.float32) for i, free in ((2, free_h), (3, free_w)))
         first = tf.argmax(tf.cast(fits, tf.int32), axis=1)
@@ -111,9 +111,9 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The middle size × size of the image after its shorter side is resized to `resize`: ImageNet's evaluation.
+    """Resizes the image's shorter side to `resize` and crops the central size × size: ImageNet's evaluation.
 
-    Both are one bilinear resampling of the middle square whose side is size/resize of the shorter side.
+    Both are done as one bilinear resampling of the central square whose side is size/resize of the shorter side.
     """
 
     size: int = 224
@@ -125,7 +125,7 @@ class CentreCrop:
             raise ValueError(f"CentreCrop: resize must be an integer of at least size={self.size}, got {self.resize!r}")
 
     def __call__(self, images: Any, noise: Noise | None = None) -> Any:
-        """Floating images of shape (n, h, w, c) in, (n, size, size, c) out. Draws nothing."""
+        """Crop floating images of shape (n, h, w, c) to (n, size, size, c). Draws no random numbers."""
         n, height, width, _ = _shape(images)
         tall, wide = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
         side = tf.minimum(tall, wide) * (self.size / self.resize)
@@ -134,16 +134,16 @@ class CentreCrop:
 
 
 def resampled(images: Any, boxes: Any, size: int, *, confined: bool = True) -> Any:
-    """The windows `boxes` of the images, resized to size × size.
+    """Resize the windows `boxes` of the images to size × size.
 
-    Bilinear between pixel centres: output row i of a window of height h at y is at y + (i + ½)·h/size − ½. Computed in
-    float32.
+    Bilinear between pixel centres: output row i of a window of height h at y is at y + (i + ½)·h/size − ½. It is
+    computed in float32.
 
     Args:
         images: floating, of shape (n, h, w, c).
         boxes: float32 of shape (n, 4): upper edge, left edge, height, width.
-        size: of the result, (n, size, size, c), of the images' type.
-        confined: pixels outside a window count for nothing, as if it were cut out first; else only the image has edges.
+        size: the size of the result, (n, size, size, c), in the images' dtype.
+        confined: ignore pixels outside a window, as if it were cut out first; otherwise only the image has edges.
     """
     if not images.dtype.is_floating:
         raise ValueError(f"only floating images can be resized, got {images.dtype.name}: divide them by 255 first")
@@ -173,10 +173,10 @@ NAMED: dict[str, Callable[[], Augmentation]] = {"flip": Flip, "crop": Crop}
 
 
 def sequence(augment: Any) -> tuple[Augmentation, ...]:
-    """One augmentation or a sequence of them as a tuple; "flip" and "crop" stand for `Flip()` and `Crop()`.
+    """Return one augmentation or a sequence of them as a tuple; "flip" and "crop" stand for `Flip()` and `Crop()`.
 
     Raises:
-        ValueError: naming what is neither a known name nor callable.
+        ValueError: an entry that is neither a known name nor callable; names it.
     """
     if augment is None:
         return ()
@@ -188,16 +188,16 @@ def sequence(augment: Any) -> tuple[Augmentation, ...]:
 
 
 def augmented(images: Any, augment: Sequence[Augmentation], *, seed: Any, epoch: Any, index: Any) -> Any:
-    """The images after all stages of `augment` in turn.
+    """Apply all stages of `augment` to the images, in order.
 
     Args:
         images: of shape (n, h, w, c).
-        augment: what `sequence` returns.
+        augment: the result of `sequence`.
         seed: int64 scalar in [0, 2**63).
         epoch: int64 scalar in [0, 2**63), counted from the start of the training.
         index: int64 of shape (n,), the identities of the examples.
 
-    Each stage draws numbers of its own, independent of the other stages'.
+    Each stage draws its own numbers, independent of the other stages'.
     """
     # A scalar read from a table has no known shape.
     seed, epoch = (tf.reshape(tf.cast(number, tf.int64), []) for number in (seed, epoch))
@@ -216,7 +216,7 @@ def _shape(images: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _within(places: Any, size: Any) -> tuple[Any, Any]:
-    """Places on an axis, brought into 0 … size - 1, and whether they were there."""
+    """Positions on an axis, clipped to 0 … size - 1, and whether they were inside."""
     brought = tf.clip_by_value(places, 0, size - 1)
     return brought, brought == places
 

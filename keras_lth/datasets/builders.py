@@ -1,4 +1,4 @@
-"""The builders of TensorFlow Datasets, asked with errors that say what to do."""
+"""Builders of TensorFlow Datasets, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 
 def image_classes(name: str, folder: str | os.PathLike[str] | None) -> tuple[Any, Any]:
-    """TFDS and its builder of `name`, whose features hold an "image" and a "label"; nothing is prepared yet.
+    """Return TFDS and its builder of `name`, whose features have an "image" and a "label"; nothing is prepared yet.
 
     Raises:
         ModuleNotFoundError: if tensorflow-datasets is not installed.
-        ValueError: if TFDS knows no such name, or it is not a classification of images.
+        ValueError: if TFDS does not know the name, or it is not an image classification data set.
     """
     try:
         import tensorflow_datasets
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{name!r} comes from TFDS: pip install 'keras_lth[tfds]'") from error
+        raise ModuleNotFoundError(f"{name!r} needs TFDS: pip install 'keras_lth[tfds]'") from error
     try:
         builder = tensorflow_datasets.builder(name, data_dir=None if folder is None else os.fspath(folder))
     except tensorflow_datasets.core.DatasetNotFoundError as error:
@@ -25,12 +25,14 @@ def image_classes(name: str, folder: str | os.PathLike[str] | None) -> tuple[Any
     features, kinds = builder.info.features, tensorflow_datasets.features
     named = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
     if not isinstance(named.get("image"), kinds.Image) or not isinstance(named.get("label"), kinds.ClassLabel):
-        raise ValueError(f"TFDS' {name!r} is no image classification: its features are {features}, not image and label")
+        raise ValueError(
+            f"TFDS' {name!r} is not an image classification data set: its features are {features}, not image and label"
+        )
     return tensorflow_datasets, builder
 
 
 def check_split(builder: Any, split: str) -> None:
-    """Raises ValueError if a prepared builder has no such split; TFDS' slices, "train[:90%]", are splits."""
+    """Raise ValueError if a prepared builder has no such split; TFDS' slices, such as "train[:90%]", are splits."""
     splits = builder.info.splits
     if splits and split.split("[")[0] not in splits:
         raise ValueError(f"TFDS' {builder.name!r} has no split {split!r}; it has {', '.join(splits)}")

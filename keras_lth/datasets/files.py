@@ -29,29 +29,29 @@ def from_files(
     examples: int | None = None,
     decode: Callable[..., Any] | None = None,
 ) -> Streamed:
-    """Data that stays in files, for the loop: per-host batches whose order is a function of (seed, step, host).
+    """Read data from files, for the loop: per-host batches whose order is a function of (seed, step, host).
 
-    The order of an epoch is made of two: the source's own (files shuffled and read in turn; single images permuted),
-    then the records of each `window` are permuted. The examples of the rest, fewer than a global batch, are left out;
-    which ones changes with the epoch.
+    The order of an epoch has two parts: the source's own (files shuffled and read in turn; single images permuted),
+    then a permutation of the records of each `window`. A remainder of fewer examples than a global batch is left out;
+    it differs from epoch to epoch.
 
     Args:
-        source: `tfds_files(…)`, `tiny_imagenet(…)`, any `Source`; or a function `shard(index, count)` that gives a
-            `tf.data.Dataset` of examples (x, y), the same in the same order whenever it is called.
+        source: `tfds_files(…)`, `tiny_imagenet(…)`, any `Source`; or a function `shard(index, count)` that returns a
+            `tf.data.Dataset` of examples (x, y), always the same ones in the same order.
         batch_size: B, the global batch; each host yields B/hosts examples.
         seed: 0 ≤ seed < 2**63.
-        hosts: how many hosts share the data.
-        host: which of them this is.
+        hosts: number of hosts that share the data.
+        host: index of this host.
         shuffle: False keeps the order of the files in every epoch (for evaluation); on one host the last batch of an
-            epoch is then the rest, which may be smaller.
-        window: records permuted at a time, held in memory before they are decoded.
-        augment: as for `ordered`; draws by (seed, epoch, identity of the example). What stands first gets the images as
-            they are decoded, of any size each.
-        examples: of a function: the number of examples in all shards, where their datasets do not know it.
-        decode: of a function: makes (x, y) from what its datasets yield; only what is used is decoded.
+            epoch is then the remainder, which may be smaller.
+        window: number of records that are permuted at a time, kept in memory before decoding.
+        augment: as for `ordered`; draws by (seed, epoch, identity of the example). The first stage gets the images as
+            decoded, each of any size.
+        examples: for a function, the number of examples in all shards, if their datasets do not report it.
+        decode: for a function, makes (x, y) from the elements of its datasets; only elements that are used are decoded.
 
     Raises:
-        ValueError: naming the argument: a number out of range, a batch that the hosts cannot share equally, fewer
+        ValueError: names the argument: a number out of range, a batch that the hosts cannot share equally, fewer
             examples than a batch, `examples` or `decode` with a source that has its own.
     """
     if callable(source):
@@ -67,7 +67,7 @@ def from_files(
 
 
 class Streamed:
-    """What `from_files` returns: it knows where it is, and gives the batches of an epoch from any step on."""
+    """The result of `from_files`: it knows its position, and yields the batches of an epoch from any step."""
 
     def __init__(
         self,
@@ -93,26 +93,26 @@ class Streamed:
 
     @property
     def steps_per_epoch(self) -> int:
-        """⌊hosts · n/B⌋ for the n examples of the host that has fewest; ⌈n/B⌉ unshuffled on one host."""
+        """Return ⌊hosts · n/B⌋ for the n examples of the host that has fewest; ⌈n/B⌉ unshuffled on one host."""
         return self._steps
 
     @property
     def batch_size(self) -> int:
-        """B, over all hosts."""
+        """Return B, over all hosts."""
         return self._batch_size
 
     @property
     def seed(self) -> int:
-        """The seed of the position."""
+        """Return the seed of the position."""
         return self._position[0]
 
     @property
     def position(self) -> tuple[int, int]:
-        """(seed, step) at which the training will go on."""
+        """Return the (seed, step) at which the training will continue."""
         return self._position
 
     def seek(self, step: int, seed: int | None = None) -> None:
-        """Set the position: `step`, in the order of `seed` (None: the present seed).
+        """Set the position: `step`, in the order of `seed` (None: the current seed).
 
         Raises:
             ValueError: if step is not an integer in [0, 2**62) or seed not one in [0, 2**63).
@@ -122,10 +122,10 @@ class Streamed:
         self._position = seed, step
 
     def steps_among(self, hosts: int) -> int:
-        """Steps in an epoch if so many hosts share the data.
+        """Return the steps in an epoch if this number of hosts share the data.
 
         Raises:
-            ValueError: if they cannot share a batch equally, or have no whole one.
+            ValueError: if they cannot share a batch equally, or have no whole batch.
         """
         if self._batch_size % hosts:
             raise ValueError(
@@ -144,22 +144,22 @@ class Streamed:
 
     @property
     def element_spec(self) -> Any:
-        """Of the batches of this host."""
+        """Return the element spec of the batches of this host."""
         return self.stream(0).element_spec
 
     def stream(
         self, epoch: int, seed: int | None = None, first: int = 0, *, hosts: int | None = None, host: int | None = None
     ) -> Any:
-        """The batches of one host in an epoch, from step `first` of the epoch on, as a `tf.data.Dataset`.
+        """Return the batches of one host in an epoch, from step `first` of the epoch, as a `tf.data.Dataset`.
 
-        Step s of the epoch holds the same bits whatever `first` is. What was before is read, not decoded.
+        Step s of the epoch has the same bits whatever `first` is. Earlier records are read but not decoded.
 
         Args:
             epoch: at least 0.
-            seed: of order and augmentation; None is the present one.
+            seed: the seed of order and augmentation; None is the current one.
             first: in [0, steps of the epoch].
-            hosts: None is the dataset's own number.
-            host: None is the dataset's own.
+            hosts: number of hosts; None is the dataset's own.
+            host: index of the host; None is the dataset's own.
         """
         epoch = integer(_OWNER, "epoch", epoch, 0, STEP_LIMIT)
         seed = self.seed if seed is None else integer(_OWNER, "seed", seed, 0, SEED_LIMIT)
@@ -176,7 +176,7 @@ class Streamed:
             batches = batches.apply(tf.data.experimental.assert_cardinality(steps - first))
             options = tf.data.Options()
             options.deterministic = True
-            # Its files are shared here, not by the strategy.
+            # The files are divided here, not by the strategy.
             options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
             return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
 
@@ -215,7 +215,7 @@ class Streamed:
 
         parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
         examples = records.map(decoded, **parallel)
-        # Images of one size are augmented together, others one by one: the same bits.
+        # Images of one size are augmented together, others one by one, with the same bits.
         alike = all(spec.shape.is_fully_defined() for spec in tf.nest.flatten(examples.element_spec))
         if self.augment and not alike:
             examples = examples.map(changed_one, **parallel)
@@ -226,5 +226,5 @@ class Streamed:
 
 
 def order_key(seed: int, epoch: int, host: int) -> int:
-    """63 bits of SHA-256 of "seed/epoch/host": stable between processes and machines."""
+    """Return 63 bits of SHA-256 of "seed/epoch/host", stable between processes and machines."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{host}".encode()).digest()[:8], "big") >> 1

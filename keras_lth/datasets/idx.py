@@ -1,4 +1,4 @@
-"""IDX, the file format of MNIST: two zero bytes, a type, the number of axes, the axes as big-endian uint32, the values.
+"""Read IDX, the file format of MNIST: two zero bytes, type, number of axes, axes as big-endian uint32, values.
 
 Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", section "File formats".
 """
@@ -17,12 +17,12 @@ _UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: str | os.PathLike[str], *, axes: int) -> np.ndarray:
-    """The uint8 array with `axes` axes in an IDX file, plain or compressed by gzip (by its name, .gz).
+    """Read a uint8 array with `axes` axes from an IDX file, plain or compressed by gzip (if named .gz).
 
     Raises:
         OSError: if the file cannot be opened.
-        ValueError: naming the file, if it is not IDX, has another type or number of axes, or holds more or fewer bytes
-            than its header says.
+        ValueError: the file is not IDX, has another type or number of axes, or more or fewer bytes than its header
+            says; names the file.
     """
     name = os.fspath(path)
     try:

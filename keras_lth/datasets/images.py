@@ -28,7 +28,7 @@ class Splits(NamedTuple):
 
 
 def digits() -> Splits:
-    """The UCI digits that scikit-learn ships: 1 797 images of 8×8 with 17 grey levels, 10 classes, no download.
+    """Load the UCI digits that scikit-learn ships: 1 797 images of 8×8 with 17 grey levels, 10 classes, no download.
 
     The split is fixed: 144 examples of each class train (1 440, which batches of 60 divide) and the other 357 test. The
     test examples of a class are spread evenly over the file, which runs from writer to writer: of c examples in file
@@ -53,17 +53,17 @@ def digits() -> Splits:
 
 
 def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> Splits:
-    """Fashion-MNIST: 60 000 training and 10 000 test images of 28×28, 10 classes.
+    """Load Fashion-MNIST: 60 000 training and 10 000 test images of 28×28, 10 classes.
 
-    The four IDX files (.gz or not) are looked for in `folder`; without it in $KERAS_LTH_DATA/fashion_mnist (or
-    …/fashion-mnist), then where Debian's package dataset-fashion-mnist puts them, then TFDS is asked.
+    The four IDX files (.gz or not) are searched for in `folder`; without it in $KERAS_LTH_DATA/fashion_mnist (or
+    …/fashion-mnist), then in the folder of Debian's package dataset-fashion-mnist. TFDS is tried last.
 
     Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
     algorithms", 2017.
 
     Raises:
         FileNotFoundError: if the data is in none of these places; the message says how to get it.
-        ValueError: naming the file, if a file is not what it should be.
+        ValueError: a file has wrong contents; names it.
     """
     return _mnist_like(
         "fashion_mnist", folder, [DEBIAN_FASHION_MNIST], "install Debian's package dataset-fashion-mnist, or "
@@ -71,15 +71,16 @@ def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> Splits:
 
 
 def mnist(folder: str | os.PathLike[str] | None = None) -> Splits:
-    """MNIST: 60 000 training and 10 000 test images of 28×28, 10 classes.
+    """Load MNIST: 60 000 training and 10 000 test images of 28×28, 10 classes.
 
-    The four IDX files (.gz or not) are looked for in `folder`; without it in $KERAS_LTH_DATA/mnist, then TFDS is asked.
+    The four IDX files (.gz or not) are searched for in `folder`; without it in $KERAS_LTH_DATA/mnist. TFDS is tried
+    last.
 
     Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition", 1998.
 
     Raises:
         FileNotFoundError: if the data is in none of these places; the message says how to get it.
-        ValueError: naming the file, if a file is not what it should be.
+        ValueError: a file has wrong contents; names it.
     """
     return _mnist_like("mnist", folder, [], "")
 
@@ -91,19 +92,19 @@ def tfds(
     test: str | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> Splits:
-    """Any image classification data set of TensorFlow Datasets, whole, in the order of its files.
+    """Load an image classification data set of TensorFlow Datasets, whole, in the order of its files.
 
     Args:
-        name: as TFDS writes it: "mnist", "cifar10", "fashion_mnist:3.0.1", …
+        name: the name in TFDS: "mnist", "cifar10", "fashion_mnist:3.0.1", …
         train: the split to train on; TFDS' slices work: "train[:90%]" trains on 90 %.
-        test: the split to test on; without it "test", or "validation" where there is no "test".
-        folder: where TFDS keeps its data; without it TFDS' own default.
+        test: the split to test on; by default "test", or "validation" if there is no "test".
+        folder: where TFDS stores its data; TFDS' own default if omitted.
 
     The first use of a name needs a network, later ones do not.
 
     Raises:
         ModuleNotFoundError: if tensorflow-datasets is not installed.
-        ValueError: if TFDS knows no such name or split, or it is not a classification of images of one size.
+        ValueError: if TFDS does not know the name or split, or it is not an image classification with one image size.
     """
     tensorflow_datasets, builder = image_classes(name, folder)
     image, label = builder.info.features["image"], builder.info.features["label"]
@@ -145,10 +146,10 @@ def _mnist_like(name: str, folder: str | os.PathLike[str] | None, places: Sequen
             return _read_folder(place)
     try:
         return tfds(name)
-    except Exception as error:  # TFDS passes on whatever its downloader raises
+    except Exception as error:  # TFDS re-raises any exception of its downloader
         looked = ", ".join(str(place) for place in [*named, *places]) or f"${FOLDER_VARIABLE} (not set)"
         raise FileNotFoundError(
-            f"{name} is not in {looked}, and TFDS failed ({type(error).__name__}: {error}). To get it: {package}"
+            f"{name} is not in {looked}, and TFDS failed ({type(error).__name__}: {error}). To get it, {package}"
             f"put the four IDX files into ${FOLDER_VARIABLE}/{name} or a folder given as folder=…; or pip install "
             "'keras_lth[tfds]' and run once with a network"
         ) from error

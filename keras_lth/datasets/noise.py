@@ -1,4 +1,4 @@
-"""Random words that are a function of (seed, epoch, example), whatever batch the example comes in."""
+"""Random words that are a function of (seed, epoch, example), whatever the batch of the example."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _WORD = 0xFFFFFFFF
 class Noise(NamedTuple):
     """The random words of a batch of examples, for one stage of their augmentation.
 
-    `seed`, `epoch`: int64 scalars ≥ 0. `index`: int64 of shape (n,), the identities of the examples, ≥ 0. `stage`: of a
-    sequence of augmentations, the place of the one that draws.
+    `seed`, `epoch`: int64 scalars ≥ 0. `index`: int64 of shape (n,), the identities of the examples, ≥ 0. `stage`: the
+    position, in a sequence of augmentations, of the one that draws.
     """
 
     seed: Any
@@ -22,10 +22,10 @@ class Noise(NamedTuple):
     stage: int = 0
 
     def words(self, draws: int = 1) -> Any:
-        """int64 tensor of shape (n, draws, 4): independent, each uniform over 0 … 2**32 - 1.
+        """Return an int64 tensor of shape (n, draws, 4), independent, each uniform over 0 … 2**32 - 1.
 
-        The words of example i and draw d are Philox of the counter (i, d) under a key that is Philox of the counter
-        (epoch, stage) under the seed. Integers only: every device and XLA give the same bits.
+        The words of example i and draw d are Philox of the counter (i, d), with a key that is Philox of the counter
+        (epoch, stage) with the seed as key. Only integers are used, so every device and XLA give the same bits.
         """
         zero = tf.zeros([], tf.int64)
         epoch = (*_halves(self.epoch), tf.constant(self.stage, tf.int64), zero)
@@ -36,10 +36,10 @@ class Noise(NamedTuple):
 
 
 def philox(counter: Any, key: Any) -> tuple[Any, Any, Any, Any]:
-    """Philox-4x32-10 of four counter words and two key words: int64 tensors in 0 … 2**32 - 1, broadcast as one.
+    """Compute Philox-4x32-10 of four counter words and two key words: int64 tensors in 0 … 2**32 - 1, broadcast.
 
-    Source: J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Written in int64, of which a
-    product's upper half is taken by a shift: TensorFlow's own generators take one seed for all examples.
+    Source: J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. It uses int64, so that a shift
+    gives the upper half of a product. TensorFlow's own generators take only one seed for all examples.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -51,12 +51,14 @@ def philox(counter: Any, key: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def uniform(words: Any) -> Any:
-    """float32 in [0, 1) from words: the upper 24 bits, exactly."""
+    """Convert words to float32 in [0, 1): the upper 24 bits, exactly."""
     return tf.cast(_shifted(words, 8), tf.float32) * 2.0**-24
 
 
 def below(limit: Any, words: Any) -> Any:
-    """int64 uniform over 0 … limit - 1 from words; limit < 2**31. No value is off 1/limit by more than 2**-32."""
+    """Convert words to int64, uniform over 0 … limit - 1, for limit < 2**31; probabilities are within 2**-32 of
+    1/limit.
+    """
     return _high(words * tf.cast(limit, tf.int64))
 
 
@@ -66,7 +68,7 @@ def _halves(number: Any) -> tuple[Any, Any]:
 
 
 def _high(product: Any) -> Any:
-    # The shift copies the sign bit; the mask takes it away.
+    # The shift copies the sign bit; the mask removes it.
     return _shifted(product, 32) & _WORD
 
 

@@ -1,7 +1,7 @@
 """Batches whose order is a function of (seed, step).
 
-The noise of SGD is a sample of data orders (Frankle, thesis, section 4.1.1): to train two copies from step k on
-different orders, or one copy again on the same order, an order must be something one can name. Here its name is a seed.
+The noise of SGD is a sample of data orders (Frankle, thesis, section 4.1.1). To train two copies from step k with
+different orders, or one copy again with the same order, an order needs a name. Here its name is a seed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import tensorflow as tf
 from keras_lth.datasets.augment import augmented, sequence
 from keras_lth.datasets.unshuffled import never_shuffled
 
-# A look at the data draws few batches: Keras builds a model from one, and a distributed iterator prefetches a few more.
+# Reading ahead draws few batches: Keras builds a model from one, and a distributed iterator prefetches a few more.
 # Only an iterator that goes past this many has used its epoch.
 PEEK = 8
 STEP_LIMIT = 2**62
 SEED_LIMIT = 2**63
 _PARTS = ("x", "y", "sample_weight")
 # Keys of the state table. A generation ≥ 0, begun by each seek, holds (seed, step); so the iterators of an earlier one
-# write where nobody reads any more.
+# write to an entry that is no longer read.
 _CURRENT = -1  # holds (generation, 0)
 _NOWHERE = -2
 
@@ -38,42 +38,43 @@ def ordered(
     shuffle: bool = True,
     augment: Any = None,
 ) -> Ordered:
-    """A dataset for `model.fit(x=...)` that permutes its examples in an order fixed by the seed.
+    """Make a dataset for `model.fit(x=...)` that permutes its examples in an order fixed by the seed.
 
-    With n examples and B = `batch_size` an epoch has ⌈n/B⌉ batches. Step s is batch b = s mod ⌈n/B⌉ of epoch
-    e = ⌊s/⌈n/B⌉⌋ and holds the examples π[bB:(b+1)B], where π is a permutation of all n examples that depends on
-    (seed, e) only; the last batch of an epoch may be smaller. Each new iterator, and so each epoch of `fit`, goes on
-    with the next epoch. See `Ordered.seek` to start at any step or change the seed there.
+    With n examples and B = `batch_size` an epoch has ⌈n/B⌉ batches. Step s is batch b = s mod ⌈n/B⌉ of epoch e =
+    ⌊s/⌈n/B⌉⌋ and holds the examples π[bB:(b+1)B], where π is a permutation of all n examples that depends on (seed, e)
+    only; the last batch of an epoch may be smaller. Each new iterator, and so each epoch of `fit`, continues with the
+    next epoch. Use `Ordered.seek` to start at any step, or to change the seed there.
 
     Args:
         x: an array, or a tuple, list or dict of arrays, each of shape (n, ...). Kept in memory, on the CPU.
-        y: targets of the same kind, or None.
-        sample_weight: weights of the same kind, or None; needs y.
-        batch_size: B, examples a batch (the global batch where a strategy splits it).
+        y: targets in the same form, or None.
+        sample_weight: weights in the same form, or None; needs y.
+        batch_size: B, examples per batch (the global batch if a strategy splits it).
         seed: 0 ≤ seed < 2**63.
         shuffle: False keeps the order of the arrays in every epoch (for evaluation).
-        augment: of images x, one array of shape (n, h, w, c): an augmentation of `keras_lth.datasets` (Flip(),
-            Crop(4), …), "flip", "crop", or a sequence of these, each applied to what the one before made. What becomes
-            of an example is a function of (seed, e, its index). None leaves x as it is.
+        augment: of images x, one array of shape (n, h, w, c): an augmentation of `keras_lth.datasets` (Flip(), Crop(4),
+            …), "flip", "crop", or a sequence of these, applied in order. The result for an example is a function of
+            (seed, e, its index). None does not change x.
 
     Floating arrays are cast to `keras.config.floatx()`, as `fit` does with arrays.
 
     Raises:
-        ValueError: naming the argument: batch_size below 1, a seed out of range, no examples, lengths that differ,
-            augment that is unknown or given for what is not one array of images.
+        ValueError: names the argument: batch_size below 1, a seed out of range, no examples, lengths that differ, an
+            unknown augment, or augment for data that is not one array of images.
     """
     return Ordered(x, y, sample_weight, batch_size=batch_size, seed=seed, shuffle=shuffle, augment=augment)
 
 
 class Ordered(tf.data.Dataset):
-    """What `ordered` returns: a `tf.data.Dataset` of batches that knows where it is.
+    """The result of `ordered`: a `tf.data.Dataset` of batches that knows its position.
 
     An iterator reads the position once, at its first draw. It moves the position to the following epoch when it has
-    drawn more than `PEEK` batches, or the last of the epoch; so looking at a batch uses nothing up. A `seek` wins over
-    every iterator that drew before it: a stale or prefetching one can no longer move the position. Under a strategy
-    that prefetches, an epoch of at most four batches can be used up by a look; `seek` at each epoch begin avoids that.
+    drawn more than `PEEK` batches, or the last of the epoch, so that reading one batch does not use up an epoch. A
+    `seek` overrides every iterator that drew before it: a stale or prefetching one can no longer move the position.
+    Under a strategy that prefetches, reading a batch can use up an epoch of at most four batches; `seek` at the start
+    of each epoch avoids that.
 
-    `arrays` holds the examples, as tensors packed the way `fit` gets them: x, (x, y) or (x, y, sample_weight).
+    `arrays` has the examples, as tensors in the form that `fit` gets them: x, (x, y) or (x, y, sample_weight).
     `augment` is the tuple of augmentations, and `batch` a batch as an iterator yields it.
     """
 
@@ -105,32 +106,32 @@ class Ordered(tf.data.Dataset):
 
     @property
     def steps_per_epoch(self) -> int:
-        """⌈n/B⌉."""
+        """Return ⌈n/B⌉."""
         return -(-self._n // self._batch_size)
 
     @property
     def batch_size(self) -> int:
-        """B; the last batch of an epoch may be smaller."""
+        """Return B; the last batch of an epoch may be smaller."""
         return self._batch_size
 
     @property
     def seed(self) -> int:
-        """The seed that the next iterator will use."""
+        """Return the seed that the next iterator will use."""
         return self.position[0]
 
     @property
     def position(self) -> tuple[int, int]:
-        """(seed, step) at which the next iterator will start. Read it between epochs, not within one."""
+        """Return the (seed, step) at which the next iterator will start. Read it between epochs, not during one."""
         with tf.init_scope(), tf.device("CPU:0"):
             seed, step = self._read(self._read(_CURRENT)[0]).numpy().tolist()
         return seed, step
 
     def seek(self, step: int, seed: int | None = None) -> None:
-        """Let the next iterator start at `step`, in the order of `seed` (None: the present seed).
+        """Make the next iterator start at `step`, in the order of `seed` (None: the current seed).
 
-        In the middle of an epoch it yields only what is left of that epoch. Let a callback end such an epoch of `fit`
-        after its last batch: where data runs out in a step, Keras warns, and without `jit_compile` may count the step.
-        Iterators that have drawn already go on undisturbed.
+        In the middle of an epoch it yields only the rest of that epoch. Let a callback end such an epoch of `fit` after
+        its last batch: if data runs out in a step, Keras warns, and may count that step without `jit_compile`.
+        Iterators that have already drawn continue unchanged.
 
         Raises:
             ValueError: if step is not an integer in [0, 2**62) or seed not one in [0, 2**63).
@@ -143,7 +144,7 @@ class Ordered(tf.data.Dataset):
             self._write(_CURRENT, (generation, 0))
 
     def order(self, epoch: int, seed: int | None = None) -> np.ndarray:
-        """π(seed, epoch): int64 array of shape (n,), the indices of the examples in the order they come."""
+        """Return π(seed, epoch), an int64 array of shape (n,): the indices of the examples in order."""
         epoch = integer("ordered", "epoch", epoch, 0, STEP_LIMIT)
         seed = self.seed if seed is None else integer("ordered", "seed", seed, 0, SEED_LIMIT)
         if not self._shuffle:
@@ -153,9 +154,9 @@ class Ordered(tf.data.Dataset):
         return np.argsort(keys, kind="stable")  # as `permutation`, in an eighth of its time
 
     def batch_of(self, rows: Any, seed: Any, epoch: Any) -> Any:
-        """The examples `rows` as they come in an epoch, packed as `arrays` are; what an iterator yields is made by it.
+        """Return the examples `rows` as in an epoch, in the form of `arrays`; iterators use it for what they yield.
 
-        Of tensors, in a graph or not, also under XLA.
+        It works on tensors, eagerly, in graphs and under XLA.
 
         Args:
             rows: int64 of shape (share,), indices of examples in any order.
@@ -170,12 +171,14 @@ class Ordered(tf.data.Dataset):
         return keras.utils.pack_x_y_sample_weight(x, y, weight)
 
     def cardinality(self) -> Any:
-        """The batches of a whole epoch. TensorFlow itself cannot know: after a seek the first epoch may be shorter."""
+        """Return the batches of a whole epoch, which TensorFlow cannot know: after a seek the first epoch may be
+        shorter.
+        """
         return tf.constant(self.steps_per_epoch, tf.int64)
 
     @property
     def element_spec(self) -> Any:
-        """As of any `tf.data.Dataset`."""
+        """Return the element spec, as for any `tf.data.Dataset`."""
         return self._pipeline.element_spec
 
     def _inputs(self) -> list[Any]:
@@ -188,9 +191,9 @@ class Ordered(tf.data.Dataset):
         return self._table.insert(tf.convert_to_tensor(key, tf.int64), tf.convert_to_tensor(value, tf.int64))
 
     def _build(self) -> Any:
-        # Few functions of few operations: TensorFlow prepares each of them again for every iterator.
+        # Few, small functions, because TensorFlow prepares each of them again for every iterator.
         n, batch, steps = self._n, self._batch_size, self.steps_per_epoch
-        # A batch size that XLA can see, wherever all batches are equal.
+        # A static batch size for XLA, if all batches are equal.
         static = min(n, batch) if n % batch == 0 or steps == 1 else None
 
         def epoch_of(_: Any) -> Any:
@@ -220,16 +223,16 @@ class Ordered(tf.data.Dataset):
         options.experimental_optimization.apply_default_optimizations = False
         options.experimental_optimization.inject_prefetch = False
         options.autotune.enabled = False
-        # The position moves behind the prefetching, with what the consumer draws.
+        # The position moves after the prefetching, with the batches that the consumer draws.
         pipeline = tf.data.Dataset.range(1).flat_map(epoch_of).map(take).prefetch(2).map(use)
         return pipeline.with_options(options)
 
 
 def permutation(n: int, seed: Any, epoch: Any) -> Any:
-    """π(seed, epoch) as an int64 tensor of shape (n,): n stateless random 64-bit keys from low to high.
+    """Return π(seed, epoch), an int64 tensor of shape (n,): n stateless random 64-bit keys, sorted from low to high.
 
-    The generator is Philox by name, not chosen by device, and of equal keys the lower index comes first: the same on
-    every machine.
+    The generator is always Philox, not chosen by device, and of equal keys the lower index comes first, so the result
+    is the same on every machine.
     """
     return tf.math.top_k(tf.bitwise.invert(_keys(n, seed, epoch)), k=n, index_type=tf.int64).indices
 
@@ -241,7 +244,7 @@ def _keys(n: int, seed: Any, epoch: Any) -> Any:
 
 
 def integer(owner: str, name: str, value: Any, low: int, limit: int) -> int:
-    """The value as an integer in [low, limit), or a ValueError that names it."""
+    """Return the value as an integer in [low, limit), or raise a ValueError that names it."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -1,7 +1,7 @@
-"""Where examples that do not fit into memory come from: record files of TFDS, folders of images, any function.
+"""Sources of examples that do not fit into memory: record files of TFDS, folders of images, any function.
 
-A source shares its examples among hosts, brings them in an order that a key names, and decodes them after that order is
-made. Each example has an identity, the same in every epoch; augmentation draws by it.
+A source divides its examples among hosts, orders them by a key, and decodes them after that. Each example has an
+identity, the same in every epoch, which seeds its augmentation.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ _CYCLE, _BLOCK = 16, 16
 
 
 class Source(Protocol):
-    """What `from_files` reads. Hosts are counted from 0."""
+    """The interface that `from_files` reads. Hosts are counted from 0."""
 
     def count(self, host: int, hosts: int) -> int:
-        """How many examples the host has in an epoch."""
+        """Return the number of examples of the host in an epoch."""
 
     def records(self, host: int, hosts: int, key: int | None) -> Any:
-        """A `tf.data.Dataset` of (identity, record): int64 scalars and tensors of equal shapes, not yet decoded.
+        """Return a `tf.data.Dataset` of (identity, record): int64 scalars and tensors of equal shapes, not yet decoded.
 
-        In an order that `key` in [0, 2**63) names, as mixed as is cheap; without key in the order they lie in.
+        `key` in [0, 2**63) determines the order, which is as mixed as is cheap; without a key it is the stored order.
         """
 
     def decode(self, record: Any) -> Any:
-        """A record as (x, y) or (x, y, sample_weight)."""
+        """Return a record as (x, y) or (x, y, sample_weight)."""
 
 
 class RecordFiles:
     """TFRecord files with known numbers of examples.
 
-    A host reads files of its own, file i of host i mod hosts; but where the smallest share would be more than 2 % below
-    the mean, every host reads all files and takes each hosts-th example. The order of a host's files is shuffled, and
-    16 of them are read in turn.
+    Each host reads its own files: file i belongs to host i mod hosts. If the smallest share would be more than 2 %
+    below the mean, every host reads all files and takes every hosts-th example instead. The order of a host's files is
+    shuffled, and 16 of them are read in turn.
 
     Args:
         files: (path, examples to skip, examples to take) of each file.
@@ -59,18 +59,18 @@ class RecordFiles:
         self.decode = decode
 
     def whole_files(self, hosts: int) -> bool:
-        """Whether each host reads files of its own."""
+        """Return whether each host reads its own files."""
         smallest = min(int(self.takes[host::hosts].sum()) for host in range(hosts))
         return smallest * hosts >= (1 - _LOSS) * int(self.takes.sum())
 
     def count(self, host: int, hosts: int) -> int:
-        """How many examples the host has in an epoch."""
+        """Return the number of examples of the host in an epoch."""
         if self.whole_files(hosts):
             return int(self.takes[host::hosts].sum())
         return len(range(host, int(self.takes.sum()), hosts))
 
     def records(self, host: int, hosts: int, key: int | None) -> Any:
-        """The identity, which is the place in the split, and the serialised example."""
+        """Return the identity, which is the position in the split, and the serialised example."""
         files = np.arange(len(self.paths))
         whole = self.whole_files(hosts)
         if whole:
@@ -91,7 +91,7 @@ class RecordFiles:
 
 
 class ImageFiles:
-    """Image files of three channels, each read when its turn comes: their order is a permutation of all a host has.
+    """Image files with three channels, each read when it is needed, in a permutation of all files of a host.
 
     Host h has the files h, h + hosts, …
     """
@@ -102,28 +102,28 @@ class ImageFiles:
         self.shape = shape
 
     def count(self, host: int, hosts: int) -> int:
-        """How many images the host has in an epoch."""
+        """Return the number of images of the host in an epoch."""
         return len(self.paths[host::hosts])
 
     def records(self, host: int, hosts: int, key: int | None) -> Any:
-        """The place in the list; path and label."""
+        """Return the position in the list, and path and label."""
         mine = np.arange(len(self.paths))[host::hosts]
         if key is not None:
             mine = mine[permutation(len(mine), tf.constant(key, tf.int64), tf.constant(0, tf.int64)).numpy()]
         return tf.data.Dataset.from_tensor_slices((mine, (self.paths[mine], self.labels[mine])))
 
     def decode(self, record: tuple[Any, Any]) -> Any:
-        """(float32 image in [0, 1], int32 label)."""
+        """Return (float32 image in [0, 1], int32 label)."""
         path, label = record
         image = tf.ensure_shape(tf.io.decode_jpeg(tf.io.read_file(path), channels=3), self.shape)
         return tf.cast(image, tf.float32) / 255, label
 
 
 class Sharded:
-    """Examples of a function `shard(index, count) → tf.data.Dataset`, the same in the same order whenever it is called.
+    """Examples of a function `shard(index, count) → tf.data.Dataset` that always returns the same order.
 
-    The identity of example j of shard i of count is j·count + i: its place in the whole, if the shards take turns as
-    those of `Dataset.shard` do. The key changes nothing here; only windows are shuffled.
+    The identity of example j of shard i of count is j·count + i: its position in the whole, if the shards alternate as
+    those of `Dataset.shard` do. The key has no effect here; only windows are shuffled.
     """
 
     def __init__(
@@ -138,42 +138,42 @@ class Sharded:
         self._decode = decode
 
     def count(self, host: int, hosts: int) -> int:
-        """What the shard's cardinality says, else its part of `examples`."""
+        """Return the shard's cardinality, else its part of `examples`."""
         if self.examples is not None:
             return len(range(host, self.examples, hosts))
         known = int(self.shard(host, hosts).cardinality())
         if known < 0:
             raise ValueError(
-                f"from_files: shard({host}, {hosts}) does not know how many examples it has: give examples=, the "
+                f"from_files: shard({host}, {hosts}) does not report its number of examples: pass examples=, the "
                 "number in all shards together"
             )
         return known
 
     def records(self, host: int, hosts: int, key: int | None) -> Any:
-        """The identity and what the function's dataset yields."""
+        """Return the identity and the element of the function's dataset."""
         return self.shard(host, hosts).enumerate().map(lambda j, record: (j * hosts + host, record))
 
     def decode(self, record: Any) -> Any:
-        """What the given function makes of the record."""
+        """Decode the record with the given function."""
         if self._decode is None:
             return record
         return self._decode(*record) if isinstance(record, tuple) else self._decode(record)
 
 
 def tfds_files(name: str, split: str = "train", *, folder: str | os.PathLike[str] | None = None) -> RecordFiles:
-    """The record files of an image classification of TFDS: x float32 in [0, 1] of shape (h, w, c), y int32.
+    """Read the record files of a TFDS image classification: x float32 in [0, 1] of shape (h, w, c), y int32.
 
     Args:
-        name: as TFDS writes it: "imagenet2012", "cifar10", …
+        name: the name in TFDS: "imagenet2012", "cifar10", …
         split: "train", "validation", …; TFDS' slices work.
-        folder: where TFDS keeps its data, also "gs://…"; without it TFDS' own default.
+        folder: where TFDS stores its data, also "gs://…"; TFDS' own default if omitted.
 
     The first use of a name needs a network (ImageNet: the two archives in TFDS' folder for manual downloads).
 
     Raises:
         ModuleNotFoundError: if tensorflow-datasets is not installed.
-        ValueError: if TFDS knows no such name or split, it is not a classification of images of 8 bits, or it was
-            prepared in another format than TFRecord.
+        ValueError: if TFDS does not know the name or split, it is not an image classification with 8-bit images, or it
+            was prepared in a format other than TFRecord.
     """
     _, builder = image_classes(name, folder)
     features = builder.info.features
@@ -196,13 +196,13 @@ def tfds_files(name: str, split: str = "train", *, folder: str | os.PathLike[str
 
 
 def tiny_imagenet(folder: str | os.PathLike[str], split: str = "train") -> ImageFiles:
-    """TinyImageNet as its archive tiny-imagenet-200.zip unpacks: 200 classes, 64×64, 500 images of each to train on.
+    """Read TinyImageNet as unpacked from tiny-imagenet-200.zip: 200 classes, 64×64, 500 training images per class.
 
     Reads train/CLASS/images/*.JPEG, or for split "val" val/images with the classes of val/val_annotations.txt. Labels
-    count the classes of train/ in the order of their names. TFDS has no such data set.
+    number the classes of train/ in alphabetical order. TFDS does not have this data set.
 
     Raises:
-        FileNotFoundError: if the folder is not laid out so.
+        FileNotFoundError: if the folder has another layout.
         ValueError: for another split, or an annotation of an unknown class.
     """
     root = Path(folder)
@@ -218,7 +218,7 @@ def tiny_imagenet(folder: str | os.PathLike[str], split: str = "train") -> Image
     else:
         annotations = root / "val" / "val_annotations.txt"
         if not annotations.is_file():
-            raise FileNotFoundError(f"{annotations} is missing: it holds the classes of the images in val/images")
+            raise FileNotFoundError(f"{annotations} is missing: it lists the classes of the images in val/images")
         rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line.strip()]
         unknown = sorted({row[-1] for row in rows} - set(classes))
         if unknown:

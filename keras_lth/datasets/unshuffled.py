@@ -1,4 +1,4 @@
-"""``fit`` on data whose order is fixed: Keras warns that its own default, ``shuffle=True``, is ignored there."""
+"""Run ``fit`` on data with a fixed order without Keras' warning that its default, ``shuffle=True``, is ignored."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["never_shuffled"]
 
 
 def never_shuffled(kind: type) -> None:
-    """Let ``fit`` not ask for data of this kind to be shuffled.
+    """Keep ``fit`` from requesting that data of this kind be shuffled.
 
-    Not by wrapping ``fit``: in ``model.fit(ordered(…))`` Python looks ``fit`` up before it makes the data.
+    This does not wrap ``fit``, because in ``model.fit(ordered(…))`` Python looks up ``fit`` before it creates the data.
     """
 
     def wrap(before: Any) -> Any:
@@ -26,6 +26,6 @@ def never_shuffled(kind: type) -> None:
 
         return __init__
 
-    # Where a later Keras has another iterator, it warns: no more than that is lost.
+    # If a later Keras uses another iterator, the only loss is that it warns.
     if hasattr(trainer, "TFEpochIterator"):
         teach(trainer.TFEpochIterator, {"__init__": wrap})

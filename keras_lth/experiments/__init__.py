@@ -1,1 +1,1 @@
-"""Experiments of the papers, each a page of its own over the package's verbs."""
+"""Experiments of the papers, one page each, written with the package's verbs."""

@@ -1,4 +1,4 @@
-"""Plans from a config: what its keys mean, and what is refused before anything is trained. No TensorFlow."""
+"""Make plans from a config: the meaning of its keys, and checks before anything is trained. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ DEFAULTS: Config = {
     # Epochs between the points of a curve.
     "validation_freq": 1,
     "instability": {"forks": (), "runs": 3},
-    # Seconds between the commits of a training that is under way.
+    # Seconds between the commits of a running training.
     "checkpoint_every": 60.0,
 }
-# These belong to another key: a config replaces them whole.
+# These depend on another key, so a config replaces them as a whole.
 _WHOLE = ("optimizer", "model_options", "plan_options")
 
 
 def completed(given: Config) -> dict[str, Any]:
-    """A config with its defaults.
+    """Return a config with its defaults.
 
-    Raises ``ValueError`` for a key that does not exist, with the near ones.
+    Raises ``ValueError`` for an unknown key; suggests similar ones.
     """
     return {**DEFAULTS, **{key: _of_form(key, value, DEFAULTS) for key, value in given.items()}}
 
 
 def _of_form(key: str, value: Any, defaults: Config, above: str = "") -> Any:
-    """A value in the form of its default: a mapping with its defaults, a tuple also from "a,b" or None."""
+    """A value in the form of its default: a mapping with its defaults, a tuple, also from "a,b" or None."""
     _known(f"config{above}", key, defaults)
     default = defaults[key]
     if isinstance(default, (Mapping, tuple)) and value is None:
@@ -72,24 +72,26 @@ def _of_form(key: str, value: Any, defaults: Config, above: str = "") -> Any:
     if isinstance(default, tuple):
         value = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"config{above}.{key} is a tuple such as {default or ('…',)}, not {value!r}.")
+            raise ValueError(f"config{above}.{key} must be a tuple such as {default or ('…',)}, not {value!r}.")
         return tuple(value)
     if isinstance(default, Mapping):
         if not isinstance(value, Mapping):
-            raise ValueError(f"config{above}.{key} is a mapping such as {dict(default)}, not {value!r}.")
+            raise ValueError(f"config{above}.{key} must be a mapping such as {dict(default)}, not {value!r}.")
         if key not in _WHOLE:
             return {**default, **{k: _of_form(k, inner, default, f"{above}.{key}") for k, inner in value.items()}}
     return value
 
 
 def check(config: Config) -> None:
-    """Raise ``ValueError`` for a value that cannot work, naming its key, the value and what would; no data is read."""
+    """Raise ``ValueError`` for a value that cannot work; name its key, the value and what would work. No data is
+    read.
+    """
     for key in ("batch_size", "steps", "replicates", "validation_freq"):
         whole(config[key], key, 1)
     for key in ("levels", "seed"):
         whole(config[key], key, 0)
     if not real(config["checkpoint_every"], "checkpoint_every") > 0:
-        raise ValueError(f"checkpoint_every is a number of seconds above 0, not {config['checkpoint_every']!r}.")
+        raise ValueError(f"checkpoint_every must be a number of seconds above 0, not {config['checkpoint_every']!r}.")
     if config["jit_compile"] not in (None, True, False):
         raise ValueError(f"jit_compile is True, False or None (what is best here), not {config['jit_compile']!r}.")
     _known("kernels", config["kernels"], ("dense", "auto", "sparse"))
@@ -101,10 +103,12 @@ def check(config: Config) -> None:
     if "instability" in _names(config):
         whole(config["instability"]["runs"], "instability.runs", 2)
         if not forks:
-            raise ValueError("the plan instability forks trainings: give instability.forks, such as ('0 steps', '1%').")
+            raise ValueError(
+                "the plan instability needs fork points: set instability.forks, such as ('0 steps', '1%')."
+            )
     elif forks:
         raise ValueError(
-            f"instability.forks are given, and plan={config['plan']!r} does not use them: "
+            f"instability.forks are set, but plan={config['plan']!r} does not use them: "
             "use plan='lottery,instability', or instability.forks=()."
         )
     durations = {"rewind_to": config["rewind_to"], **{f"instability.forks {fork!r}": fork for fork in forks}}
@@ -117,7 +121,7 @@ def check(config: Config) -> None:
 
 
 def lab_of(config: Config, book: Notebook) -> Lab:
-    """The laboratory in the setting of a config."""
+    """Return the `Lab` with the setting of a config."""
     optimizer = dict(config["optimizer"])
     first, schedule = optimizer.pop("learning_rate"), config["schedule"]
     rates = [(step, first * schedule["factor"] ** (place + 1)) for place, step in enumerate(schedule["drops"])]
@@ -134,20 +138,22 @@ def lab_of(config: Config, book: Notebook) -> Lab:
 
 
 def imp_of(config: Config, examples: int) -> IMP:
-    """The algorithm of a config, for so many training examples. Raises ``ValueError`` for a step past the end."""
+    """Return the `IMP` of a config, for this number of training examples. Raises ``ValueError`` for a step past the
+    end.
+    """
     k = _step(config, "rewind_to", config["rewind_to"], examples)
     return IMP(k, config["steps"], config["levels"], config["fraction"], scope=config["scope"], seed=config["seed"])
 
 
 def plans_of(config: Config, examples: int) -> dict[str, Plan]:
-    """The plans of a config by name, for so many training examples; they can be pickled.
+    """Return the plans of a config by name, for this number of training examples; they can be pickled.
 
     Raises ``ValueError`` for a step past the end.
     """
     imp_of(config, examples)
     for fork in config["instability"]["forks"]:
         _step(config, f"instability.forks {fork!r}", fork, examples)
-    # What is not of the recipe is left out: a store tells the records of a plan apart by its arguments.
+    # Only the recipe is included: a store distinguishes the records of a plan by its arguments.
     recipe = {key: value for key, value in config.items() if key not in ("plan", "checkpoint_every")}
     return {
         re.sub(r"\W+", ".", name): partial(_plan, name=name, config=recipe, examples=examples)
@@ -156,7 +162,7 @@ def plans_of(config: Config, examples: int) -> dict[str, Plan]:
 
 
 def check_levels(imp: IMP, masks: Masks) -> None:
-    """Raise ``ValueError`` where the levels leave fewer weights than there are layers, with how many would not."""
+    """Raise ``ValueError`` if the levels leave fewer weights than layers; say how many levels would work."""
     try:
         imp.check(masks)
     except ValueError as error:
@@ -186,7 +192,7 @@ def _names(config: Config) -> list[str]:
 
 
 def _plans(config: Config) -> list[Callable[..., Any]]:
-    """Check that each plan is there. A function of a user's own is imported."""
+    """Check that each plan exists. A user's function is imported."""
     found: list[Callable[..., Any]] = []
     for name in _names(config):
         if ":" in name:
@@ -205,10 +211,10 @@ def _plans(config: Config) -> list[Callable[..., Any]]:
 def _check_rates(config: Config) -> None:
     rate = config["optimizer"].get("learning_rate")
     if rate is None or not real(rate, "optimizer.learning_rate") > 0:
-        raise ValueError(f"optimizer.learning_rate is a number above 0, not {rate!r}.")
+        raise ValueError(f"optimizer.learning_rate must be a number above 0, not {rate!r}.")
     drops: Sequence[Any] = config["schedule"]["drops"]
     if not all(is_whole(step, 1) for step in drops) or sorted(set(drops)) != list(drops):
-        raise ValueError(f"schedule.drops are steps in rising order, such as (32000, 48000), not {drops!r}.")
+        raise ValueError(f"schedule.drops must be steps in increasing order, such as (32000, 48000), not {drops!r}.")
     real(config["schedule"]["factor"], "schedule.factor")
 
 
@@ -232,7 +238,7 @@ def _step(config: Config, key: str, given: Any, examples: int) -> int:
 def _before_the_end(config: Config, key: str, given: Any, step: int) -> int:
     if step >= config["steps"]:
         raise ValueError(
-            f"{key}={given!r} is step {step}, and steps={config['steps']} end before it: use an earlier one."
+            f"{key}={given!r} is step {step}, after the end of training (steps={config['steps']}): use an earlier step."
         )
     return step
 
@@ -240,5 +246,5 @@ def _before_the_end(config: Config, key: str, given: Any, step: int) -> int:
 def _known(what: str, name: str, known: Iterable[str], more: str = "") -> None:
     if name not in (listed := list(known)):
         close = near(str(name), listed)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(listed)}"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(listed)}"
         raise ValueError(f"{what} has no {name!r}: {hint}{' ' + more if more else ''}")

@@ -14,20 +14,22 @@ from keras_lth.seeds import seed_of
 
 
 def copies(lab: Lab, level: Level, fork: int, count: int, seed: int) -> list[Step]:
-    """Train copies of a level from step ``fork`` on; a fork before its start is its start."""
+    """Train copies of a level from step ``fork``; a fork before the level's start is that start."""
     state = level.run.at(max(fork, level.run.begin))
     return [lab.train(state, level.masks, Noise.of(seed, number)).at(level.end) for number in range(count)]
 
 
 def sparsest_matching(lab: Lab, found: Sequence[Level], metric: str = "accuracy") -> int:
-    """Look for the sparsest level that is at least as good as the dense network; 0 where none is."""
+    """Find the sparsest level that is at least as good as the dense network; 0 if there is none."""
     scores = lab.each(found, lambda level: lab.look(lab.evaluate(level.run.at(level.end))).rows[0][metric])
     return max((place for place, score in enumerate(scores) if at_least(score, scores[0])), default=0)
 
 
 def instability(lab: Lab, imp: IMP, *, forks: Sequence[int], runs: int = 3, replicates: int = 1, seed: int = 1) -> None:
-    """Name the rows "instability" of the dense network and of the sparsest matching ticket, of every replicate: errors
-    on the line between two ends, on the test set and on the training set."""
+    """Name the rows "instability" of the dense network and of the sparsest matching ticket, for every replicate.
+
+    They contain the errors on the line between two trained copies, on the test set and on the training set.
+    """
 
     def network(found: Sequence[Level], number: int, name: str) -> None:
         place = 0 if name == "dense" else sparsest_matching(lab, found)

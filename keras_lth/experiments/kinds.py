@@ -1,4 +1,4 @@
-"""How the steps of the laboratory are made, with Keras: one function a kind, of the values of its inputs."""
+"""Compute the steps of `Lab` with Keras: one function per kind, of the values of its inputs."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from keras_lth.tickets import Snapshot, snapshot_of, value_of
 
 
 def masks_of(value: Value) -> Masks:
-    """Masks from a value."""
+    """Return the masks in a value."""
     return Masks(value.arrays)
 
 
 def mask_value(masks: Masks) -> Value:
-    """Masks as a value, with their density."""
+    """Return masks as a value, with their density."""
     row = {"density": masks.density, "remaining": masks.remaining, "size": masks.size}
     return Value(dict(masks), {"rows": [row]})
 
 
 def init(*, seed: int, network: Json) -> Value:
-    """Newly sampled values."""
+    """Sample new initial values."""
     return _without_slots(value_of(surgery.snapshot(built(network, seed))))
 
 
 def start(wk: Value, *others: Value, network: Json, values: str, step: int, slots: str) -> Value:
-    """What a round starts from; seeds are those of step k."""
+    """Return what a round starts from; seeds are those of step k."""
     before, source = snapshot_of(wk), snapshot_of(others[0] if values in ("trained", "fresh", "signs") else wk)
     weights = dict(source.weights)
     if values == "signs":
         weights = {
             path: np.copysign(array, before.weights[path]).astype(array.dtype) for path, array in weights.items()
         }
-    kept = others[0].arrays if slots == "k" else {}  # slots alone: they have no step of their own
+    kept = others[0].arrays if slots == "k" else {}  # only slots, which have no step of their own
     kept = {name.removeprefix(SLOTS): array for name, array in kept.items() if name.startswith(SLOTS)}
     return value_of(Snapshot(weights, kept, step, before.seeds, before.state))
 
@@ -58,7 +58,7 @@ def start(wk: Value, *others: Value, network: Json, values: str, step: int, slot
 
 
 class Trainer:
-    """One training at a time on a compiled model, which is kept for the next one of the same setting."""
+    """Runs one training at a time on a compiled model, which is reused by the next training with the same setting."""
 
     calls = 500
 
@@ -77,7 +77,7 @@ class Trainer:
         self.kernels, self.batch_size = kernels, batch_size
         self.noise = Noise(**noise)
         if self.noise.augment != self.noise.order:
-            raise ValueError("augmentation draws from the seed of the data order: give both the same.")
+            raise ValueError("augmentation draws from the seed of the data order: use the same seed for both.")
         setting = {
             "network": network, "optimizer": optimizer, "batch_size": batch_size, "augment": augment,
             "jit_compile": jit_compile, "since": [step for step, _ in rates[1:]], "rates": [rate for _, rate in rates],
@@ -86,7 +86,7 @@ class Trainer:
         self._step = 0
 
     def load(self, state: Value, masks: Value | None, *, first: bool) -> None:
-        """Rewind the model; at the start of a trajectory dropout's seeds move with its noise."""
+        """Rewind the model; at the start of a trajectory dropout's seeds change with its noise."""
         snapshot = snapshot_of(state)
         if first and self.noise.dropout:
             moved = {path: np.array(seed) for path, seed in snapshot.seeds.items()}
@@ -106,15 +106,15 @@ class Trainer:
             self._step += count
 
     def state(self) -> Value:
-        """All of the model and its optimizer. Raises ``FloatingPointError`` where the training has diverged."""
+        """Return the whole state of model and optimizer. Raises ``FloatingPointError`` if the training has diverged."""
         whole = value_of(surgery.snapshot(self._live.model))
         for name, array in whole.arrays.items():
             if name.startswith("weights/") and np.isnan(np.sum(array, dtype=float)):
-                raise FloatingPointError(f"{name} holds NaN at step {self._step}: use a lower learning rate.")
+                raise FloatingPointError(f"{name} contains NaN at step {self._step}: use a lower learning rate.")
         return whole
 
     def observe(self, what: str) -> dict[str, float]:
-        """Loss and metrics, on "test" or "train"."""
+        """Measure loss and metrics, on "test" or "train"."""
         return self._live.numbers(what)
 
 
@@ -122,19 +122,19 @@ class Trainer:
 
 
 def examples(*, network: Json) -> Value:
-    """How many examples the data has, of how many classes; their shape."""
+    """Count the examples and classes of the data, and give their shape."""
     splits = splits_of(text_of(network))
     row = {"examples": len(splits.train[0]), "test_examples": len(splits.test[0]), "classes": splits.classes}
     return Value({}, {"rows": [row], "shape": list(splits.train[0].shape[1:])})
 
 
 def full(*, network: Json, include: Any, exclude: Any) -> Value:
-    """Masks that keep every prunable weight."""
+    """Make masks that keep every prunable weight."""
     return mask_value(Masks.ones(surgery.prunable(measured(text_of(network)).model, include, exclude)))
 
 
 def score(state: Value, *masks: Value, criterion: Any, network: Json, examples: int, options: Json) -> Value:
-    """Scores, by a criterion of this package or a user's own."""
+    """Compute scores, by a criterion of this package or a user's own."""
     live = measured(text_of(network))
     live.rewind(snapshot_of(state), masks_of(masks[0]) if masks else None)
     x, y = splits_of(text_of(network)).train
@@ -146,34 +146,36 @@ def score(state: Value, *masks: Value, criterion: Any, network: Json, examples: 
 
 
 def cut(scores: Value, masks: Value, **how: Any) -> Value:
-    """One cut, as `IMP.cut` says."""
+    """Make one cut, as `IMP.cut` describes it."""
     before = masks_of(masks)
     return mask_value(IMP.of_cut(**how).prune({path: scores.arrays[path] for path in before}, before))
 
 
 def selected(scores: Value, *, density: float | None, scope: Any, structure: Any) -> Value:
-    """The highest scores."""
+    """Keep the highest scores."""
     form = tuple(structure) if isinstance(structure, list) else structure
     return mask_value(select(scores.arrays, density, scope=scope, structure=form))
 
 
 def combine(*masks: Value, how: str) -> Value:
-    """Masks' algebra."""
+    """Combine masks by "and", "or" or "not"."""
     first, *rest = map(masks_of, masks)
     if how == "not" and not rest:
         return mask_value(~first)
     if how not in ("and", "or") or not rest:
-        raise ValueError(f'combine is "and" or "or" of several masks, or "not" of one, not {how!r} of {len(masks)}.')
+        raise ValueError(
+            f'combine must be "and" or "or" of several masks, or "not" of one, not {how!r} of {len(masks)}.'
+        )
     return mask_value(functools.reduce(lambda a, b: a & b if how == "and" else a | b, rest, first))
 
 
 def shuffle(masks: Value, *, seed: int, scope: str) -> Value:
-    """As many weights at random places."""
+    """Keep as many weights at random positions."""
     return mask_value(random_like(masks_of(masks), seed, scope=scope))
 
 
 def layers(masks: Value) -> Value:
-    """A row a layer."""
+    """Return one row per layer."""
     names = ("path", "size", "remaining", "density")
     return Value({}, {"rows": [{name: getattr(row, name) for name in names} for row in masks_of(masks).table()]})
 
@@ -182,14 +184,14 @@ def layers(masks: Value) -> Value:
 
 
 def evaluate(state: Value, *masks: Value, network: Json, what: str) -> Value:
-    """Loss and metrics; those on the training set are called train_…"""
+    """Measure loss and metrics; those on the training set are named train_…."""
     live = measured(text_of(network))
     live.rewind(snapshot_of(state), masks_of(masks[0]) if masks else None)
     return Value({}, {"rows": [live.numbers(what)]})
 
 
 def compare(a: Value, b: Value, *, network: Json, what: str, points: int, statistics: str) -> Value:
-    """Error along the line, L2 distance, cosine."""
+    """Measure the error along the line, the L2 distance and the cosine distance."""
     model = measured(text_of(network)).model
     surgery.unmask(model)
     splits = splits_of(text_of(network))

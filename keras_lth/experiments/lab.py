@@ -1,4 +1,4 @@
-"""The laboratory: what plans are written with. It names steps, and neither trains nor imports anything that does."""
+"""`Lab`, with which plans are written. It names steps; it neither trains nor imports anything that does."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ COMPARE = Kind(
 
 
 def network(data: Any, model: Any, **options: Any) -> dict[str, Any]:
-    """What a network is trained on, and how it is built.
+    """Describe the data of a network, and how it is built.
 
     Args:
         data: a name of `keras_lth.datasets`; the path of an .npz file with x_train, y_train, x_test and y_test; or a
             function with ``@versioned`` that returns `datasets.Splits`, or "module:function" of it.
-        model: a name of `keras_lth.models`, or such a function of (shape of an example, classes, seed, **options).
-        options: of the model.
+        model: a name of `keras_lth.models`, or such a function, of (shape of an example, classes, seed, **options).
+        options: options of the model.
 
     Raises ``ValueError`` or ``ImportError`` for a function that a worker cannot import or that has no version.
     """
@@ -89,7 +89,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 @functools.lru_cache
 def _file(path: str, size: int, changed: int) -> Beside:
-    """A file named by its digest, which is made once for each size and time of change."""
+    """A file named by its digest, which is computed once for each size and modification time."""
     with open(path, "rb") as file:
         digest = fingerprint(file)["sha256"]
     return Beside({"sha256": digest}, {"sha256": digest, "file": path})
@@ -97,11 +97,11 @@ def _file(path: str, size: int, changed: int) -> Beside:
 
 @dataclass(frozen=True)
 class Lab:
-    """A laboratory in a setting.
+    """A laboratory: data, model, optimizer and batch size, with which a plan names steps.
 
     Args:
-        book: where rows are named and looks are taken.
-        network: data, model and its options, as `network` makes it.
+        book: the `Notebook` of the plan, for rows and looks.
+        network: data, model and its options, from `network`.
         optimizer: ``{"name": …, options}``, without its rate.
         rates: the learning rate, or ``((from step, rate), …)``.
         batch_size: examples a step.
@@ -121,16 +121,16 @@ class Lab:
     kernels: str = "dense"
 
     def on(self, **setting: Any) -> Lab:
-        """Name the same laboratory in another setting; states pass between them."""
+        """Return the same `Lab` with another setting; states can be passed between them."""
         return replace(self, **setting)
 
     # States and trainings.
     def init(self, seed: int) -> Step:
-        """The state before the first step: newly sampled values."""
+        """Name the state before the first step: newly sampled values."""
         return INIT(seed=seed, network=self.network)
 
     def train(self, start: Step, masks: Step | None = None, noise: Noise = SILENT) -> Trajectory:
-        """A training, without an end: ``.at(step)``, ``.observed("test", every=…, to=…)``."""
+        """Name a training without an end; use ``.at(step)`` and ``.observed("test", every=…, to=…)``."""
         return trajectory(
             STATE,
             start,
@@ -146,9 +146,9 @@ class Lab:
         )
 
     def start(self, wk: Step, end: Step, *, values: str = "k", step: int, slots: str = "fresh", seed: int = 0) -> Step:
-        """What a round starts from: the state of step k or of the end, or new values, at another step."""
+        """Name what a round starts from: the state of step k or of the end, or new values, at another step."""
         kept = () if wk.point is None else (wk.point.trajectory.slots(wk.point.step),)
-        for each in kept:  # W_k is what is forked
+        for each in kept:  # forks start from W_k
             self.book.beside(wk, each)
         if values == "trained":
             return START(wk, end, values=values, step=step)
@@ -157,53 +157,53 @@ class Lab:
         return START(wk, *(kept if slots == "k" else ()), step=step, slots=slots)
 
     def examples(self) -> Step:
-        """How many examples and classes the data has."""
+        """Name the number of examples and classes of the data."""
         return EXAMPLES(network=self.network)
 
     # Scores and masks.
     def full(self, include: Any = None, exclude: Any = None) -> Step:
-        """Masks that keep every prunable weight."""
+        """Name masks that keep every prunable weight."""
         return FULL(network=self.network, include=include, exclude=exclude)
 
     def score(
         self, criterion: Any, state: Step, masks: Step | None = None, *, examples: int = 0, **options: Any
     ) -> Step:
-        """Scores of a state: ``criterion`` is "magnitude", "random", or a function of (model, x, y) with a version."""
+        """Name scores of a state; ``criterion``: "magnitude", "random", or a versioned function of (model, x, y)."""
         inputs = [state] if masks is None else [state, masks]
         return SCORE(*inputs, criterion=criterion, network=self.network, examples=examples, options=options)
 
     def cut(self, scores: Step, masks: Step, **cut: Any) -> Step:
-        """Masks after one cut of ``masks``, by ``**imp.cut()``."""
+        """Name the masks after one cut of ``masks``, by ``**imp.cut()``."""
         return CUT(scores, masks, **cut)
 
     def select(self, scores: Step, **how: Any) -> Step:
-        """Masks of the highest scores: density, scope and structure as `selection.select` takes them."""
+        """Name masks of the highest scores, with density, scope and structure as in `selection.select`."""
         return SELECT(scores, **how)
 
     def combine(self, how: str, *masks: Step) -> Step:
-        """Masks' algebra: "and", "or" of several, "not" of one."""
+        """Name a combination of masks: "and" or "or" of several, "not" of one."""
         return COMBINE(*masks, how=how)
 
     def shuffle(self, masks: Step, seed: int, scope: str = "layer") -> Step:
-        """As many weights at random places, in each layer or over the network."""
+        """Name masks with as many weights at random positions, in each layer or over the network."""
         return SHUFFLE(masks, seed=seed, scope=scope)
 
     def reinit(self, seed: int) -> Step:
-        """Newly sampled values: `init` under the name of the papers."""
+        """Name newly sampled values: `init` under the name that the papers use."""
         return self.init(seed)
 
     # Numbers.
     def evaluate(self, state: Step, masks: Step | None = None, what: str = "test") -> Step:
-        """Loss and metrics of a state on "test" or "train"."""
+        """Name loss and metrics of a state on "test" or "train"."""
         inputs = [state] if masks is None else [state, masks]
         return EVALUATE(*inputs, network=self.network, what=what)
 
     def layers(self, masks: Step) -> Step:
-        """A row a layer: path, size, remaining, density."""
+        """Name one row per layer: path, size, remaining, density."""
         return LAYERS(masks)
 
     def compare(self, a: Step, b: Step, **how: Any) -> Step:
-        """The error along the line between two states, their distance and their angle."""
+        """Name the error along the line between two states, their distance and their angle."""
         return COMPARE(a, b, network=self.network, **how)
 
     # The notebook.

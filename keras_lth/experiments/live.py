@@ -1,4 +1,4 @@
-"""What a process keeps between steps: data, and models with all that was compiled for them."""
+"""What a process keeps between steps: data, and models with everything compiled for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TEST_BATCH = 1000
 
 
 class Live:
-    """A compiled model, the compiled evaluations of it, and the compiled steps of one that is trained."""
+    """A compiled model, with its compiled evaluations and training steps."""
 
     def __init__(self, network: Json, optimizer: Callable[[], Any], jit_compile: bool | None) -> None:
         self.network, self.jit_compile = network, jit_compile
@@ -41,15 +41,15 @@ class Live:
         self._evaluations: dict[str, Evaluation] = {}
 
     def rewind(self, state: Snapshot, masks: Masks | None, *, slots: bool = False) -> None:
-        """Set the model to a state, under these masks and no others."""
+        """Set the model to a state, with exactly these masks."""
         if masks is None:
             surgery.unmask(self.model)
         surgery.rewind(self.model, state, masks, restore_optimizer=slots)
 
     def numbers(self, what: str) -> dict[str, float]:
-        """Loss and metrics; those on the training set are called train_…"""
+        """Return loss and metrics; those on the training set are named train_…."""
         if what not in ("test", "train"):
-            raise ValueError(f'a network is measured on "test" or "train", not on {what!r}.')
+            raise ValueError(f'a network can be measured on "test" or "train", not on {what!r}.')
         if what not in self._evaluations:
             data = getattr(splits_of(text_of(self.network)), what)
             self._evaluations[what] = Evaluation(self.model, data, _TEST_BATCH, self.jit_compile)
@@ -58,13 +58,13 @@ class Live:
 
 
 def text_of(network: Json) -> str:
-    """By what the functions below are cached."""
+    """Return the key under which the functions below are cached."""
     return json.dumps(canonical(network), sort_keys=True)
 
 
 @functools.lru_cache(maxsize=2)
 def splits_of(network: str) -> datasets.Splits:
-    """The data that a network is trained and tested on."""
+    """Return the training and test data of a network."""
     data = json.loads(network)["data"]
     if isinstance(data, str):
         return datasets.load(data)
@@ -82,14 +82,15 @@ def _from_file(path: str) -> datasets.Splits:
     labels = np.concatenate([y, y_test]).astype(np.int32)
     if y.ndim != 1 or labels.min(initial=0) < 0 or not np.array_equal(labels, np.concatenate([y, y_test])):
         raise ValueError(
-            f"{path}: y_train and y_test hold a class 0, 1, 2, … for each example; y_train is {y.dtype} of {y.shape}."
+            f"{path}: y_train and y_test must hold a class 0, 1, 2, … for each example; y_train is {y.dtype} of "
+            f"{y.shape}."
         )
     train, test = labels[: len(y)], labels[len(y) :]
     return datasets.Splits((x.astype(np.float32), train), (x_test.astype(np.float32), test), int(labels.max()) + 1)
 
 
 def built(network: Json, seed: int) -> keras.Model:
-    """A new model, not compiled; its initial values are a function of ``seed``."""
+    """Return a new model, not compiled; its initial values are a function of ``seed``."""
     splits, model = splits_of(text_of(network)), network["model"]
     build = getattr(models, model, None) if isinstance(model, str) else called(model)
     if build is None:
@@ -98,19 +99,20 @@ def built(network: Json, seed: int) -> keras.Model:
     shape = getattr(made, "output_shape", None)
     if network["loss"].startswith("sparse") and isinstance(shape, tuple) and (shape[-1] or 0) < splits.classes:
         raise ValueError(
-            f"the model has the output shape {shape}, and the data has {splits.classes} classes: give it an output for "
-            "each class."
+            f"the model has the output shape {shape}, but the data has {splits.classes} classes: the model needs "
+            "one output "
+            "per class."
         )
     return made
 
 
 def measured(network: str) -> Live:
-    """A model that is never trained: for scores, evaluations, comparisons."""
+    """Return a model that is never trained: for scores, evaluations, comparisons."""
     return _measured(network, tf.distribute.get_strategy())
 
 
 def trained(setting: str) -> tuple[Live, Loop]:
-    """A model and its compiled steps, for all trainings of one setting."""
+    """Return a model and its compiled steps, for all trainings with one setting."""
     return _trained(setting, tf.distribute.get_strategy())
 
 
@@ -124,9 +126,9 @@ def _trained(setting: str, strategy: Any) -> tuple[Live, Loop]:
     given = json.loads(setting)
 
     def optimizer() -> Any:
-        # One form for all rates, also a constant one: an optimizer with a rate of its own holds another variable, and a
-        # state before a drop could not be continued behind it. Keras goes on to the next rate after the boundary, so
-        # that a rate from step s on has the boundary s − 1.
+        # One form for all rates, even a constant one: an optimizer with its own rate holds another variable, and a
+        # state before a drop could not be continued after it. Keras changes to the next rate after the boundary, so
+        # a rate from step s on has the boundary s − 1.
         rates = [float(rate) for rate in given["rates"]]
         boundaries = [step - 1 for step in given["since"]] or [0]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates if given["since"] else rates * 2)

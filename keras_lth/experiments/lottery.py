@@ -1,8 +1,8 @@
-"""The lottery-ticket experiment (thesis 3.3.5, figure 3-7): IMP beside its ablations, level by level.
+"""The lottery-ticket experiment (thesis 3.3.5, figure 3-7): IMP and its ablations, level by level.
 
-Arms, each at the densities that IMP passes through: ``imp``; ``reinit``, its masks with newly sampled values;
-``random_layerwise`` and ``random_global``, as many weights at random places in each layer or over the network, with
-newly sampled values.
+Every arm uses the densities of IMP. ``imp`` is IMP itself. ``reinit`` has its masks with newly sampled values.
+``random_layerwise`` and ``random_global`` have as many weights at random positions, in each layer or over the network,
+with newly sampled values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ARMS = ("imp", "reinit", "random_layerwise", "random_global")
 
 
 class Level(NamedTuple):
-    """A subnetwork: its masks, its training, and the step at which that ends."""
+    """A subnetwork: its masks, its training, and the step at which the training ends."""
 
     masks: Step
     run: Trajectory
@@ -29,7 +29,9 @@ class Level(NamedTuple):
 
 
 def levels(lab: Lab, imp: IMP, init: Step) -> list[Level]:
-    """Iterative magnitude pruning with rewinding (thesis, Algorithms 1, 2 and 4), from the dense network on."""
+    """Run iterative magnitude pruning with rewinding (thesis, Algorithms 1, 2 and 4), starting with the dense
+    network.
+    """
     masks = lab.full()
     run = lab.train(init, masks, imp.noise(0))
     wk, found = run.at(imp.k), []
@@ -42,14 +44,16 @@ def levels(lab: Lab, imp: IMP, init: Step) -> list[Level]:
 
 
 def rounds_of(lab: Lab, imp: IMP, masks: Step) -> int:
-    """How many cuts there are: where a density ends them, the sizes of the layers say so, at which the plan looks."""
+    """Return the number of cuts; if a density ends them, it depends on the sizes of the layers, which the plan looks
+    at.
+    """
     if imp.rounds is not None and imp.target_density is None:
         return imp.rounds
     return len(imp.counts(Masks(lab.look(masks).arrays))) - 1
 
 
 def ablated(lab: Lab, arm: str, masks: Step, T: int, seed: int, *what: int) -> Level:
-    """A level of an arm other than IMP, from IMP's masks: newly sampled values under a noise of their own."""
+    """Train a level of an arm other than IMP, from IMP's masks: newly sampled values, with their own noise."""
     if arm != "reinit":
         scope = "layer" if arm == "random_layerwise" else "global"
         masks = lab.shuffle(masks, seed_of(seed, arm, "masks", *what), scope)
@@ -58,7 +62,7 @@ def ablated(lab: Lab, arm: str, masks: Step, T: int, seed: int, *what: int) -> L
 
 
 def lottery(lab: Lab, imp: IMP, *, replicates: int = 1, arms: Sequence[str] = ARMS, every: int, seed: int = 1) -> None:
-    """Name the rows of the experiment: "results", a row a training; "curves", one every ``every`` steps; "layers"."""
+    """Name the rows: "results", one per training; "curves", one every ``every`` steps; "layers"."""
 
     def name(made: Level, **labels: object) -> None:
         end, curve = made.run.at(made.end), made.run.observed("test", every=every, to=made.end)

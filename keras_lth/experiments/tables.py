@@ -1,4 +1,4 @@
-"""Tidy tables of rows: one CSV file for each label ``table``, with numbers at full precision."""
+"""Tidy tables of rows: one CSV file per value of the label ``table``, with numbers at full precision."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from keras_lth.files.stores import AnyPath
 
 
 def write_tables(rows: Iterable[Mapping[str, Any]], folder: AnyPath) -> dict[str, int]:
-    """Write ``folder/TABLE.csv`` for each table of ``rows``; those of which there are no rows are removed.
+    """Write ``folder/TABLE.csv`` for each table of ``rows``; remove files of tables without rows.
 
-    A row without the label ``table`` stands in ``rows.csv``. Lists are JSON. Returns the number of rows by file name.
+    A row without the label ``table`` goes to ``rows.csv``. Lists are JSON. Returns the number of rows by file name.
     """
     tables: dict[str, list[dict[str, Any]]] = {}
     for row in rows:

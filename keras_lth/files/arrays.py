@@ -1,8 +1,9 @@
 """Named arrays in one file.
 
-The safetensors layout (8 bytes of header length, a JSON header, the raw little-endian data), written and read here so
-that equal content gives equal bytes and bfloat16 can be read back: the package writes metadata in random order, and its
-NumPy reader has no bfloat16. Any safetensors reader opens these files; boolean arrays are packed, 8 to a byte.
+The safetensors layout (8 bytes of header length, a JSON header, the raw little-endian data), is written and read here,
+so that equal content gives equal bytes and bfloat16 can be read back. The safetensors package writes metadata in random
+order, and its NumPy reader does not support bfloat16. Any safetensors reader opens these files; boolean arrays are
+packed, 8 to a byte.
 """
 
 from __future__ import annotations
@@ -34,22 +35,23 @@ def write_arrays(path: AnyPath, arrays: Mapping[str, np.ndarray], *, kind: str, 
     """Write named arrays and a JSON-able `meta` as one safetensors file, atomically; equal content, equal bytes.
 
     Raises:
-        ValueError: a name or dtype that cannot be stored (float16 to 64, bfloat16, int8 to 64, uint8 to 64, bool can).
+        ValueError: a name or dtype that cannot be stored (float16 to 64, bfloat16, int8 to 64, uint8 to 64 and bool
+            can).
         TypeError: `meta` is not JSON-able.
-        OSError: naming `path`.
+        OSError: names `path`.
     """
     store, name = place(path)
     store.write(name, encode(arrays, kind=kind, meta=meta, name=name))
 
 
 class FormatVersionError(ValueError):
-    """A file of another version of the format, which may be whole."""
+    """A file of another version of the format; it may be undamaged."""
 
 
 def read_meta(path: AnyPath, *, kind: str) -> dict[str, Any]:
-    """Read the `meta` of what `write_arrays` wrote, without its arrays; only the header is checked.
+    """Read the `meta` of a file of `write_arrays`, without its arrays; check only the header.
 
-    Raises as `read_arrays`.
+    Raises as `read_arrays` does.
     """
     store, name = place(path)
     try:
@@ -60,9 +62,9 @@ def read_meta(path: AnyPath, *, kind: str) -> dict[str, Any]:
 
 
 def read_arrays(path: AnyPath, *, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read what `write_arrays` wrote: (arrays, read-only and in the order they were given; meta).
+    """Read a file of `write_arrays`: (read-only arrays in the order they were given, meta).
 
-    Every size in the file is checked against the file before anything is allocated, every byte against a hash.
+    Every size in the file is checked against the file before memory is allocated, and every byte against a hash.
 
     Raises:
         FileNotFoundError: no such file.
@@ -77,7 +79,7 @@ def read_arrays(path: AnyPath, *, kind: str) -> tuple[dict[str, np.ndarray], dic
 
 
 def encode(arrays: Mapping[str, np.ndarray], *, kind: str, meta: Mapping[str, Any], name: str) -> list[Chunk]:
-    """The content of the file `name`, in pieces: the header, then each array where it lies in memory, not copied."""
+    """Return the content of the file `name` in pieces: the header, then each array, not copied."""
     stored: dict[str, np.ndarray] = {}
     manifest: dict[str, dict[str, Any]] = {}
     for key, value in arrays.items():
@@ -106,14 +108,16 @@ def encode(arrays: Mapping[str, np.ndarray], *, kind: str, meta: Mapping[str, An
 
 
 def decode(file: BinaryIO, *, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What `encode` made, from a seekable file; ValueError with the reason that it is not that."""
+    """Read the content that `encode` returned, from a seekable file; raise ValueError with the reason if it is
+    invalid.
+    """
     entries, manifest, meta, left = _header(file, kind=kind)
     arrays, end = {}, 0
     for name, entry in entries.items():
         dtype, shape, end = _layout(name, entry, end)
         size = math.prod(shape) * dtype.itemsize
         if end > left:
-            raise ValueError(f"it is truncated: array {name!r} ends at byte {end} of {left}")
+            raise ValueError(f"it is truncated: array {name!r} ends at byte {end}, the file at {left}")
         data = file.read(size)
         bits = manifest[name].pop("bits", None) if isinstance(manifest[name], dict) else None
         if manifest[name] != {"bytes": size, "sha256": hashlib.sha256(data).hexdigest()}:
@@ -139,7 +143,7 @@ def _header(file: BinaryIO, *, kind: str) -> _Header:
     if first != b"{" or not 2 <= length <= _HEADER_LIMIT:
         raise ValueError("it has no safetensors header")
     if length > left:
-        raise ValueError(f"it is truncated: {left} bytes after the first 8, the header alone has {length}")
+        raise ValueError(f"it is truncated: {left} bytes follow the first 8, but the header alone has {length}")
     raw = first + file.read(length - 1)
     try:
         header = json.loads(raw)
@@ -149,11 +153,13 @@ def _header(file: BinaryIO, *, kind: str) -> _Header:
     if not isinstance(metadata, dict) or metadata.get("format") != "keras_lth":
         raise ValueError("it was not written by keras_lth")
     if metadata.get("version") != str(VERSION):
-        raise FormatVersionError(f"it has format version {metadata.get('version')!r}, this keras_lth reads {VERSION}")
+        raise FormatVersionError(
+            f"it has format version {metadata.get('version')!r}, but this keras_lth reads {VERSION}"
+        )
     if metadata.get("kind") != kind:
-        raise ValueError(f"it holds another kind of value: {metadata.get('kind')!r}")
+        raise ValueError(f"it contains another kind of value: {metadata.get('kind')!r}")
     whole = {"__metadata__": {key: value for key, value in metadata.items() if key != "digest"}, **header}
-    # Compared as bytes too: a change that JSON does not see (case of an escape, white space) is a change.
+    # Also compared as bytes, because a change that JSON ignores (case of an escape, white space) is a change.
     if metadata.get("digest") != _digest(whole) or raw != _padded({"__metadata__": metadata, **header}):
         raise ValueError("its header was edited or damaged")
     manifest, meta = json.loads(str(metadata.get("manifest"))), json.loads(str(metadata.get("meta")))
@@ -163,7 +169,7 @@ def _header(file: BinaryIO, *, kind: str) -> _Header:
 
 
 def _about(error: Exception, name: str, kind: str) -> ValueError:
-    """The error about a file, with its name; still of its class where a caller tells versions from damage."""
+    """The error with the name of the file; its class still distinguishes versions from damage."""
     made = FormatVersionError if isinstance(error, FormatVersionError) else ValueError
     return made(f"{name} is not a keras_lth {kind}: {error}")
 
@@ -176,7 +182,7 @@ def _layout(name: str, entry: Any, start: int) -> tuple[np.dtype, list[int], int
         raise ValueError(f"array {name!r} has the unknown dtype {entry['dtype']!r}")
     end = start + math.prod(_shape(name, entry["shape"])) * dtype.itemsize
     if entry["data_offsets"] != [start, end]:
-        raise ValueError(f"array {name!r} claims the bytes {entry['data_offsets']}, its shape needs {[start, end]}")
+        raise ValueError(f"array {name!r} claims the bytes {entry['data_offsets']}, but its shape needs {[start, end]}")
     return dtype, entry["shape"], end
 
 

@@ -1,9 +1,9 @@
-"""Checkpoints: the state of a run, committed so that a crash at any moment leaves the last one whole.
+"""Checkpoints: the state of a run, committed so that a crash at any moment leaves the last one undamaged.
 
 A checkpoint is three files that begin with the number of the commit and the step: ``000007_step_20.safetensors`` (the
 arrays), ``….state.json`` (the rest) and ``….manifest.json`` (lengths and SHA-256 of the two). The manifest is written
-last, and removed first: a checkpoint is there if its manifest is. The order is that of the commits, so the step may go
-back, as it does at a rewind. docs/checkpoints.md says what each moment of a crash leaves.
+last and removed first: a checkpoint exists if its manifest does. Checkpoints are ordered by commit, so the step may
+decrease, as it does at a rewind. docs/checkpoints.md lists what a crash leaves at each moment.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _TRIES = 10  # to read while another process commits and removes
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `Checkpoints.save` was given.
+    """A checkpoint, as `Checkpoints.save` was given it.
 
     Attributes:
         step: as given.
         arrays: name → array, read-only, in the order they were given.
-        state: as given, tuples as lists.
-        path: of its manifest, for messages.
+        state: as given, with tuples as lists.
+        path: the path of its manifest, for messages.
     """
 
     step: int
@@ -64,11 +64,11 @@ class _BrokenError(Exception):
 
 
 class _GoneError(Exception):
-    """The checkpoint was removed while it was being read: its writer has made newer ones."""
+    """The checkpoint was removed while it was being read, because its writer has made newer ones."""
 
 
 class UnreadError(ValueError):
-    """The folder holds checkpoints that this run does not know of."""
+    """The folder has checkpoints that this run has not read."""
 
 
 class Checkpoints:
@@ -77,8 +77,8 @@ class Checkpoints:
     One process writes at a time (hold a `DirectoryLock`); any process may read.
 
     Args:
-        folder: made at the first `save`. Files in it that are not checkpoints are left alone.
-        keep: how many of the last checkpoints are kept, ≥ 1.
+        folder: created at the first `save`. Files in it that are not checkpoints are left alone.
+        keep: number of checkpoints to keep, ≥ 1.
     """
 
     def __init__(self, folder: AnyPath, keep: int = 2) -> None:
@@ -87,23 +87,23 @@ class Checkpoints:
         self.folder = os.fspath(folder)
         self.keep = keep
         self._store = place(self.folder)[0]
-        # Commits that this object has looked at or made, and those of them that cannot be read.
+        # Commits that this object has read or made, and those of them that cannot be read.
         self._known: set[_Commit] = set()
         self._broken: set[_Commit] = set()
 
     def save(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
-        """Commit a checkpoint; when this returns it outlives a crash. Then the ones beyond `keep` are removed.
+        """Commit a checkpoint, then remove those beyond `keep`. When this returns, the checkpoint survives a crash.
 
         Args:
-            step: ≥ 0, for people and for `steps`; it need not grow.
+            step: ≥ 0, for people and for `steps`; it need not increase.
             arrays: name → array, of the dtypes that `write_arrays` takes.
             state: numbers, strings, lists and dicts with string keys.
 
         Raises:
-            TypeError: naming what in `state` JSON cannot hold.
-            ValueError: naming an array that cannot be stored; or the folder has checkpoints that `latest` has not
-                read: a run that does not know of them would push them out.
-            OSError: naming the file. Earlier checkpoints are untouched, and `save` may be called again.
+            TypeError: JSON cannot hold `state`; names the place.
+            ValueError: an array cannot be stored (names it), or the folder has checkpoints that `latest` has not read
+                and that this run would therefore remove unseen.
+            OSError: names the file. Earlier checkpoints are unchanged, and `save` may be called again.
         """
         if int(step) != step or step < 0:
             raise ValueError(f"step must be a whole number ≥ 0, not {step!r}")
@@ -112,7 +112,7 @@ class Checkpoints:
         if unknown := [commit for commit in commits if commit not in self._known]:
             raise UnreadError(
                 f"{self.folder} holds checkpoints that this run has not read, the newest of step {unknown[-1].step}: "
-                f"go on from latest(), or choose another folder"
+                f"resume from latest(), or choose another folder"
             )
         self._remove(self._leftovers())
         commit = _Commit(1 + max((other.number for other in commits), default=0), int(step))
@@ -125,21 +125,21 @@ class Checkpoints:
             self._remove(list(parts))
             raise
         entries = {name: fingerprint(chunks) for name, chunks in parts.items()}
-        # From here on it may be there even when the call fails.
+        # From here on the checkpoint may exist even if the call fails.
         self._known.add(commit)
         fields = {"format": _FORMAT, "version": VERSION, "commit": commit.number, "step": commit.step, "files": entries}
         self._store.write(self._path(commit, _MANIFEST), [seal(fields)])
         self._prune([*commits, commit], committed=True)
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, every byte of it checked; None if there is none.
+        """Return the newest undamaged checkpoint, with every byte checked; None if there is none.
 
-        A newer one that is damaged is passed over with a warning that names the file and the reason. It stays until
-        the next `save` has committed.
+        A newer damaged one is skipped with a warning that names the file and the reason. It stays until the next `save`
+        has committed.
 
         Raises:
-            ValueError: the newest was written in another version of the format: what to do.
-            OSError: it cannot be read, for other reasons than damage.
+            ValueError: the newest has another version of the format; says what to do.
+            OSError: it cannot be read, for reasons other than damage.
         """
         for _ in range(_TRIES):
             commits = self._commits()
@@ -149,16 +149,21 @@ class Checkpoints:
                 continue
             self._known.update(commits)
             return found
-        raise OSError(errno.EAGAIN, f"checkpoints were removed while they were read, {_TRIES} times", self.folder)
+        raise OSError(
+            errno.EAGAIN,
+            f"checkpoints were removed while they were being read, {_TRIES} times: is another process using this "
+            "folder?",
+            self.folder,
+        )
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints in the folder, in the order of their commits; none of them is read."""
+        """Return the steps of the checkpoints in the folder, in the order of their commits; read none of them."""
         return [commit.step for commit in self._commits()]
 
     def sweep(self) -> None:
         """Remove what a crash left: temporaries, files without a manifest, checkpoints beyond `keep`.
 
-        For the writer, after `latest`, when a run begins. `save` does it too.
+        The writer calls it after `latest`, when a run begins. `save` does the same.
         """
         self._remove(self._leftovers())
         commits = self._commits()
@@ -184,7 +189,7 @@ class Checkpoints:
         gone = good[: -self.keep] + [commit for commit in commits if committed and commit in self._broken]
         if not gone:
             return
-        # A manifest goes first, for good: no checkpoint loses its files while it has one.
+        # Remove the manifest first, durably: no checkpoint loses its files while it has a manifest.
         if self._remove([commit.file(_MANIFEST) for commit in gone], settle=True):
             self._remove([commit.file(kind) for commit in gone for kind in (_ARRAYS, _STATE)])
 
@@ -194,8 +199,8 @@ class Checkpoints:
                 self._store.remove(join(self.folder, name))
             if settle:
                 self._store.settle(self.folder)
-        except OSError as error:  # no reason to stop a run: the next `save` tries again
-            warnings.warn(f"an old checkpoint stays: {error}", stacklevel=4)
+        except OSError as error:  # not a reason to stop a run: the next `save` tries again
+            warnings.warn(f"an old checkpoint could not be removed, the next save tries again: {error}", stacklevel=4)
             return False
         return True
 
@@ -203,7 +208,7 @@ class Checkpoints:
         try:
             return self._whole(commit)
         except _BrokenError as reason:
-            warnings.warn(f"the checkpoint of step {commit.step} is passed over: {reason}", stacklevel=3)
+            warnings.warn(f"the checkpoint of step {commit.step} is skipped: {reason}", stacklevel=3)
             self._broken.add(commit)
             return None
 
@@ -228,8 +233,8 @@ class Checkpoints:
                 raise ValueError("it is not the manifest of a checkpoint")
         if type(version := fields.pop("version", None)) is not int or version != VERSION:
             raise ValueError(
-                f"{path} has format version {version!r}, this keras_lth reads and writes version {VERSION}: go on "
-                f"with the keras_lth that wrote it, or choose another folder"
+                f"{path} has format version {version!r}, but this keras_lth reads and writes version {VERSION}: "
+                f"continue with the keras_lth that wrote it, or choose another folder"
             )
         entries = fields.pop("files", None)
         names = {commit.file(_ARRAYS), commit.file(_STATE)}
@@ -242,12 +247,12 @@ class Checkpoints:
         path = self._path(commit, kind)
         try:
             with _damage(path), reading(path), self._store.open(path) as file:
-                # The bytes that are parsed are those that were hashed: the file stays open.
+                # The file stays open, so that the parsed bytes are the hashed ones.
                 found, said = fingerprint(file), entries[commit.file(kind)]
                 if found != said:
                     size = said.get("bytes") if isinstance(said, dict) else None
-                    shorter = f"it has {found['bytes']} bytes, its manifest says {size}"
-                    raise ValueError("it has not the SHA-256 of its manifest" if size == found["bytes"] else shorter)
+                    shorter = f"it has {found['bytes']} bytes, but its manifest says {size}"
+                    raise ValueError("its SHA-256 does not match the manifest" if size == found["bytes"] else shorter)
                 file.seek(0)
                 return parse(file)
         except FileNotFoundError:
@@ -258,7 +263,7 @@ class Checkpoints:
 
 @contextmanager
 def _damage(path: str) -> Iterator[None]:
-    """What is wrong with a file itself, rather than with the way to it."""
+    """The damage of a file itself, as opposed to errors in reaching it."""
     try:
         yield
     except (ValueError, RecursionError) as error:

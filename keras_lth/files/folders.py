@@ -1,4 +1,4 @@
-"""A manifest of what is in a folder: lengths and hashes, written last."""
+"""A manifest of the files in a folder: lengths and hashes, written last."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def write_manifest(folder: AnyPath, names: Iterable[str]) -> None:
 
 
 def check_manifest(folder: AnyPath) -> list[str]:
-    """The names in `manifest.json`, once each of these files has the length and hash it says.
+    """Check the length and hash of each file in `manifest.json`, and return the names.
 
     Raises:
         FileNotFoundError: no manifest.
-        ValueError: naming the first file that is missing or differs.
+        ValueError: names the first file that is missing or differs.
     """
     path = join(folder, MANIFEST)
     try:
@@ -37,7 +37,7 @@ def check_manifest(folder: AnyPath) -> list[str]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a keras_lth manifest: {error}") from error
     if not isinstance(entries, dict):
-        raise ValueError(f"{path} is not a keras_lth manifest: no names in it")
+        raise ValueError(f"{path} is not a keras_lth manifest: it lists no names")
     for name, entry in entries.items():
         parts = PurePosixPath(name).parts
         if not parts or parts[0] == "/" or ".." in parts:
@@ -54,7 +54,7 @@ def check_manifest(folder: AnyPath) -> list[str]:
 
 
 def fingerprint(content: BinaryIO | Sequence[Chunk]) -> dict[str, Any]:
-    """Length and SHA-256 of a file, or of the pieces it is made of."""
+    """Return length and SHA-256 of a file, or of its pieces."""
     digest, size = hashlib.sha256(), 0
     blocks = content if isinstance(content, Sequence) else iter(lambda: content.read(1 << 20), b"")
     for block in blocks:
@@ -64,12 +64,12 @@ def fingerprint(content: BinaryIO | Sequence[Chunk]) -> dict[str, Any]:
 
 
 def seal(fields: dict[str, Any]) -> bytes:
-    """A JSON object for people to read that carries a hash of itself, under ``digest``."""
+    """Return a JSON object, readable by people, that contains its own hash under ``digest``."""
     return _text({**fields, "digest": hashlib.sha256(_text(fields)).hexdigest()})
 
 
 def unseal(data: bytes) -> dict[str, Any]:
-    """What `seal` was given; ValueError with the reason when a byte of it is another."""
+    """Return the object that `seal` was given; raise ValueError with the reason if any byte differs."""
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):

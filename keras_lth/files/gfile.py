@@ -1,4 +1,4 @@
-"""The file systems that TensorFlow knows: ``gs://``, and others where a plug-in of TensorFlow gives them."""
+"""The file systems that TensorFlow supports: ``gs://``, and others that plug-ins of TensorFlow provide."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class TensorFlowStore(ObjectStore):
     """An object store behind ``tf.io.gfile``; TensorFlow is imported at the first call."""
 
     def read(self, path: str) -> bytes:
-        """The object."""
+        """Return the content of the object."""
         with _as_os_error(path, "read") as gfile, gfile.GFile(path, "rb") as file:
             return file.read()
 
     def put(self, path: str, data: bytes) -> None:
-        """Write the object; it is there, whole, once the writer is closed."""
+        """Write the object; it becomes visible, whole, when the writer is closed."""
         with _as_os_error(path, "write") as gfile, gfile.GFile(path, "wb") as file:
             file.write(data)
 
     def names(self, folder: str) -> list[str]:
-        """The names of objects and of common prefixes below `folder`."""
+        """Return the names of objects and of common prefixes below `folder`."""
         try:
             with _as_os_error(folder, "list") as gfile:
                 return sorted({name.rstrip("/") for name in gfile.listdir(folder)})
@@ -33,14 +33,14 @@ class TensorFlowStore(ObjectStore):
             return []
 
     def remove(self, path: str) -> None:
-        """Remove the object, if it is there."""
+        """Remove the object, if it exists."""
         with contextlib.suppress(FileNotFoundError), _as_os_error(path, "remove") as gfile:
             gfile.remove(path)
 
 
 @contextlib.contextmanager
 def _as_os_error(path: str, action: str) -> Iterator[Any]:
-    """TensorFlow's errors as the OSErrors that callers of local files expect, with what to check."""
+    """Convert TensorFlow's errors to the OSErrors that callers of local files expect, with what to check."""
     import tensorflow as tf
 
     try:

@@ -1,11 +1,13 @@
 """A lock in an object store, which has neither locks nor renames: an object that its holder keeps renewing.
 
-Nobody's clock is compared with another's. A process that finds the object watches it: a holder that is alive renews it
-every `PERIOD`, so an object that has not changed for `PATIENCE` belongs to a dead one and is taken over; at once where
-the holder was a process of this machine that is gone. Two that take it in the same moment are told apart after
-`SETTLE`: the last writer has it. A holder that could not renew it in time, or finds another's name in it, has lost it
-and says so at `check`. This keeps apart runs that were started twice; it is no proof against a writer that stops
-between `check` and its next write for longer than `PATIENCE`.
+No two clocks are compared. A process that finds the object watches it. A live holder renews it every `PERIOD`, so an
+object that has not changed for `PATIENCE` belongs to a dead holder and is taken over. A holder that was a process of
+this machine and no longer runs is replaced at once. If two processes take the lock at the same moment, both read it
+again after `SETTLE`: the last writer has it. A holder that could not renew it in time, or finds another token in it,
+has lost it, and `check` raises.
+
+This prevents a run from being started twice. It does not protect against a writer that pauses for longer than
+`PATIENCE` between `check` and its next write.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ class ObjectLock:
         if self._thief is not None:
             raise RuntimeError(f"the lock of {self._folder} was lost to {described(self._thief)}")
         if (ago := time.monotonic() - self._renewed) > PATIENCE - PERIOD:
-            raise RuntimeError(f"the lock of {self._folder} could not be renewed for {ago:.0f} s: it may be another's")
+            raise RuntimeError(
+                f"the lock of {self._folder} could not be renewed for {ago:.0f} s: another process may hold it"
+            )
 
     def release(self) -> None:
         """As `DirectoryLock.release`."""
@@ -83,7 +87,7 @@ class ObjectLock:
         if token is None:
             return
         self._stop.set()
-        if self._thread is not None:  # a beat under way would write the object again
+        if self._thread is not None:  # a heartbeat in progress would write the object again
             self._thread.join(PERIOD)
         _held.discard(token)
         try:
@@ -91,13 +95,15 @@ class ObjectLock:
             if there is not None and there.get("token") == token:
                 store, name = place(self._path)
                 store.remove(name)
-        except OSError as error:  # the run is over, and nobody renews the object
-            warnings.warn(f"the lock of {self._folder} stays, the next run will wait for it: {error}", stacklevel=3)
+        except OSError as error:  # the run is over, and no one renews the object
+            warnings.warn(
+                f"the lock of {self._folder} could not be removed, the next run will wait for it: {error}", stacklevel=3
+            )
 
     def _watch(self, there: dict[str, Any]) -> None:
         end = time.monotonic() + PATIENCE
         warnings.warn(
-            f"{self._folder} was in use by {described(there)}: up to {PATIENCE:.0f} s to see whether it still is",
+            f"{self._folder} was in use by {described(there)}: checking for up to {PATIENCE:.0f} s whether it still is",
             stacklevel=4,
         )
         while time.monotonic() < end:
@@ -121,7 +127,7 @@ class ObjectLock:
                 if not stop.is_set():
                     self._write(fields, count)
                     self._renewed = began
-            except OSError:  # the next beat may come through; `check` counts the time
+            except OSError:  # the next heartbeat may succeed; `check` measures the time
                 continue
 
     def _read(self) -> dict[str, Any] | None:
@@ -138,7 +144,7 @@ class ObjectLock:
 
 
 def _machine() -> str:
-    """Something that no other machine, and this one before its last start, has."""
+    """An identifier that is unique to this machine since its last start."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.exists() else ""
 
@@ -147,5 +153,5 @@ def _is_dead(holder: dict[str, Any]) -> bool:
     here = this_process()
     same = bool(_machine()) and holder.get("machine") == _machine() and holder.get("host") == here["host"]
     pid = holder.get("pid")
-    # A token of this very pid that is not among those held was left by an earlier process with the same number.
+    # A token with this pid that is not held here was left by an earlier process with the same pid.
     return same and type(pid) is int and (pid == os.getpid() or not alive(pid))

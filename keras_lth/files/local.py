@@ -21,15 +21,15 @@ class LocalStore:
     """The `Store` of local paths."""
 
     def open(self, path: str) -> BinaryIO:
-        """A regular file, open for reading; ValueError for a folder or a device."""
+        """Open a regular file for reading; raise ValueError for a folder or a device."""
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ValueError("it is a folder" if os.path.isdir(path) else "it is no regular file")
+            raise ValueError("it is a folder" if os.path.isdir(path) else "it is not a regular file")
         return open(path, "rb")
 
     def write(self, path: str, chunks: Sequence[Chunk]) -> None:
-        """Temporary name in the same folder, fsync, rename, fsync of the folder. Missing folders are created.
+        """Write under a temporary name in the same folder, fsync, rename, fsync the folder; create missing folders.
 
-        Temporaries that a killed process left of this very file are removed first.
+        Temporaries of this file that a killed process left are removed first.
         """
         target = Path(path)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -58,19 +58,19 @@ class LocalStore:
                 _sync_folder(target.parent)
 
     def names(self, folder: str) -> list[str]:
-        """The names in a folder, sorted."""
+        """Return the names in a folder, sorted."""
         try:
             return sorted(os.listdir(folder))
         except FileNotFoundError:
             return []
 
     def remove(self, path: str) -> None:
-        """Unlink, if it is there; durable after `settle`."""
+        """Unlink the file, if it exists; durable after `settle`."""
         with naming(Path(path), "remove"):
             Path(path).unlink(missing_ok=True)
 
     def settle(self, folder: str) -> None:
-        """Fsync of the folder."""
+        """Fsync the folder."""
         with naming(Path(folder), "sync"):
             _sync_folder(Path(folder))
 
@@ -79,7 +79,7 @@ LOCAL = LocalStore()
 
 
 def abandoned(name: str, target: str | None = None) -> bool:
-    """Whether `name` is a temporary (of `target`, if given) whose writer is not alive on this machine."""
+    """Return whether `name` is a temporary (of `target`, if given) whose writer is not alive on this machine."""
     found = _TEMPORARY.fullmatch(name)
     if found is None or (target is not None and found.group(1) != target):
         return False
@@ -88,7 +88,7 @@ def abandoned(name: str, target: str | None = None) -> bool:
 
 
 def alive(process: int) -> bool:
-    """Whether a process of this id runs on this machine."""
+    """Return whether a process with this id runs on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -99,7 +99,7 @@ def alive(process: int) -> bool:
 
 
 def make_folder(folder: Path) -> list[str]:
-    """Create a folder and its parents, each synced into its parent; the names in it."""
+    """Create a folder and its parents, each synced into its parent; return its names."""
     try:
         names = os.listdir(folder)
         created = False
@@ -108,7 +108,7 @@ def make_folder(folder: Path) -> list[str]:
         folder.mkdir(exist_ok=True)
         names, created = [], True
     if not names:
-        # An empty folder may be one whose maker died before it was synced.
+        # The creator of an empty folder may have died before the sync.
         with contextlib.nullcontext() if created else contextlib.suppress(PermissionError):
             _sync_folder(folder.parent)
     return names
@@ -116,7 +116,7 @@ def make_folder(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def naming(path: Path, action: str = "write") -> Iterator[None]:
-    """Put `path`, instead of a temporary or a parent, into an OSError."""
+    """Name `path` in an OSError, instead of a temporary or a parent."""
     try:
         yield
     except OSError as error:
@@ -124,7 +124,7 @@ def naming(path: Path, action: str = "write") -> Iterator[None]:
 
 
 def _blocks(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
-    """The chunks, small ones joined: a model has many small arrays."""
+    """The chunks, with small ones joined, because a model has many small arrays."""
     waiting: list[Chunk] = []
     size = 0
     for chunk in chunks:
@@ -169,7 +169,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems have no such call.
+        # Some network file systems do not support this call.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

@@ -20,8 +20,8 @@ NAME = ".lock"
 class DirectoryLock:
     """One process at a time in `folder`. Use as a context manager, or `acquire` and `release`.
 
-    Local: a lock on `folder/.lock` that the system releases when its holder dies, and that is refused to the process
-    that holds it already. In an object store: an object of that name with a heartbeat, see `heartbeat.ObjectLock`.
+    Local: a lock on `folder/.lock` that the system releases when its holder dies. The process that already holds it
+    cannot take it again. In an object store: an object of that name with a heartbeat, see `heartbeat.ObjectLock`.
     """
 
     def __init__(self, folder: AnyPath) -> None:
@@ -35,29 +35,29 @@ class DirectoryLock:
             self._lock = ObjectLock(join(folder, NAME), self.folder)
 
     def acquire(self, abandoned: Callable[[], bool] | None = None) -> None:
-        """Take the lock; a local folder is created when missing.
+        """Take the lock; create a missing local folder.
 
-        ``abandoned`` is asked when this very process holds it: True when the holder will never release it, such as a
-        callback whose ``fit`` raised and which a traceback still refers to. Its lock is then set aside.
+        ``abandoned`` is called if this process itself holds the lock. It returns True if the holder will never release
+        it, such as a callback whose ``fit`` raised and which a traceback still references. That lock is then ignored.
 
-        In an object store this takes a second, and 45 s where the last holder died on another machine.
+        In an object store this takes a second, or 45 s if the last holder died on another machine.
 
         Raises:
-            RuntimeError: another process (or this one) holds it: its pid, host and since when.
-            OSError: the folder cannot be made or written.
+            RuntimeError: another process (or this one) holds it; gives its pid, host and start.
+            OSError: the folder cannot be created or written.
         """
         self._lock.acquire(abandoned)
 
     def check(self) -> None:
-        """Nothing, while the lock is held; call it before a commit.
+        """Check that the lock is still held; call it before a commit.
 
         Raises:
-            RuntimeError: in an object store the lock was lost: to whom, or since when it could not be renewed.
+            RuntimeError: in an object store the lock was lost; says to whom, or since when it could not be renewed.
         """
         self._lock.check()
 
     def release(self) -> None:
-        """Give the lock back; does nothing when it is not held."""
+        """Release the lock; do nothing if it is not held."""
         self._lock.release()
 
     def __enter__(self) -> DirectoryLock:
@@ -105,7 +105,7 @@ class _FileLock:
         self._descriptor = descriptor
 
     def check(self) -> None:
-        """The system keeps it."""
+        """Do nothing: the system keeps the lock."""
 
     def release(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
@@ -115,13 +115,13 @@ class _FileLock:
 
 
 def this_process() -> dict[str, Any]:
-    """What a lock says of its holder."""
+    """Return the holder's description in a lock."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
 
 
 def described(holder: dict[str, Any]) -> str:
-    """The holder of a lock, for a message."""
+    """Describe the holder of a lock for a message."""
     if not {"pid", "host", "since"} <= set(holder):
         return "another process"
     return f"process {holder['pid']} on {holder['host']} since {holder['since']}"

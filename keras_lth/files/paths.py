@@ -1,4 +1,4 @@
-"""Paths below a run's folder that may be local or in an object store."""
+"""Paths below a run's folder, which may be local or in an object store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RunPath"]
 
 
 class RunPath(os.PathLike[str]):
-    """What a run needs of `pathlib.Path`, for ``gs://…`` too, whose second slash `pathlib` drops."""
+    """The part of `pathlib.Path` that a run needs, also for ``gs://…``, where `pathlib` drops the second slash."""
 
     def __init__(self, path: AnyPath) -> None:
         self._path = os.fspath(path)
@@ -37,23 +37,23 @@ class RunPath(os.PathLike[str]):
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """Return the last part."""
         return self._path.rstrip("/").rpartition("/")[2]
 
     def exists(self) -> bool:
-        """Whether there is a file or a folder of this name."""
+        """Return whether a file or a folder has this name."""
         if is_local(self):
             return os.path.exists(self._path)
         return self.name in list_names(self._path.rstrip("/").rpartition("/")[0])
 
     def names(self, pattern: str = "*") -> list[str]:
-        """The names in this folder that match ``pattern``, sorted; none if there is no such folder."""
+        """Return the names in this folder that match ``pattern``, sorted; none if the folder does not exist."""
         return [name for name in list_names(self) if fnmatchcase(name, pattern)]
 
     def read_text(self) -> str:
-        """The file, as UTF-8."""
+        """Return the content of the file, as UTF-8."""
         return read_bytes(self).decode()
 
     def remove(self) -> None:
-        """Remove the file, if it is there."""
+        """Remove the file, if it exists."""
         remove(self)

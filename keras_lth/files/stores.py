@@ -1,6 +1,6 @@
-"""Where files live. A local folder renames and syncs; an object store (``gs://…``) writes an object whole, no renames.
+"""Where files are stored. A local folder renames and syncs; an object store (``gs://…``) writes whole objects.
 
-A path with a scheme belongs to an object store: one that was registered for the scheme, else TensorFlow's file systems,
+A path with a scheme belongs to an object store: the one registered for the scheme, else TensorFlow's file systems,
 which are imported only then. Every other path is local, and TensorFlow is never imported for it.
 """
 
@@ -22,30 +22,32 @@ _LOST_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/[^/]")
 
 
 class Store(Protocol):
-    """What a place for files can do. Each call raises ``OSError`` with the path when it fails."""
+    """The operations of a place for files. Each raises ``OSError`` with the path when it fails."""
 
     def open(self, path: str) -> BinaryIO:
-        """A seekable reader of what one `write` or several `append` left; FileNotFoundError if there is none."""
+        """Return a seekable reader of a file that `write` or `append` wrote; raise FileNotFoundError if there is
+        none.
+        """
         ...
 
     def write(self, path: str, chunks: Sequence[Chunk]) -> None:
-        """Put the chunks, one after the other, at `path`: whole or not at all, and kept when this returns."""
+        """Write the chunks, in order, to `path`: whole or not at all, and durable when this returns."""
         ...
 
     def append(self, path: str, line: bytes) -> None:
-        """Add a line, with its line end, to a file of whole lines; what a torn line left is dropped first."""
+        """Append a line, with its line end, to a file of whole lines; a torn last line is dropped first."""
         ...
 
     def names(self, folder: str) -> list[str]:
-        """The names in `folder`, sorted; none when there is no such folder."""
+        """Return the names in `folder`, sorted; none if the folder does not exist."""
         ...
 
     def remove(self, path: str) -> None:
-        """Remove a file; nothing happens when it is not there."""
+        """Remove a file; do nothing if it does not exist."""
         ...
 
     def settle(self, folder: str) -> None:
-        """Keep what was removed from `folder` removed, whatever comes."""
+        """Make removals from `folder` durable."""
         ...
 
 
@@ -57,22 +59,22 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes:
-        """The object; FileNotFoundError if there is none."""
+        """Return the content of the object; raise FileNotFoundError if there is none."""
 
     @abstractmethod
     def put(self, path: str, data: bytes) -> None:
         """Write the object whole."""
 
     def open(self, path: str) -> BinaryIO:
-        """The object, read whole."""
+        """Return a reader of the object, which is read whole."""
         return io.BytesIO(self.read(path))
 
     def write(self, path: str, chunks: Sequence[Chunk]) -> None:
-        """One object of all chunks."""
+        """Write all chunks as one object."""
         self.put(path, chunks[0] if len(chunks) == 1 and isinstance(chunks[0], bytes) else b"".join(chunks))
 
     def append(self, path: str, line: bytes) -> None:
-        """Write the object again, with the line."""
+        """Rewrite the object with the new line."""
         try:
             before = self.read(path)
         except FileNotFoundError:
@@ -80,14 +82,14 @@ class ObjectStore(ABC):
         self.put(path, before[: before.rfind(b"\n") + 1] + line)
 
     def settle(self, folder: str) -> None:  # noqa: B027  # on purpose: object stores need no more
-        """Nothing to do: a removed object is gone when the call returns."""
+        """Do nothing: a removed object is gone when the call returns."""
 
 
 _registered: dict[str, Store] = {}
 
 
 def register(scheme: str, store: Store | None) -> None:
-    """Let `store` hold every path that begins with ``scheme://``; None takes it back."""
+    """Register `store` for every path that begins with ``scheme://``; None removes the registration."""
     if store is None:
         _registered.pop(scheme, None)
     else:
@@ -95,17 +97,17 @@ def register(scheme: str, store: Store | None) -> None:
 
 
 def place(path: AnyPath) -> tuple[Store, str]:
-    """The store that holds `path`, and the path as it knows it.
+    """Return the store of `path`, and the path in that store.
 
     Raises:
-        ValueError: ``gs:/bucket``: a `pathlib.Path` drops a slash of ``gs://bucket``.
+        ValueError: a path such as ``gs:/bucket``, because `pathlib.Path` drops a slash of ``gs://bucket``.
     """
     name = os.fspath(path)
     found = _SCHEME.match(name)
     if found is None:
         if lost := _LOST_SLASH.match(name):
             scheme = lost.group(1)
-            raise ValueError(f"{name} has lost a slash in a pathlib.Path: give {scheme}://… as a string")
+            raise ValueError(f"{name} lost a slash in a pathlib.Path: pass {scheme}://… as a string")
         from keras_lth.files.local import LOCAL
 
         return LOCAL, name
@@ -121,7 +123,7 @@ def place(path: AnyPath) -> tuple[Store, str]:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Put `path` into an OSError that does not name a file, as one of `read` itself."""
+    """Name `path` in an OSError that names no file, such as one of `read` itself."""
     try:
         yield
     except OSError as error:
@@ -131,14 +133,14 @@ def reading(path: str) -> Iterator[None]:
 
 
 def is_local(path: AnyPath) -> bool:
-    """Whether `path` is in a local file system."""
+    """Return whether `path` is in a local file system."""
     from keras_lth.files.local import LocalStore
 
     return isinstance(place(path)[0], LocalStore)
 
 
 def join(folder: AnyPath, *names: str) -> str:
-    """`folder` and names below it as one path, with or without a scheme."""
+    """Join `folder` and names below it to one path, with or without a scheme."""
     name = os.fspath(folder)
     if _SCHEME.match(name):
         return "/".join([name.rstrip("/"), *names])

@@ -1,4 +1,4 @@
-"""Masked: a wrapper for people who build a masked model by hand."""
+"""Masked: a wrapper for masked models that are built by hand."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ __all__ = ["Masked"]
 
 @keras.saving.register_keras_serializable(package="keras_lth")
 class Masked(keras.layers.Wrapper):
-    """Runs ``layer`` with some of its weights pruned, in any model and under any training loop.
+    """Runs ``layer`` with some of its weights pruned, in any model and any training loop.
 
-    The mask belongs to the weight, as with `keras_lth.mask`, which reaches it too. The wrapper also masks the
-    weight as ``layer`` reads it, so gradients of pruned entries are 0 before any clipping even where nobody called
-    `keras_lth.mask` on the model. The mask is saved in ``.keras`` and ``.weights.h5`` files; ``get_config`` does
-    not hold it, so ``clone_model`` gives a dense layer.
+    The mask belongs to the weight, as with `keras_lth.mask`, which also works on the wrapped layer. In addition the
+    wrapper masks the weight when ``layer`` reads it. So gradients of pruned entries are 0 before any clipping, even
+    without a call of `keras_lth.mask` on the model. The mask is saved in ``.keras`` and ``.weights.h5`` files;
+    ``get_config`` does not include it, so ``clone_model`` gives a dense layer.
 
     Args:
         layer: a layer called on one input, with at least one prunable weight (see `keras_lth.prunable`).
-        mask: None (dense until `keras_lth.mask` or a file brings a mask), a boolean array of the shape of the
+        mask: None (dense until `keras_lth.mask` or a file sets a mask), a boolean array of the shape of the
             layer's only prunable weight, or a mapping from path within the layer (``"kernel"``,
             ``"cell/recurrent_kernel"``) to arrays.
 
     Raises:
-        ValueError: a layer that is built from several shapes (attention); when it is built: an unknown path, a wrong
-            shape, an array for a layer with several prunable weights.
+        ValueError: a layer that is built from several shapes (attention); at build time, an unknown path, a wrong
+            shape, or one array for a layer with several prunable weights.
     """
 
-    # Adds no place of its own to structural paths.
+    # Adds nothing to structural paths.
     _lth_transparent = True
 
     def __init__(self, layer: keras.layers.Layer, mask: Any = None, **kwargs: Any) -> None:
@@ -48,15 +48,15 @@ class Masked(keras.layers.Wrapper):
         if len(shapes) > 1:
             raise ValueError(
                 f"Masked wraps a layer that is called on one input, but {type(layer).__name__} is built from "
-                f"{', '.join(shapes)}: put it into the model as it is and call keras_lth.mask(model, masks)"
+                f"{', '.join(shapes)}: use it unwrapped and call keras_lth.mask(model, masks)"
             )
         super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
         self._given = Masks(mask) if isinstance(mask, Mapping) else None if mask is None else np.asarray(mask)
         self.supports_masking = layer.supports_masking
 
     def build(self, input_shape: Any = None) -> None:
-        """Build the wrapped layer and put the mask on."""
-        # Outside any function that is being traced, so that the pruned weights can be set to 0 here and now.
+        """Build the wrapped layer and set the mask."""
+        # Outside any function that is being traced, so that the pruned weights can be set to 0 immediately.
         with tf.init_scope():
             super().build(input_shape)
             weights = self._weights()
@@ -67,7 +67,7 @@ class Masked(keras.layers.Wrapper):
                 self._put(self._given)
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The wrapped layer on its masked weights."""
+        """Call the wrapped layer with its masked weights."""
         held = [(variable, mask) for variable in self.layer.weights if (mask := mask_of(variable)) is not None]
         if not held:
             return self.layer(inputs, *args, **kwargs)
@@ -77,16 +77,16 @@ class Masked(keras.layers.Wrapper):
         return outputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The wrapped layer's."""
+        """Return the wrapped layer's output shape."""
         return self.layer.compute_output_shape(input_shape)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """The wrapped layer's."""
+        """Return the wrapped layer's mask."""
         return self.layer.compute_mask(inputs, previous_mask)
 
     @property
     def mask(self) -> Masks:
-        """The current masks by path within the layer; empty while it is dense."""
+        """Return the current masks by path within the layer; empty while it is dense."""
         held = {path: mask_of(variable) for path, variable in self._weights().items()}
         return Masks({path: mask.numpy() for path, mask in held.items() if mask is not None})
 
@@ -108,13 +108,13 @@ class Masked(keras.layers.Wrapper):
                 shape = tuple(variable.shape)
                 size = int(np.prod(shape))
                 if packed.shape != ((size + 7) // 8,):
-                    raise ValueError(f"the saved mask of {path!r} holds {packed.size} bytes, not {(size + 7) // 8}")
+                    raise ValueError(f"the saved mask of {path!r} has {packed.size} bytes, not {(size + 7) // 8}")
                 arrays[path] = np.unpackbits(packed, count=size).astype(bool).reshape(shape)
         if arrays:
             self._put(Masks(arrays))
 
     def _weights(self) -> dict[str, keras.Variable]:
-        """The weights that may have a mask; also of a layer that was quantised since, which `prunable` refuses."""
+        """The weights that may have a mask, also of a layer that was quantised later, which `prunable` refuses."""
         return maskable(self.layer)
 
     def _put(self, given: Masks | np.ndarray) -> None:
@@ -123,7 +123,7 @@ class Masked(keras.layers.Wrapper):
         if isinstance(given, np.ndarray):
             if len(weights) != 1:
                 raise ValueError(
-                    f"layer {self.layer.name!r} has {len(weights)} prunable weights: give mask= as a mapping from "
+                    f"layer {self.layer.name!r} has {len(weights)} prunable weights: pass mask= as a mapping from "
                     f"{list(weights)} to arrays"
                 )
             given = Masks({next(iter(weights)): given})
@@ -136,7 +136,7 @@ class Masked(keras.layers.Wrapper):
                 new.append(variable)
             mask.assign(array)
             if variable._value is None:
-                # Built symbolically: the value comes later, from this initializer.
+                # Built symbolically: this initializer supplies the value later.
                 variable._initializer = _MaskedInitializer(variable._initializer, mask)
             else:
                 heal(variable)
@@ -154,7 +154,7 @@ class _MaskedInitializer:
 
 
 class _Reading(keras.StatelessScope):
-    """Lets a layer read masked values; what it assigns and adds as a loss meanwhile takes effect by `settle`."""
+    """Lets a layer read masked values; `settle` applies the assignments and losses that it makes meanwhile."""
 
     def __init__(self, held: list[tuple[keras.Variable, VariableMask]]) -> None:
         super().__init__(collect_losses=True)
@@ -170,7 +170,7 @@ class _Reading(keras.StatelessScope):
             self.initialize_variables = outer.initialize_variables
         for variable, mask in self.held:
             value = self.state_mapping.get(id(variable), variable._value)
-            # Straight into the mapping, at full precision: the layer casts where it reads.
+            # Directly into the mapping, at full precision: the layer casts when it reads.
             self.state_mapping[id(variable)] = mask.keep(variable.value if value is None else value)
         return self
 
@@ -179,7 +179,9 @@ class _Reading(keras.StatelessScope):
         self.updates[id(update[0])] = update
 
     def settle(self, layer: keras.layers.Layer) -> None:
-        """After the scope: assign statistics and seeds, pass losses on; an outer scope takes them if there is one."""
+        """After the scope, assign statistics and seeds and pass losses on; an outer scope takes them if there is
+        one.
+        """
         for variable, value in self.updates.values():
             variable.assign(value)
         if self.original_scope is None:

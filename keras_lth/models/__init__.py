@@ -1,4 +1,4 @@
-"""The networks of the papers, built."""
+"""The networks of the papers, returned built."""
 
 from __future__ import annotations
 

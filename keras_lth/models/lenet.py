@@ -20,10 +20,10 @@ def lenet_300_100(
     seed: int,
     initializer: Callable[[int], Any] | None = None,
 ) -> keras.Model:
-    """Flatten, dense 300 and 100 with ReLU, dense `classes`: logits. Built; layers "fc1", "fc2", "output".
+    """Build Flatten, dense 300 and 100 with ReLU, dense `classes` (logits); layers "fc1", "fc2", "output".
 
-    266 610 parameters on 28×28 images, of which the 266 200 weights of the kernels can be pruned (thesis, table 4.1:
-    266 K).
+    On 28×28 images it has 266 610 parameters, of which the 266 200 weights of the kernels are prunable (thesis, table
+    4.1: 266 K).
 
     Kernels are Glorot normal, biases zero: J. Frankle and M. Carbin, "The lottery ticket hypothesis", ICLR 2019, and
     their TensorFlow code (xavier_initializer, not uniform). The thesis names no initialisation for LeNet: it adapts the
@@ -31,10 +31,10 @@ def lenet_300_100(
     open_lth uses He normal here too: `initializer=he_normal`.
 
     Args:
-        input_shape: of one example, without the batch: (28, 28, 1), (8, 8, 1), (784,), …
+        input_shape: shape of one example, without the batch: (28, 28, 1), (8, 8, 1), (784,), …
         classes: width of the output layer, at least 1.
-        seed: ≥ 0. Each kernel's seed is a SHA-256 of (seed, layer name): the same network on every machine, another
-            sample for another seed.
+        seed: ≥ 0. Each kernel's seed is a SHA-256 of (seed, layer name): the network is the same on every machine, and
+            differs for another seed.
         initializer: seed → Keras initialiser for the kernels; None for `glorot_normal`.
 
     Raises:
@@ -59,16 +59,16 @@ def lenet_300_100(
 
 
 def glorot_normal(seed: int) -> Any:
-    """Truncated normal of variance 2/(fan in + fan out): X. Glorot and Y. Bengio, AISTATS 2010."""
+    """Return a truncated normal of variance 2/(fan in + fan out): X. Glorot and Y. Bengio, AISTATS 2010."""
     return keras.initializers.GlorotNormal(seed)
 
 
 def he_normal(seed: int) -> Any:
-    """Normal, not truncated, of variance 2/fan in: K. He et al., ICCV 2015; open_lth's kaiming_normal."""
+    """Return a normal, not truncated, of variance 2/fan in: K. He et al., ICCV 2015; open_lth's kaiming_normal."""
     return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal", seed)
 
 
 def layer_seed(seed: int, name: str) -> int:
-    """31 bits of SHA-256 of "seed/name": stable between processes and machines, as `hash` is not."""
+    """Return 31 bits of SHA-256 of "seed/name": stable between processes and machines, unlike `hash`."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF

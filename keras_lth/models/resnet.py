@@ -23,28 +23,28 @@ def resnet_20(
     std: Sequence[float] | None = None,
     weight_decay: float = 0.0,
 ) -> keras.Model:
-    """A convolution, nine blocks of two in stages of 16, 32 and 64 channels, the mean over places, a dense layer.
+    """Build a convolution, nine blocks of two in stages of 16, 32 and 64 channels, mean pooling, a dense layer.
 
-    Gives logits. With three channels and ten classes 274 042 parameters (thesis, table 4.1: 274 K): 272 474 are
-    trained, of which the 270 896 weights of the kernels can be pruned, and 1 568 are statistics of the normalisations.
-    Layers are named "conv", "stage2_block1_conv1", "stage2_block1_shortcut_conv", …, "output".
+    It returns logits. With three channels and ten classes it has 274 042 parameters (thesis, table 4.1: 274 K): 272 474
+    are trained, of which the 270 896 weights of the kernels are prunable, and 1 568 are statistics of the
+    normalisations. Layers are named "conv", "stage2_block1_conv1", "stage2_block1_shortcut_conv", …, "output".
 
-    K. He et al., "Deep residual learning for image recognition", CVPR 2016, section 4.2, in the thesis' variant as its
-    code open_lth has it: where a stage begins, the shortcut is a 1×1 convolution with normalisation (thesis, 5.9), not
-    a padding with zeros; kernels are He normal by fan-in, the scales γ of normalisations uniform in [0, 1) (thesis,
-    5.5.4); statistics move by 0.1 a step, ε is 1e-5. Strided convolutions pad both sides alike. Biases are 0.
+    K. He et al., "Deep residual learning for image recognition", CVPR 2016, section 4.2, in the thesis' variant, as in
+    its code open_lth: at the start of a stage the shortcut is a 1×1 convolution with normalisation (thesis, 5.9), not a
+    padding with zeros; kernels are He normal by fan-in, the scales γ of normalisations uniform in [0, 1) (thesis,
+    5.5.4); statistics move by 0.1 per step, ε is 1e-5. Strided convolutions pad both sides equally. Biases are 0.
 
     Args:
-        input_shape: of one image: (height, width, channels).
+        input_shape: shape of one image: (height, width, channels).
         classes: width of the output layer, at least 1.
         seed: ≥ 0. Each layer's seed is a SHA-256 of (seed, layer name).
-        mean: of each channel; with `std`, the model itself makes (x − mean)/std of its input: a crop pads with black.
-        std: of each channel, above 0.
+        mean: mean of each channel; with `std`, the model itself computes (x − mean)/std, so a crop pads with black.
+        std: deviation of each channel, above 0.
         weight_decay: λ ≥ 0; adds λ/2·‖w‖² of every trained variable to the loss, so λ·w to its gradient, as open_lth's
             SGD does. (Keras' optimisers decay outside the gradient.)
 
     Raises:
-        ValueError: naming the argument that is out of range.
+        ValueError: an argument is out of range; names it.
     """
     shape = tuple(input_shape)
     if len(shape) != 3 or any(not is_whole(size, 1) for size in shape):
@@ -70,7 +70,7 @@ def resnet_20(
 
 
 class _Parts:
-    """Layers by name; what is random in a layer is a function of the seed and its name."""
+    """Layers by name; the random numbers of a layer are a function of the seed and its name."""
 
     def __init__(self, seed: int, weight_decay: float) -> None:
         self.seed = seed
@@ -88,7 +88,7 @@ class _Parts:
         """A convolution without bias, then normalisation over the batch."""
         conv, norm = f"{name}conv{number}", f"{name}norm{number}"
         if size > 1 and stride > 1:
-            # Keras' own "same" would pad an even image at its lower right only.
+            # Keras' own "same" would pad an even image only at the lower right.
             x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}pad{number}")(x)
         padding = "same" if stride == 1 else "valid"
         x = keras.layers.Conv2D(

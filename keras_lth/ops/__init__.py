@@ -1,7 +1,7 @@
-"""The Python face of the C++ core; imports neither TensorFlow nor Keras.
+"""The Python interface of the C++ core; it imports neither TensorFlow nor Keras.
 
-Where the extension could not be built, the NumPy reference gives the same results, slower. The environment variable
-KERAS_LTH_ISA (portable, avx2 or avx512) forces an instruction set lower than the best one the processor runs.
+Without the compiled extension, the NumPy reference gives the same results, more slowly. The environment variable
+KERAS_LTH_ISA (portable, avx2 or avx512) forces a lower instruction set than the best one that the processor supports.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = [
 
 
 def isa() -> str:
-    """The instruction set in use: "avx512", "avx2", "portable", or "numpy" without the extension.
+    """Return the instruction set in use: "avx512", "avx2", "portable", or "numpy" without the extension.
 
     Raises:
-      ValueError: KERAS_LTH_ISA names a set that is unknown or that this processor does not run.
+      ValueError: KERAS_LTH_ISA names a set that is unknown or that this processor does not support.
     """
     return "numpy" if CORE is None else str(CORE.chosen())

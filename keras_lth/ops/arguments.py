@@ -1,4 +1,4 @@
-"""Checks of arguments that the compiled kernels and the NumPy reference share."""
+"""Argument checks that the compiled kernels and the NumPy reference share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Order(NamedTuple):
 
 
 class NotANumberError(ValueError):
-    """A NaN among the values, or infinities whose sum is one; `array` and `index` (flat, C order) say where."""
+    """A NaN among the values, or infinities whose sum is NaN; `array` and `index` (flat, C order) give the position."""
 
     def __init__(self, array: int, index: int, what: str = "a NaN") -> None:
         super().__init__(f"arrays[{array}] has {what} at flat index {index}")
@@ -44,21 +44,21 @@ def _listed(name: str, value: object) -> list[object]:
 
 
 def check_arrays(arrays: Sequence[Array]) -> tuple[list[Array], str]:
-    """The arrays as ndarrays, and the name of the one dtype they share (float64 where there is no array)."""
+    """Return the arrays as ndarrays, and the name of their common dtype (float64 if there is no array)."""
     checked = [np.asarray(array) for array in _listed("arrays", arrays)]
     for i, array in enumerate(checked):
         if array.dtype.name not in FORMATS:
-            raise TypeError(f"arrays[{i}] is {array.dtype.name}; supported are {', '.join(FORMATS)}")
+            raise TypeError(f"arrays[{i}] is {array.dtype.name}; supported dtypes are {', '.join(FORMATS)}")
         if array.dtype.name != checked[0].dtype.name:
             raise TypeError(
                 f"arrays[0] is {checked[0].dtype.name} but arrays[{i}] is {array.dtype.name}: "
-                "all must have one dtype; convert them with astype"
+                "all must have the same dtype; convert them with astype"
             )
     return checked, checked[0].dtype.name if checked else FORMATS[0]
 
 
 def check_masks(masks: Sequence[Flags] | None, arrays: Sequence[Array]) -> list[Flags] | None:
-    """The masks as ndarrays, one for each array: bool of its shape, or uint8, packed as by numpy.packbits."""
+    """Return the masks as ndarrays, one per array: bool of its shape, or uint8 packed as by numpy.packbits."""
     if masks is None:
         return None
     checked = [np.asarray(mask) for mask in _listed("masks", masks)]
@@ -68,7 +68,7 @@ def check_masks(masks: Sequence[Flags] | None, arrays: Sequence[Array]) -> list[
         if mask.dtype == np.uint8:
             _check_packed(f"masks[{i}]", mask, array.size)
         elif mask.dtype != np.bool_:
-            raise TypeError(f"masks[{i}] is {mask.dtype.name}, not bool, nor uint8 with a bit a value")
+            raise TypeError(f"masks[{i}] is {mask.dtype.name}, not bool, nor uint8 with one bit per value")
         elif mask.shape != array.shape:
             raise ValueError(f"masks[{i}] has shape {mask.shape}, arrays[{i}] has {array.shape}")
     return checked
@@ -76,25 +76,25 @@ def check_masks(masks: Sequence[Flags] | None, arrays: Sequence[Array]) -> list[
 
 def _check_packed(name: str, bits: Flags, size: int) -> None:
     if bits.shape != ((size + 7) // 8,):
-        raise ValueError(f"{name} has shape {bits.shape}: the packed bits of {size} values have {((size + 7) // 8,)}")
+        raise ValueError(f"{name} has shape {bits.shape}: the packed bits of {size} values need {((size + 7) // 8,)}")
     if size % 8 and int(bits[-1]) & (0xFF >> size % 8):
-        raise ValueError(f"{name} has bits after the last of {size} values")
+        raise ValueError(f"{name} has bits set after the last of {size} values")
 
 
 def unpacked(mask: Flags, shape: tuple[int, ...]) -> Bools:
-    """The mask as booleans of a shape; itself if it is that."""
+    """Return the mask as booleans with this shape; itself if it already is."""
     if mask.dtype == np.bool_:
         return mask
     return np.unpackbits(mask, count=int(np.prod(shape, dtype=np.int64))).view(np.bool_).reshape(shape)
 
 
 def plain(array: NDArray[T]) -> NDArray[T]:
-    """The array itself if it is C-contiguous, aligned and in native byte order, else such a copy."""
+    """Return the array itself if it is C-contiguous, aligned and in native byte order, else such a copy."""
     return np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "A"])
 
 
 def check_order(by: str, largest: bool) -> Order:
-    """by="magnitude" or "value"; largest or smallest first."""
+    """Return the order for by="magnitude" or "value", largest or smallest first."""
     if by not in ("magnitude", "value"):
         raise ValueError(f'by must be "magnitude" or "value", not {by!r}')
     if not isinstance(largest, (bool, np.bool_)):
@@ -103,7 +103,7 @@ def check_order(by: str, largest: bool) -> Order:
 
 
 def integer(name: str, value: Any) -> int:
-    """The value as an int."""
+    """Return the value as an int."""
     try:
         return operator.index(value)
     except TypeError:
@@ -111,7 +111,7 @@ def integer(name: str, value: Any) -> int:
 
 
 def check_k(k: object, eligible: int, name: str = "k") -> int:
-    """k as an int in 0...eligible."""
+    """Return k as an int in 0...eligible."""
     count = integer(name, k)
     if not 0 <= count <= eligible:
         raise ValueError(f"{name} = {count} is outside 0...{eligible}, the number of eligible values")
@@ -119,21 +119,21 @@ def check_k(k: object, eligible: int, name: str = "k") -> int:
 
 
 def count_eligible(arrays: Sequence[Array], masks: Sequence[Flags] | None) -> int:
-    """Values that may be selected."""
+    """Count the values that may be selected."""
     if masks is None:
         return sum(array.size for array in arrays)
     return sum(int(np.count_nonzero(unpacked(mask, array.shape))) for mask, array in zip(masks, arrays, strict=True))
 
 
 def from_bits(bits: int, dtype: np.dtype[Any]) -> np.generic:
-    """The number of a dtype that has these bits."""
+    """Return the number with these bits in a dtype."""
     native = dtype.newbyteorder("=")
     value: np.generic = np.array([bits], f"u{native.itemsize}").view(native)[0]
     return value
 
 
 def check_near(near: float | None, dtype: np.dtype[Any]) -> np.generic | None:
-    """The value of the dtype that is nearest to a number."""
+    """Return the value of the dtype that is nearest to a number."""
     if near is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The compiled extension, or None where it could not be built."""
+"""The compiled extension, or None if it could not be built."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def _load() -> ModuleType | None:
         from keras_lth import _core
     except ImportError as error:
         warnings.warn(
-            f"keras_lth._core is missing ({error}): NumPy is used, same results but slower; "
-            "reinstalling the package with a C++ compiler builds it",
+            f"keras_lth._core is missing ({error}): NumPy is used, with the same results but slower; "
+            "reinstall the package with a C++ compiler to build it",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""Groups of values that are kept or removed together (blocks, neurons, channels) or by their number (n of every m)."""
+"""Groups of values that are kept or removed together (blocks, neurons, channels) or by number (n of every m)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["count_groups", "group_scores", "n_of_m_masks"]
 
 
 class Group(NamedTuple):
-    """An array seen as [taps, rows, cols], cut into blocks."""
+    """An array seen as [taps, rows, cols], divided into blocks."""
 
     view: tuple[int, int, int]
     block: tuple[int, int]
@@ -38,7 +38,7 @@ class Group(NamedTuple):
 
     @property
     def counted(self) -> tuple[int, int, int]:
-        """Blocks along taps, rows and columns."""
+        """Return the number of blocks along taps, rows and columns."""
         taps, rows, cols = self.view
         return taps, -(-rows // self.block[0]), -(-cols // self.block[1])
 
@@ -54,28 +54,28 @@ def n_of_m_masks(
     largest: bool = True,
     packed: bool = False,
 ) -> Flags:
-    """Selects, of every m consecutive values along an axis, the n of largest |x|; ties to the lowest index.
+    """Select, of every m consecutive values along an axis, the n of largest |x|; ties to the lowest index.
 
-    Where m does not divide the axis the last group is shorter, and keeps n of what it has, or all. Hardware that runs
-    2:4 kernels wants the groups along the inputs: axis -2 of a Keras kernel.
+    If m does not divide the axis, the last group is shorter and keeps n of its values, or all. Hardware for 2:4 kernels
+    needs the groups along the inputs: axis -2 of a Keras kernel.
 
     Args:
       array: float64, float32, float16 or bfloat16 of at least one axis.
-      n, m: 1 <= n <= m; the length of the axis as m selects n of each row.
-      mask: only where it is True may a value be selected; boolean of the array's shape, or packed bits. Where fewer
-        than n are, all those are selected.
+      n, m: 1 <= n <= m; with m equal to the length of the axis, n of each row are selected.
+      mask: only values where it is True may be selected; boolean of the array's shape, or packed bits. If a group has
+          fewer than n such values, all of them are selected.
       by, largest, packed: as in `top_k_masks`.
 
     Raises:
-      NotANumberError: (a ValueError) there is a NaN; its `index` says where.
-      ValueError: n, m or axis do not fit; a mask of another shape.
-      TypeError: a dtype is not supported, n or m are no integers.
+      NotANumberError: (a ValueError) there is a NaN; its `index` gives the position.
+      ValueError: n, m or axis is invalid, or the mask has another shape.
+      TypeError: a dtype is not supported, or n or m is not an integer.
     """
     values, name = check_arrays([array])
     allowed, order = check_masks(None if mask is None else [mask], values), check_order(by, largest)
     few, of = integer("n", n), integer("m", m)
     if not 1 <= few <= of:
-        raise ValueError(f"n = {few}, m = {of}: 1 <= n <= m is needed")
+        raise ValueError(f"n = {few}, m = {of}: use 1 <= n <= m")
     shape = values[0].shape
     along = check_axis("array", shape, axis)
     of = max(1, min(of, shape[along]))
@@ -101,21 +101,22 @@ def group_scores(
     mask: Flags | None = None,
     by: str = "magnitude",
 ) -> NDArray[np.float64]:
-    """The score of each group: the mean or the sum of |x| (by="value": of x) over its eligible values.
+    """Return the score of each group: the mean or the sum of |x| (by="value": of x) over its eligible values.
 
-    Sums are of float64 in a fixed order: in each column of a block over its rows; the sums of the columns whose numbers
-    in the block are equal modulo 8, in order; those eight, in order. So they have the same bits on every processor and
-    with any number of threads. A group along an axis is a block of the array seen as [before, axis × after].
+    Sums are in float64, in a fixed order: first over the rows of each column of a block; then the sums of columns whose
+    numbers in the block are equal modulo 8, in order; then those eight, in order. So they have the same bits on every
+    processor and with any number of threads. A group along an axis is a block of the array reshaped to [before, axis ×
+    after].
 
     Args:
-      array, block, axis, reduce, mask, by: as in `top_k_masks`; one of block and axis is needed.
+      array, block, axis, reduce, mask, by: as in `top_k_masks`; block or axis is required.
 
     Returns:
-      For blocks [..., blocks of rows, blocks of columns]; for an axis [length of it]. 0 for a group without eligible
-      values.
+      For blocks, shape [..., blocks of rows, blocks of columns]; for an axis, shape [its length]. 0 for a group without
+      eligible values.
 
     Raises:
-      NotANumberError, ValueError, TypeError: as `top_k_masks`.
+      NotANumberError, ValueError, TypeError: as in `top_k_masks`.
     """
     values, _ = check_arrays([array])
     allowed, order = check_masks(None if mask is None else [mask], values), check_order(by, True)
@@ -127,15 +128,15 @@ def group_scores(
 
 
 def count_groups(mask: Bools, *, block: tuple[int, int] | None = None, axis: int | None = None) -> int:
-    """Of the groups of an array, how many have a True in its mask: those that can be selected.
+    """Count the groups of an array with a True in the mask: those that can be selected.
 
     Args:
       mask: boolean, of the array's shape.
-      block, axis: as in `top_k_masks`; one of them is needed.
+      block, axis: as in `top_k_masks`; one of them is required.
 
     Raises:
       TypeError: the mask is not boolean.
-      ValueError: as `top_k_masks`.
+      ValueError: as in `top_k_masks`.
     """
     array = np.asarray(mask)
     if array.dtype != np.bool_:
@@ -151,11 +152,11 @@ def count_groups(mask: Bools, *, block: tuple[int, int] | None = None, axis: int
 
 
 def check(arrays: Sequence[Array], block: tuple[int, int] | None, axis: int | None, reduce: str) -> list[Group] | None:
-    """How each array is cut into groups; None without a block or an axis."""
+    """Return how each array is divided into groups; None without a block or an axis."""
     if reduce not in ("mean", "sum"):
         raise ValueError(f'reduce must be "mean" or "sum", not {reduce!r}')
     if block is not None and axis is not None:
-        raise ValueError("give a block or an axis, not both")
+        raise ValueError("pass a block or an axis, not both")
     if block is not None:
         sides = _sides(block)
         return [_blocks(i, array, sides, reduce == "mean") for i, array in enumerate(arrays)]
@@ -167,7 +168,7 @@ def check(arrays: Sequence[Array], block: tuple[int, int] | None, axis: int | No
 def score(
     array: Array, group: Group, mask: Bools | None, order: Order, number: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Scores of the groups of arrays[number], and their numbers of eligible values."""
+    """Return the scores of the groups of arrays[number], and their numbers of eligible values."""
     try:
         if CORE is None:
             view = None if mask is None else mask.reshape(group.view)
@@ -187,7 +188,7 @@ def score(
 
 
 def expand(chosen: Flags, shape: tuple[int, ...], group: Group, mask: Bools | None) -> Bools:
-    """The values of the chosen groups, without those that are not eligible."""
+    """Return the eligible values of the chosen groups."""
     selected = np.empty(group.view, np.bool_)
     flags = np.ascontiguousarray(chosen).reshape(group.counted)
     if CORE is None:
@@ -201,12 +202,12 @@ def expand(chosen: Flags, shape: tuple[int, ...], group: Group, mask: Bools | No
 
 
 def opened(mask: Flags, array: Array) -> Bools:
-    """A mask as contiguous booleans of an array's shape."""
+    """Return a mask as contiguous booleans of an array's shape."""
     return plain(unpacked(mask, array.shape))
 
 
 def check_axis(name: str, shape: tuple[int, ...], axis: Any) -> int:
-    """The axis as a number from 0."""
+    """Return the axis as a number from 0."""
     number = integer("axis", axis)
     if not -len(shape) <= number < len(shape):
         raise ValueError(f"axis = {number}, but {name} has shape {shape}")
@@ -226,7 +227,7 @@ def _blocks(number: int, array: Array, sides: tuple[int, int], mean: bool) -> Gr
     if array.ndim < 2:
         raise ValueError(f"arrays[{number}] has shape {array.shape}: blocks need at least two axes")
     rows, cols = array.shape[-2:]
-    # A block that is larger than the array is as large as the array.
+    # A block larger than the array is clipped to the array.
     block = (min(sides[0], max(rows, 1)), min(sides[1], max(cols, 1)))
     view = (_product(array.shape[:-2]), rows, cols)
     return Group(view, block, (*array.shape[:-2], -(-rows // block[0]), -(-cols // block[1])), mean)

@@ -1,4 +1,4 @@
-"""Selection over arrays: exactly the k values, or groups of values, that come first in an order."""
+"""Selection over arrays: exactly the first k values, or groups of values, in an order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["Selection", "top_k", "top_k_masks"]
 
 
 class Selection(NamedTuple):
-    """What `top_k` returns."""
+    """The result of `top_k`."""
 
     masks: list[Flags]
     """One for each array: bool of its shape, or packed."""
@@ -47,15 +47,15 @@ def top_k(
     packed: bool = False,
     near: float | None = None,
 ) -> Selection:
-    """As `top_k_masks` for single values; also returns the threshold, which makes the next call faster as its `near`.
+    """Do as `top_k_masks` for single values; also return the threshold, which speeds up the next call as `near`.
 
     Args:
       arrays, k, masks, by, largest, packed: as in `top_k_masks`.
-      near: a number that the threshold may be near, such as the last one. The result is the same whatever it is; where
-        the threshold moved by less than half a per cent of the values, one small sample of the data is enough.
+      near: a guess of the threshold, such as the last one. It does not change the result. If the threshold has moved by
+          less than half a per cent of the values, one small sample of the data is enough.
 
     Raises:
-      TypeError, ValueError: as `top_k_masks`; `near` is no number, or NaN.
+      TypeError, ValueError: as in `top_k_masks`; or `near` is not a number, or NaN.
     """
     values, name = check_arrays(arrays)
     order, allowed = check_order(by, largest), check_masks(masks, values)
@@ -75,7 +75,7 @@ def top_k_masks(
     reduce: str = "mean",
     packed: bool = False,
 ) -> list[Flags]:
-    """Selects exactly the k largest |x| over all arrays together, or in each array; or the k best groups.
+    """Select exactly the k largest |x| over all arrays together, or in each array; or the k best groups.
 
     Ties go to the lowest (array, flat index in C order). Values are compared exactly: -0 equals 0, denormals are not
     flushed, infinities are the largest. The result is the same on every instruction set and number of threads.
@@ -83,26 +83,26 @@ def top_k_masks(
     Args:
       arrays: arrays of any shapes, all float64, all float32, all float16 or all bfloat16 (ml_dtypes). Contiguous ones
         are read in place; strided, byte-swapped or unaligned ones are copied first. They must not be written to while
-        the call runs: the GIL is released.
-      k: how many to select, 0 to the number of values (of True in `masks`, if given) or of groups. One number for all
-        arrays together, or a number for each array.
-      masks: a mask for each array; only where it is True may a value be selected. Boolean of the array's shape, or
-        uint8 with a bit a value, packed as by numpy.packbits.
+        the call runs, because the GIL is released.
+      k: number to select, from 0 to the number of values (of True in `masks`, if given) or of groups. One number for
+          all arrays together, or one per array.
+      masks: one mask per array; only values where it is True may be selected. Boolean of the array's shape, or uint8
+          with one bit per value, packed as by numpy.packbits.
       by: "magnitude" compares |x|, "value" x.
       largest: False selects the smallest.
       block: sides of blocks over the last two axes (of a convolution's kernel: inputs and outputs, for each tap); those
         at the edges are smaller. k counts blocks, masks are unions of blocks.
-      axis: instead of a block, everything with one index along this axis is a group: -1 are output neurons or channels,
-        -2 inputs. k counts them.
-      reduce: a group's score is the "mean" or the "sum" of what is compared over its eligible values, in float64; see
-        `group_scores`.
+      axis: instead of a block, all values with one index along this axis form a group: -1 gives output neurons or
+          channels, -2 inputs. k counts them.
+      reduce: a group's score is the "mean" or the "sum" over its eligible values, in float64; see `group_scores`.
       packed: return masks as uint8 of one axis, as numpy.packbits would.
 
     Returns:
-      One new mask for each array, boolean of its shape, or packed. Groups without eligible values are never selected.
+      One new mask per array, boolean of its shape, or packed. Groups without eligible values are never selected.
 
     Raises:
-      NotANumberError: (a ValueError) there is a NaN, in a masked-out place too; its `array` and `index` say where.
+      NotANumberError: (a ValueError) there is a NaN, even where the mask is False; its `array` and `index` give the
+          position.
       ValueError: k is out of range, a mask has another shape, a block or axis does not fit an array.
       TypeError: a dtype is not supported, dtypes are mixed, or a mask is neither boolean nor packed.
     """
@@ -128,7 +128,7 @@ def top_k_masks(
 
 
 def _counts(k: Any, arrays: int) -> list[object] | None:
-    """k as a list with a number for each array, or None if it is one number."""
+    """k as a list with one number per array, or None if it is one number."""
     if np.ndim(k) == 0:
         return None
     counts = list(k)
@@ -190,7 +190,7 @@ def _grouped(
     count = integer(label, k)
     if not 0 <= count <= total:
         raise ValueError(f"{label} = {count} is outside 0...{total}, the number of eligible groups")
-    # Scores are ordered as they are: that of a magnitude is never negative.
+    # Scores are compared by value, because a score of magnitudes is never negative.
     chosen = _top_k([*scores], "float64", count, [*eligible], Order(True, order.largest), False).masks
     masks: list[Flags] = [
         groups.expand(mask, array.shape, group, open_)

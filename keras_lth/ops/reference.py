@@ -1,4 +1,4 @@
-"""Selection in NumPy: slow, short, and what the compiled kernels are held against."""
+"""Selection in NumPy: slow and short, the reference for the compiled kernels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INFINITY = {"float64": 0x7FF0 << 48, "float32": 0x7F80 << 16, "float16": 0x7C00
 
 
 def ranks(array: Array, order: Order, number: int = 0) -> NDArray[np.float64]:
-    """Flat; what comes first in the order is lowest. A NaN is refused as one of arrays[number]."""
+    """Return flat ranks; the first value in the order has the lowest. A NaN is an error that names arrays[number]."""
     with np.errstate(invalid="ignore"):  # a signalling NaN is reported below
         values = np.ravel(array).astype(np.float64)  # holds every value of the other formats exactly
     nans = np.flatnonzero(np.isnan(values))
@@ -31,7 +31,7 @@ def ranks(array: Array, order: Order, number: int = 0) -> NDArray[np.float64]:
 def top_k(
     arrays: Sequence[Array], k: int, masks: Sequence[Flags] | None, order: Order
 ) -> tuple[list[Bools], float | None]:
-    """The k values that come first, ties to the lowest (array, flat index), and the last of them (|x| by magnitude)."""
+    """Select the first k values, ties to the lowest (array, flat index), and return the last (|x| by magnitude)."""
     if not arrays:
         return [], None
     joined = np.concatenate([ranks(array, order, i) for i, array in enumerate(arrays)])
@@ -51,12 +51,12 @@ def top_k(
 
 
 def top_k_masks(arrays: Sequence[Array], k: int, *, masks: Sequence[Flags] | None = None) -> list[Bools]:
-    """Exactly the k largest |x| over all arrays together."""
+    """Select exactly the k largest |x| over all arrays together."""
     return top_k(arrays, k, masks, Order())[0]
 
 
 def n_of_m(array: Array, n: int, m: int, axis: int, mask: Bools | None, order: Order) -> Bools:
-    """Of every m consecutive along the axis, the n eligible ones that come first."""
+    """Select, of every m consecutive values along the axis, the first n eligible ones."""
     rank = np.moveaxis(ranks(array, order).reshape(array.shape), axis, -1)
     allowed = np.moveaxis(np.ones(array.shape, np.bool_) if mask is None else mask, axis, -1)
     selected = np.zeros_like(allowed)
@@ -69,7 +69,7 @@ def n_of_m(array: Array, n: int, m: int, axis: int, mask: Bools | None, order: O
 
 
 def blocks_of(shape: tuple[int, ...], block: tuple[int, int]) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-    """Of an array [taps, rows, cols]: the index of each block, and where its values are."""
+    """Yield the index of each block of an array [taps, rows, cols], and the position of its values."""
     sides = (1, *block)
     for index in itertools.product(*(range(-(-n // side)) for n, side in zip(shape, sides, strict=True))):
         yield index, tuple(slice(i * side, (i + 1) * side) for i, side in zip(index, sides, strict=True))
@@ -78,10 +78,10 @@ def blocks_of(shape: tuple[int, ...], block: tuple[int, int]) -> Iterator[tuple[
 def block_scores(
     array: Array, block: tuple[int, int], mask: Bools | None, order: Order, mean: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Scores of the blocks of an array [taps, rows, cols], and their numbers of eligible values.
+    """Return the scores of the blocks of an array [taps, rows, cols], and their numbers of eligible values.
 
-    Additions in float64, in this order: in each column of a block over its rows; the sums of the columns whose numbers
-    in the block are equal modulo 8, in order; those eight, in order.
+    Additions are in float64, in this order: over the rows of each column of a block; the sums of the columns whose
+    numbers in the block are equal modulo 8, in order; those eight, in order.
     """
     values = ranks(array, Order(order.by_value, largest=False)).reshape(array.shape)
     open_ = np.ones(array.shape, np.bool_) if mask is None else mask
@@ -107,7 +107,7 @@ def block_scores(
 
 
 def key_range(name: str, order: Order) -> tuple[int, int]:
-    """The least and the greatest key of a format."""
+    """Return the least and the greatest key of a format."""
     infinity = _INFINITY[name]
     if order.by_value:
         return -infinity, infinity
@@ -115,7 +115,7 @@ def key_range(name: str, order: Order) -> tuple[int, int]:
 
 
 def keys(array: Array, order: Order) -> NDArray[np.int64]:
-    """Integers in the order of the values: of what is selected first the greatest."""
+    """Return integers in the order of the values; the first value to select has the greatest."""
     wide = _BITS[array.dtype.itemsize]
     bits = np.ravel(plain(array)).view(wide).astype(np.int64)
     magnitude = bits & np.iinfo(wide).max
@@ -126,7 +126,7 @@ def keys(array: Array, order: Order) -> NDArray[np.int64]:
 def count_keys(
     arrays: Sequence[Array], masks: Sequence[Flags] | None, order: Order, lo: int, hi: int, shift: int
 ) -> NDArray[np.int64]:
-    """How many eligible keys are in each 2**shift of [lo, hi]."""
+    """Count the eligible keys in each interval of length 2**shift in [lo, hi]."""
     bins = np.zeros(BINS, np.int64)
     for i, array in enumerate(arrays):
         ranks(array, order, i)  # refuses NaN
@@ -143,7 +143,7 @@ def count_keys(
 def select_from(
     arrays: Sequence[Array], masks: Sequence[Flags] | None, order: Order, threshold: int, ties: int
 ) -> list[Bools]:
-    """Keys above the threshold, and the first `ties` that are equal to it."""
+    """Select the keys above the threshold, and the first `ties` keys that are equal to it."""
     selected = []
     for i, array in enumerate(arrays):
         key = keys(array, order)

@@ -1,4 +1,4 @@
-"""The sparse products as dense NumPy: what defines the results, and what runs where the extension is missing."""
+"""The sparse products in dense NumPy: the definition of the results, and the fallback without the extension."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Floats = NDArray[np.float32]
 
 
 def padding_before(size: int, kernel: int, stride: int, same: bool) -> tuple[int, int]:
-    """Zeros before the first item of an axis, and the size of the result, by TensorFlow's rule.
+    """Return the zeros before the first item of an axis, and the size of the result, by TensorFlow's rule.
 
     Raises:
       ValueError: a kernel larger than the axis, without padding.
@@ -29,19 +29,19 @@ def padding_before(size: int, kernel: int, stride: int, same: bool) -> tuple[int
 def output_size(
     shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], same: bool
 ) -> tuple[int, int]:
-    """Height and width of the result for an x of `shape` [batch, height, width, inputs]."""
+    """Return height and width of the result for an x of `shape` [batch, height, width, inputs]."""
     height, width = (padding_before(n, k, s, same)[1] for n, k, s in zip(shape[1:3], kernel, stride, strict=True))
     return height, width
 
 
 def epilogue(y: Array, bias: Array | None, relu: bool) -> Floats:
-    """y + bias, then ReLU if asked."""
+    """Add the bias, then apply ReLU if requested."""
     shifted = y if bias is None else y + bias
     return (np.maximum(shifted, 0) if relu else shifted).astype(np.float32, copy=False)
 
 
 def conv2d(x: Floats, kernel: Floats, stride: tuple[int, int], same: bool) -> Floats:
-    """The convolution as one matrix product for each tap of the kernel [height, width, inputs, outputs]."""
+    """Compute the convolution as one matrix product per tap of the kernel [height, width, inputs, outputs]."""
     padded, views = _padded(x.shape, kernel.shape, stride, same)
     padded[_inner(x.shape, kernel.shape, stride, same)] = x
     out = output_size(x.shape, (kernel.shape[0], kernel.shape[1]), stride, same)
@@ -54,7 +54,7 @@ def conv2d(x: Floats, kernel: Floats, stride: tuple[int, int], same: bool) -> Fl
 def conv2d_gradients(
     x: Floats, dy: Floats, kernel: Floats, stride: tuple[int, int], same: bool
 ) -> tuple[Floats, Floats]:
-    """Gradients of `conv2d` for x and for the kernel."""
+    """Compute the gradients of `conv2d` for x and for the kernel."""
     padded, views = _padded(x.shape, kernel.shape, stride, same)
     inner = _inner(x.shape, kernel.shape, stride, same)
     padded[inner] = x

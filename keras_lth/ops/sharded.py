@@ -1,4 +1,4 @@
-"""Exact selection over weights that are spread over several hosts: a few small sums instead of the weights."""
+"""Exact selection over weights that are distributed over several hosts, by a few small sums."""
 
 from __future__ import annotations
 
@@ -25,32 +25,33 @@ from keras_lth.ops.core import CORE
 __all__ = ["ShardedSelection"]
 
 BINS = 2048
-# In the place of a count: some shard has a NaN. Sums of 8191 of them, and of counts below 2**50, stay exact.
+# Used as a count if a shard has a NaN. Sums of 8191 of them, and of counts below 2**50, stay exact.
 _REFUSED = -(1 << 50)
 Histogram = NDArray[np.int64]
 
 
 class ShardedSelection:
-    """Exactly the k largest |x| over the arrays of all shards; each shard has one object, made with the same k.
+    """Selects exactly the k largest |x| over the arrays of all shards; each shard has one object, with the same k.
 
-    What comes out is `top_k_masks` over the arrays of shard 0, 1, ... put one after the other: ties go to the lowest
-    (shard, array, flat index). Each shard reads its arrays once a round and sends a histogram of 2048 int64 (16 KiB):
+    The result equals `top_k_masks` over the arrays of shard 0, 1, ... in order: ties go to the lowest
+    (shard, array, flat index). Each shard reads its arrays once per round and sends a histogram of 2048 int64 (16 KiB):
 
       1. While not `done`: h = `histogram()`; `refine(sum of h over the shards)`. Three rounds for float32, two for
-         float16 and bfloat16, six for float64, whose values have twice the bits. After each round, the interval that
-         holds the k-th value is 2048 times as narrow; after the last it is one value, the threshold.
+         float16 and bfloat16, six for float64, whose values have twice the bits. Each round narrows the interval that
+         contains the k-th value by a factor of 2048; after the last it is one value, the threshold.
       2. t = `ties()`: how many values of this shard equal the threshold. `masks(sum of t over the shards before)`.
 
-    `run` does this with an all-reduce. All shards find the same threshold, and raise together.
+    `run` does this with an all-reduce. All shards find the same threshold, and raise errors together.
 
     Args:
-      arrays: those of this shard; all shards must have one dtype. Must not change until the masks are made.
-      k: how many to select over all shards.
+      arrays: the arrays of this shard; all shards must have the same dtype. They must not change until the masks are
+          made.
+      k: number to select over all shards.
       masks, by, largest, packed: as in `top_k_masks`.
-      dtype: needed where a shard has no array: the name of the dtype of the others.
+      dtype: required if a shard has no array: the name of the dtype of the others.
 
     Raises:
-      TypeError, ValueError: as `top_k_masks`; what only one shard can see (NaN) is raised later, by all.
+      TypeError, ValueError: as in `top_k_masks`; an error that only one shard can see (NaN) is raised later, by all.
     """
 
     def __init__(
@@ -88,19 +89,19 @@ class ShardedSelection:
 
     @property
     def done(self) -> bool:
-        """Whether the threshold is known."""
+        """Return whether the threshold is known."""
         return self._rounds > 0 and self._lo == self._hi
 
     @property
     def rounds(self) -> int:
-        """Histograms that were summed until now."""
+        """Return the number of histograms that have been summed."""
         return self._rounds
 
     @property
     def threshold(self) -> np.generic | None:
-        """The k-th value (|x| by magnitude), once done; None where k = 0."""
+        """Return the k-th value (|x| by magnitude), once done; None if k = 0."""
         if not self.done:
-            raise RuntimeError("the threshold is not known yet: refine until done")
+            raise RuntimeError("the threshold is not known yet: call refine until done")
         if self._k == 0:
             return None
         key = self._lo if self._order.largest else -self._lo
@@ -109,9 +110,9 @@ class ShardedSelection:
         return from_bits(key if key >= 0 else sign | -key, dtype)
 
     def histogram(self) -> Histogram:
-        """This shard's counts in 2048 equal parts of the interval: to be summed over the shards."""
+        """Return this shard's counts in 2048 equal parts of the interval, to be summed over the shards."""
         if self.done:
-            raise RuntimeError("the threshold is known: there is nothing to refine")
+            raise RuntimeError("the threshold is already known: there is nothing to refine")
         self._mine = np.zeros(BINS, np.int64)
         try:
             self._mine = self._count()
@@ -121,12 +122,12 @@ class ShardedSelection:
         return self._mine.copy()
 
     def refine(self, summed: Histogram) -> None:
-        """Narrows the interval to the part that holds the k-th value.
+        """Narrow the interval to the part that contains the k-th value.
 
         Raises:
           NotANumberError: this shard has a NaN.
-          ValueError: another shard has one; k is more than the values of all shards; `summed` is no such sum.
-          RuntimeError: there was no `histogram()` of this round.
+          ValueError: another shard has one; k is more than the values of all shards; `summed` is not such a sum.
+          RuntimeError: `histogram()` was not called in this round.
         """
         if self._mine is None:
             raise RuntimeError("refine takes the sum of this round's histograms: call histogram() first")
@@ -143,7 +144,7 @@ class ShardedSelection:
         if self._rounds == 0 and self._k > eligible:
             raise ValueError(f"k = {self._k} is outside 0...{eligible}, the number of eligible values")
         if self._rank > eligible:
-            raise ValueError("summed does not hold the counts of all shards")
+            raise ValueError("summed does not contain the counts of all shards")
         shift = self._shift
         if self._k == 0:
             self._lo = self._hi  # nothing is above
@@ -158,13 +159,13 @@ class ShardedSelection:
         self._mine = None
 
     def ties(self) -> int:
-        """How many values of this shard equal the threshold; none where k = 0."""
+        """Return how many values of this shard equal the threshold; 0 if k = 0."""
         if not self.done:
-            raise RuntimeError("ties are not known yet: refine until done")
+            raise RuntimeError("ties are not known yet: call refine until done")
         return self._ties
 
     def masks(self, ties_before: int) -> list[Flags]:
-        """The masks of this shard.
+        """Return the masks of this shard.
 
         Args:
           ties_before: the sum of `ties()` over the shards before this one.
@@ -182,13 +183,13 @@ class ShardedSelection:
         return selected
 
     def run(self, all_reduce: Callable[[Histogram], Histogram], shard: int = 0, shards: int = 1) -> list[Flags]:
-        """The whole protocol: the masks of this shard.
+        """Run the whole protocol and return the masks of this shard.
 
         Args:
-          all_reduce: takes an int64 array, returns the sum of those of all shards; called equally often, with equal
-            shapes, on every shard.
-          shard: number of this shard, from 0.
-          shards: how many there are.
+          all_reduce: takes an int64 array and returns the sum over all shards; called equally often, with equal shapes,
+              on every shard.
+          shard: index of this shard, from 0.
+          shards: number of shards.
         """
         if not 0 <= integer("shard", shard) < integer("shards", shards):
             raise ValueError(f"shard = {shard} is outside 0...{shards - 1}")

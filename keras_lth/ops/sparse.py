@@ -1,4 +1,4 @@
-"""Sparse products: NumPy arrays through the C++ core, tensors through the TensorFlow ops."""
+"""Sparse products: NumPy arrays use the C++ core, tensors use the TensorFlow ops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 def sparse_matmul(
     x: Any, values: Any, structure: SparseStructure, *, bias: Any = None, activation: str | None = None
 ) -> Any:
-    """``activation(x @ W + bias)`` for the sparse W that `structure` and `values` describe.
+    """Compute ``activation(x @ W + bias)`` for the sparse W that `structure` and `values` describe.
 
     Args:
       x: float32 [..., inputs]. A NumPy array gives a NumPy array; a TensorFlow tensor or Keras variable gives a tensor,
@@ -29,13 +29,14 @@ def sparse_matmul(
         float32. What fills up the blocks at the edges must be 0.
       structure: of a kernel [inputs, outputs].
       bias: float32 [outputs].
-      activation: None or "relu", applied as the result is written.
+      activation: None or "relu", applied when the result is written.
 
     Returns:
-      float32 [..., outputs]. The same bits for any number of threads; between instruction sets the last bits differ.
+      float32 [..., outputs]. The bits are the same for any number of threads; between instruction sets the last bits
+      differ.
 
     Raises:
-      TypeError, ValueError: an argument of the wrong type or shape, by its name.
+      TypeError, ValueError: an argument of the wrong type or shape; names it.
     """
     if not is_numpy(x):
         return _tensors().sparse_matmul(x, values, structure, bias=bias, activation=activation)
@@ -54,7 +55,7 @@ def sparse_matmul(
 def sparse_matmul_gradients(
     x: Array, dy: Array, values: Array, structure: SparseStructure
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Gradients of `sparse_matmul` without bias and activation, in NumPy.
+    """Compute the gradients of `sparse_matmul` without bias and activation, in NumPy.
 
     Args:
       x: float32 [..., inputs].
@@ -91,14 +92,14 @@ def sparse_conv2d(
     bias: Any = None,
     activation: str | None = None,
 ) -> Any:
-    """A two-dimensional convolution with a sparse kernel.
+    """Compute a two-dimensional convolution with a sparse kernel.
 
     Args:
       x: float32 [batch, height, width, inputs], NumPy or TensorFlow, as in `sparse_matmul`.
       values: float32 or bfloat16 [room, *block].
       structure: of a kernel [kernel height, kernel width, inputs, outputs]; blocks are of channels.
       strides: one number or (height, width).
-      padding: "valid" or "same", as in TensorFlow (of an odd padding the larger half is at the end).
+      padding: "valid" or "same", as in TensorFlow (the larger half of an odd padding is at the end).
       bias: float32 [outputs].
       activation: None or "relu".
 
@@ -106,7 +107,7 @@ def sparse_conv2d(
       float32 [batch, out height, out width, outputs].
 
     Raises:
-      TypeError, ValueError: an argument of the wrong type or shape, by its name.
+      TypeError, ValueError: an argument of the wrong type or shape; names it.
     """
     if not is_numpy(x):
         return _tensors().sparse_conv2d(
@@ -136,14 +137,14 @@ def sparse_conv2d_gradients(
     strides: int | Sequence[int] = 1,
     padding: str = "valid",
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Gradients of `sparse_conv2d` without bias and activation, in NumPy: for x, and for the stored values."""
+    """Compute, in NumPy, the gradients of `sparse_conv2d` without bias and activation, for x and the stored values."""
     kernel = check_kernel(structure)
     given = float_array("x", x, structure.rows, ndim=4)
     stride, same = check_strides(strides), check_padding(padding)
     out = reference_sparse.output_size(given.shape, kernel, stride, same)
     gradient = float_array("dy", dy, structure.cols, ndim=4)
     if gradient.shape[:3] != (len(given), *out):
-        raise ValueError(f"dy has shape {gradient.shape}, the result {(len(given), *out, structure.cols)}")
+        raise ValueError(f"dy has shape {gradient.shape}, but the result has {(len(given), *out, structure.cols)}")
     stored = check_values(values, structure)
     if CORE is None:
         dense = structure.to_dense(stored).astype(np.float32)
@@ -157,7 +158,7 @@ def sparse_conv2d_gradients(
 
 
 def is_numpy(x: Any) -> bool:
-    """Whether `x` belongs to NumPy rather than to TensorFlow or Keras."""
+    """Return whether `x` belongs to NumPy rather than to TensorFlow or Keras."""
     return isinstance(x, (np.ndarray, np.generic, list, tuple, float, int))
 
 
@@ -175,7 +176,7 @@ def check_matrix(structure: SparseStructure) -> None:
     """Raises unless the structure is a matrix's."""
     check_structure(structure)
     if len(structure.shape) != 2:
-        raise ValueError(f"structure is of a kernel {structure.shape}; sparse_matmul needs [inputs, outputs]")
+        raise ValueError(f"structure describes a kernel {structure.shape}; sparse_matmul needs [inputs, outputs]")
 
 
 def check_kernel(structure: SparseStructure) -> tuple[int, int]:
@@ -183,13 +184,13 @@ def check_kernel(structure: SparseStructure) -> tuple[int, int]:
     check_structure(structure)
     if len(structure.shape) != 4:
         raise ValueError(
-            f"structure is of a kernel {structure.shape}; sparse_conv2d needs [height, width, inputs, outputs]"
+            f"structure describes a kernel {structure.shape}; sparse_conv2d needs [height, width, inputs, outputs]"
         )
     return structure.shape[0], structure.shape[1]
 
 
 def check_values(values: Any, structure: SparseStructure) -> Array:
-    """`values` as a contiguous array of the structure's shape."""
+    """Return `values` as a contiguous array of the structure's shape."""
     stored = np.asarray(values)
     value_type(stored)
     if stored.shape != (structure.room, *structure.block):
@@ -198,29 +199,29 @@ def check_values(values: Any, structure: SparseStructure) -> Array:
 
 
 def check_activation(activation: str | None) -> bool:
-    """Whether it is "relu"."""
+    """Return whether it is "relu"."""
     if activation not in (None, "relu"):
         raise ValueError(f"activation = {activation!r}; supported are None and 'relu'")
     return activation == "relu"
 
 
 def check_padding(padding: str) -> bool:
-    """Whether it is "same"."""
+    """Return whether it is "same"."""
     if not isinstance(padding, str) or padding.lower() not in ("same", "valid"):
         raise ValueError(f"padding = {padding!r}; supported are 'valid' and 'same'")
     return padding.lower() == "same"
 
 
 def check_strides(strides: int | Sequence[int]) -> tuple[int, int]:
-    """Strides as (height, width)."""
+    """Return strides as (height, width)."""
     pair = [strides, strides] if isinstance(strides, (int, np.integer)) else list(strides)
     if len(pair) != 2 or not all(isinstance(s, (int, np.integer)) and s >= 1 for s in pair):
-        raise ValueError(f"strides = {strides!r}: one integer of at least 1, or two, are needed")
+        raise ValueError(f"strides = {strides!r}: use one integer of at least 1, or two")
     return int(pair[0]), int(pair[1])
 
 
 def float_array(name: str, array: Any, last: int, ndim: int | None = None) -> NDArray[np.float32]:
-    """`array` as a C-contiguous float32 array whose last axis is `last`; copied only where it is not one already."""
+    """Return `array` as C-contiguous float32 whose last axis is `last`; copy only if needed."""
     given = np.asarray(array)
     if given.dtype != np.float32:
         raise TypeError(f"{name} is {given.dtype.name}, not float32: convert it with astype")

@@ -1,4 +1,4 @@
-"""Which weights of a kernel are stored: the part of a sparse product that stays the same until the next pruning."""
+"""The stored weights of a kernel: the part of a sparse product that is fixed until the next pruning."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class SparseStructure:
     lies behind the last block, 0 in the indices, is in no product, whatever its values are; its gradient is 0.
 
     Attributes:
-      shape: of the dense kernel.
-      block: (inputs, outputs) of a block.
+      shape: the shape of the dense kernel.
+      block: the (inputs, outputs) of a block.
       taps: height * width of a convolution's kernel, 1 for a matrix.
       stored: number of blocks.
       room: number of blocks that there is place for, `stored` or more.
@@ -80,9 +80,7 @@ class SparseStructure:
         if kept.dtype != np.bool_:
             raise TypeError(f"mask is {kept.dtype.name}, not bool")
         if kept.ndim < 2 or 0 in kept.shape:
-            raise ValueError(
-                f"mask has shape {kept.shape}: a kernel [..., inputs, outputs] without empty axes is needed"
-            )
+            raise ValueError(f"mask has shape {kept.shape}: use a kernel [..., inputs, outputs] without empty axes")
         sides = _sides(block)
         taps = int(np.prod(kept.shape[:-2], dtype=np.int64))
         groups = (taps * -(-kept.shape[-2] // sides[0]), -(-kept.shape[-1] // sides[1]))
@@ -103,12 +101,12 @@ class SparseStructure:
 
     @property
     def indices(self) -> tuple[Array, Array, Array, Array, Array]:
-        """starts, others, row_starts, row_others, row_ids."""
+        """Return starts, others, row_starts, row_others, row_ids."""
         return self.starts, self.others, self.row_starts, self.row_others, self.row_ids
 
     @property
     def density(self) -> float:
-        """Share of the kernel's weights that are stored."""
+        """Return the share of the kernel's weights that are stored."""
         return int(self.mask().sum()) / int(np.prod(self.shape))
 
     def mask(self) -> NDArray[np.bool_]:
@@ -125,7 +123,7 @@ class SparseStructure:
         """
         dense = np.asarray(kernel)
         if dense.shape != self.shape:
-            raise ValueError(f"kernel has shape {dense.shape}, the structure {self.shape}")
+            raise ValueError(f"kernel has shape {dense.shape}, but the structure has {self.shape}")
         tiles = _tiles(dense, self.block).transpose(0, 2, 1, 3)
         kept = np.zeros((self.room, *self.block), dense.dtype if dense.dtype.name in VALUE_TYPES else np.float32)
         kept[: self.stored] = tiles[self.others[: self.stored], self._out_groups()]
@@ -177,7 +175,7 @@ def _sides(block: int | Sequence[int] | None) -> tuple[int, int]:
     except TypeError:
         raise TypeError(f"block must be an integer or two, not {block!r}") from None
     if len(sides) != 2 or min(sides) < 1:
-        raise ValueError(f"block = {block!r}: two sides of at least 1 are needed")
+        raise ValueError(f"block = {block!r}: use two sides of at least 1")
     return sides[0], sides[1]
 
 
@@ -200,7 +198,7 @@ def _ragged(shape: tuple[int, ...], block: tuple[int, int]) -> bool:
 
 
 def _tiles(kernel: Array, block: tuple[int, int]) -> Array:
-    """[..., inputs, outputs] as [taps * input groups, block inputs, output groups, block outputs], filled up with 0."""
+    """[..., inputs, outputs] as [taps * input groups, block inputs, output groups, block outputs], padded with 0."""
     rows, cols = kernel.shape[-2:]
     stacked = kernel.reshape(-1, rows, cols)
     if _ragged(kernel.shape, block):
@@ -223,7 +221,7 @@ def _index(groups: Array, room: int) -> Array:
 
 
 def value_type(values: Array) -> str:
-    """The name of a supported dtype of values.
+    """Return the name of a supported dtype of values.
 
     Raises:
       TypeError: it is neither float32 nor bfloat16.

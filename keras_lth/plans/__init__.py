@@ -1,6 +1,7 @@
-"""The engine of experiments: steps with names, trainings as trajectories, and a run that makes what is missing.
+"""The engine of experiments: steps with names, trainings as trajectories, and a run that computes what is missing.
 
-A plan is a function that names steps; it knows nothing of files, processes or resuming. No Keras and no TensorFlow.
+A plan is a function that names steps. It does not deal with files, processes or resuming. This package needs neither
+Keras nor TensorFlow.
 """
 
 from __future__ import annotations

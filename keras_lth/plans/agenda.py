@@ -1,4 +1,4 @@
-"""The agenda of plans: the steps they need, what of it is missing, and what can be made now. Names only, no files."""
+"""The agenda of plans: the steps they need, which are missing, and which are ready. It uses names only, no files."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ Steps = dict[str, Step]
 
 @dataclass
 class Task:
-    """Steps that are made together: one, or those of one training. ``key``: what it is claimed by; None: not at all."""
+    """Steps that are computed together: one, or those of one training. ``key``: the name of its claim; None: no
+    claim.
+    """
 
     key: str | None
     steps: list[Step]
 
 
 class Agenda:
-    """What plans want.
+    """The steps that plans need.
 
     Args:
         plans: functions of a `Notebook`, by name.
-        value: the value of a kept step, None where it is not there: what plans look at.
+        value: returns the value of a stored step, None if it does not exist: what plans look at.
 
     Attributes:
-        notebooks: of the plans that were read, by name.
+        notebooks: the notebooks of the plans that were read, by name.
     """
 
     def __init__(self, plans: Mapping[str, Plan], value: Callable[[Step], Value | None]) -> None:
@@ -40,7 +42,7 @@ class Agenda:
         self.notebooks: dict[str, Notebook] = {}
 
     def read(self, there: Collection[str]) -> list[str]:
-        """Run the plans that were not run yet, or that wait for a value that is there now; returns their names."""
+        """Run the plans that have not run yet, or whose awaited value now exists; return their names."""
         read = []
         for name, plan in self._plans.items():
             before = self.notebooks.get(name)
@@ -53,14 +55,19 @@ class Agenda:
         return read
 
     def record(self, name: str) -> str:
-        """The name under which a store keeps what it knows of a plan: that of the plan, and a digest of its arguments,
-        such as a config, so that one plan under two configs has two records."""
+        """Return the name under which a store records a plan: the plan's name and a digest of its arguments.
+
+        One plan under two configs therefore has two records.
+        """
         given = arguments_of(self._plans[name])
         return f"{name}-{digest(given)[:8]}" if given else name
 
     def known(self, name: str) -> dict[str, Any]:
-        """What a store keeps of a plan: its arguments, the names of its steps, the steps each is made of, its rows, and
-        the names of the values that it waits for before it can name more."""
+        """Return what a store records of a plan.
+
+        This is its arguments, the names of its steps, the inputs of each step, its rows, and the names of the values
+        that it needs before it can name more.
+        """
         notebook = self.notebooks[name]
         steps = _all([notebook])
         return {
@@ -75,17 +82,17 @@ class Agenda:
 
     @property
     def steps(self) -> Steps:
-        """All kept steps that the plans need, inputs first."""
+        """Return all stored steps that the plans need, inputs first."""
         return _all(self.notebooks.values())
 
     def rows(self, value: Callable[[Step], Value | None]) -> Tidy:
-        """The rows of the plans, with the numbers of the values that are there."""
+        """Return the rows of the plans, with the numbers of the values that exist."""
         listed = [row for notebook in self.notebooks.values() for row in notebook.rows]
         steps = {step.name: step for row in listed for step in row.steps}
         return tidy([(row.labels, [s.name for s in row.steps]) for row in listed], lambda name: value(steps[name]))
 
     def labels(self) -> dict[str, str]:
-        """What each step is made for: the labels of the first row that needs it."""
+        """Return the purpose of each step: the labels of the first row that needs it."""
         found: dict[str, str] = {}
         for row in (row for notebook in self.notebooks.values() for row in notebook.rows):
             text = " ".join(f"{key}={value}" for key, value in row.labels.items())
@@ -93,9 +100,9 @@ class Agenda:
         return found
 
     def missing(self, there: Collection[str], only: str | None = None) -> Steps:
-        """The steps that must be made for what the plans want, or for the step named ``only``; inputs first.
+        """Return the steps to compute for the plans, or for the step named ``only``; inputs first.
 
-        Raises ``ValueError`` where no plan has that step.
+        Raises ``ValueError`` if no plan has that step.
         """
         if only is None:
             missing = closure((step for book in self.notebooks.values() for step in book.steps), there)
@@ -106,12 +113,12 @@ class Agenda:
             return missing
         steps = self.steps
         if only not in steps:
-            raise ValueError(f"no plan has a step {only}, of {len(steps)} steps.")
+            raise ValueError(f"no plan has a step {only}: its {len(steps)} steps have other names.")
         return closure([steps[only]], there)
 
 
 def arguments_of(plan: Plan) -> dict[str, Any]:
-    """The arguments that a `functools.partial` gives; none where they have no canonical form."""
+    """Return the arguments of a `functools.partial`; none if they have no canonical form."""
     given = {}
     if isinstance(plan, partial):
         with suppress(TypeError, ValueError):
@@ -124,7 +131,7 @@ def _all(notebooks: Iterable[Notebook]) -> Steps:
 
 
 def ready(missing: Mapping[str, Step], there: Collection[str], failed: Collection[str]) -> list[Task]:
-    """What can be made now, in the order of ``missing``; the points of one trajectory are one task."""
+    """Return what can be computed now, in the order of ``missing``; the points of one trajectory are one task."""
     tasks: dict[Any, Task] = {}
     for step in missing.values():
         if step.name in failed or any(each.name not in there for each in step.sources):
@@ -135,14 +142,14 @@ def ready(missing: Mapping[str, Step], there: Collection[str], failed: Collectio
 
 
 def key_of(step: Step) -> str | None:
-    """What a step is claimed by while it is made: its trajectory, or its own name where it takes long."""
+    """Return the name of the claim on a step: its trajectory, or its own name if the step takes long."""
     if step.point is not None:
         return step.point.trajectory.id
     return step.name if step.kind.long else None
 
 
 def closure(wanted: Iterable[Step], there: Collection[str] = ()) -> Steps:
-    """The kept steps that are needed for these, inputs first; those that are there, and what they need, left out."""
+    """Return the stored steps that these need, inputs first, without those that exist and their inputs."""
     found: Steps = {}
     stack = [(step, False) for step in reversed(list(wanted))]
     while stack:

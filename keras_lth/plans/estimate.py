@@ -1,4 +1,4 @@
-"""What plans have in a store as it is: the rows that are there, what a run would do, and how long that takes."""
+"""Estimate plans on a store: the rows that exist, what a run would do, and how long that takes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from keras_lth.plans.notebook import Tidy, tidy
 from keras_lth.plans.step import Step, digest
 from keras_lth.store.values import DamagedError, MissingError, Store, Value
 
-_RECORDS = 50  # that are read of a kind
+_RECORDS = 50  # number of values read per kind
 
 
 class Line(NamedTuple):
-    """A kind of steps. ``seconds`` and ``bytes`` are of the missing ones; None where the store has none to tell by."""
+    """A kind of steps. ``seconds`` and ``bytes`` are for the missing ones; None if the store has none to compare
+    with.
+    """
 
     kind: str
     there: int
@@ -28,19 +30,19 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A line a kind, and the number of places where plans wait for a value before they can name more."""
+    """One line per kind, and the number of places where plans wait for a value before they can name more."""
 
     lines: tuple[Line, ...]
     looks: int
 
     @property
     def seconds(self) -> float | None:
-        """Of all, in one process; None where one is unknown."""
+        """Return the total, in one process; None if one kind is unknown."""
         return _sum(line.seconds for line in self.lines if line.missing)
 
     @property
     def bytes(self) -> float | None:
-        """Of all."""
+        """Return the total."""
         return _sum(line.bytes for line in self.lines if line.missing)
 
     def __str__(self) -> str:
@@ -57,12 +59,12 @@ class Estimate:
             for row in rows
         ]
         if self.looks:
-            text.append(f"Plans wait for {self.looks} values before they name more steps.")
+            text.append(f"The plans need {self.looks} more values before they can name further steps.")
         return "\n".join(text)
 
 
 class Reading:
-    """Plans read on the store in ``folder`` as it is, which may not exist yet. Nothing is made or written."""
+    """Plans read on the store in ``folder``, which need not exist yet. Nothing is computed or written."""
 
     def __init__(self, plans: Plan | Mapping[str, Plan], folder: AnyPath) -> None:
         try:
@@ -74,11 +76,11 @@ class Reading:
         self.agenda.read(self.there)
 
     def seen(self, step: Step) -> Value | None:
-        """The value of a step; None where it is not there, or damaged."""
+        """Return the value of a step; None if it is missing or damaged."""
         return self.value(step.name)
 
     def value(self, name: str) -> Value | None:
-        """The value of a name; None where it is not there, or damaged."""
+        """Return the value with this name; None if it is missing or damaged."""
         if self.store is None or name not in self.there:
             return None
         try:
@@ -88,8 +90,11 @@ class Reading:
 
 
 def rows(plans: Plan | Mapping[str, Plan], folder: AnyPath) -> Tidy:
-    """The rows whose values are there, under the label ``plan``: of these plans, then of the others that the store
-    knows, each row once; and the labels of those rows of these plans that wait for a value."""
+    """Return the rows whose values exist, with the label ``plan``, and the labels of those that are still incomplete.
+
+    The rows of these plans come first, then those of other plans in the store, each row once. The incomplete rows are
+    those of these plans only.
+    """
     reading = Reading(plans, folder)
     agenda, known = reading.agenda, {} if reading.store is None else reading.store.plans()
     mine = {agenda.record(name): agenda.known(name)["rows"] for name in agenda.notebooks}
@@ -105,9 +110,9 @@ def rows(plans: Plan | Mapping[str, Plan], folder: AnyPath) -> Tidy:
 
 
 def estimate(plans: Plan | Mapping[str, Plan], folder: AnyPath, only: str | None = None) -> Estimate:
-    """Estimate the run of plans on the store in ``folder``, which may not exist yet; nothing is made or written.
+    """Estimate the run of plans on the store in ``folder``, which need not exist yet; compute and write nothing.
 
-    With ``only`` the name of a step: of that one, and what it needs. Raises ``ValueError`` where no plan has it.
+    With ``only``, the name of a step, estimate that step and what it needs. Raises ``ValueError`` if no plan has it.
     """
     reading = Reading(plans, folder)
     agenda, there, store = reading.agenda, reading.there, reading.store
@@ -137,7 +142,7 @@ def _records(store: Store, kind: str, there: Iterable[str]) -> Iterable[dict[str
 
 
 def _seconds(left: list[Step], missing: Mapping[str, Step], records: list[dict[str, Any]]) -> float | None:
-    """Of trainings by the step: the points of one trajectory are made in one, and the last one counts."""
+    """Time of trainings, from their steps: one training makes all points of a trajectory, so its last point counts."""
     if not left:
         return 0.0
     if left[0].point is None:
@@ -152,7 +157,7 @@ def _seconds(left: list[Step], missing: Mapping[str, Step], records: list[dict[s
             line = step.point.trajectory
             ends[line.id] = max(ends.get(line.id, (line.begin, "")), (step.point.step, step.kind.name))
     begins = {step.point.trajectory.id: step.point.trajectory.begin for step in left if step.point is not None}
-    # The line of the kind of its last point states the time of a training, once.
+    # The time of a training is counted once, in the line of the kind of its last point.
     mine = [ends[each][0] - begin for each, begin in begins.items() if ends[each][1] == left[0].kind.name]
     return sum(record.get("seconds", 0.0) for record in records) / steps * sum(mine)
 
@@ -168,7 +173,7 @@ def _sum(numbers: Iterable[float | None]) -> float | None:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time for people."""
+    """Format a duration for people."""
     if seconds is None:
         return "?"
     minutes = seconds / 60
@@ -176,7 +181,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size_text(size: float | None) -> str:
-    """Write a number of bytes for people."""
+    """Format a number of bytes for people."""
     if size is None:
         return "?"
     return f"{size / 1e3:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

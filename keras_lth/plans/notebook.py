@@ -15,28 +15,28 @@ U = TypeVar("U")
 
 
 class Waiting(BaseException):
-    """A plan looks at a value that is not there yet. Not an ``Exception``: no plan should handle it."""
+    """Raised when a plan looks at a missing value. Not an ``Exception``, so that no plan catches it by accident."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Labels, and the values whose numbers stand beside them."""
+    """Labels, and the values that supply the numbers of the row."""
 
     labels: dict[str, Any]
     steps: tuple[Step, ...]
 
 
 class Notebook:
-    """What a plan is given.
+    """The argument that a plan gets.
 
     Args:
-        value: the value of a kept step, None where it is not there yet.
+        value: returns the value of a stored step, None if it does not exist yet.
 
     Attributes:
-        rows: in the order in which the plan named them.
+        rows: rows in the order in which the plan named them.
         wanted: steps that the plan needs without a row.
-        besides: pairs of steps: where the first is made, the second is made with it.
-        awaited: those of them that it cannot continue without.
+        besides: pairs of steps: whenever the first is computed, the second is computed with it.
+        awaited: wanted steps that the plan cannot continue without.
     """
 
     def __init__(self, value: Callable[[Step], Value | None]) -> None:
@@ -47,30 +47,33 @@ class Notebook:
         self.besides: list[tuple[Step, Step]] = []
 
     def row(self, *steps: Step, **labels: Any) -> None:
-        """Name a row: labels, and the steps whose numbers stand in it."""
+        """Name a row: labels, and the steps that supply its numbers."""
         for step in steps:
             _check_kept(step)
         self.rows.append(Row(labels, steps))
 
     def want(self, *steps: Step) -> None:
-        """Have values made that stand in no row."""
+        """Request values that are in no row."""
         for step in steps:
             _check_kept(step)
         self.wanted += steps
 
     def beside(self, step: Step, other: Step) -> None:
-        """Have ``other`` made where ``step`` is, at no cost: the slots of a state that may be forked later."""
+        """Compute ``other`` whenever ``step`` is, at no extra cost: the slots of a state that may be forked later."""
         _check_kept(other)
         self.besides.append((step, other))
 
     @property
     def steps(self) -> list[Step]:
-        """All steps that the plan wants."""
+        """Return all steps that the plan requests."""
         return [*self.wanted, *(step for row in self.rows for step in row.steps)]
 
     def look(self, step: Step) -> Value:
-        """The value of a step, where the plan needs it to go on: where it is not there the plan stops here, and is run
-        again when it is. Use `each` so that other branches do not wait for it."""
+        """Return the value of a step that the plan needs to continue.
+
+        If it is missing, the plan stops here, and is run again once the value exists. Use `each` so that other branches
+        do not wait for it.
+        """
         _check_kept(step)
         self.wanted.append(step)
         found = self._value(step)
@@ -80,7 +83,7 @@ class Notebook:
         return found
 
     def each(self, items: Iterable[T], branch: Callable[[T], U]) -> list[U]:
-        """``[branch(item), …]``; a branch that waits for a value keeps no other from going on."""
+        """Return ``[branch(item), …]``; a branch that waits for a value does not stop the others."""
         found: list[U] = []
         listed = list(items)
         for item in listed:
@@ -92,20 +95,20 @@ class Notebook:
 
 
 class Tidy(NamedTuple):
-    """Rows with their numbers, and the labels of those of which a value is missing."""
+    """Rows with their numbers, and the labels of rows with a missing value."""
 
     rows: list[dict[str, Any]]
     missing: list[dict[str, Any]]
 
 
 def tidy(rows: Iterable[tuple[dict[str, Any], Sequence[str]]], value: Callable[[str], Value | None]) -> Tidy:
-    """One flat row for each row of numbers: ``{**labels, **numbers}``, those of several values side by side.
+    """Make one flat row for each row of numbers: ``{**labels, **numbers}``, several values side by side.
 
     Args:
-        rows: labels and the names of values, as a store keeps them of a plan.
-        value: gives the value of a name, None where it is not there.
+        rows: labels and the names of values, as a store records them.
+        value: returns the value with a name, None if it does not exist.
 
-    Raises ``ValueError`` where a number has the name of a label, or two values that stand in a row have many rows.
+    Raises ``ValueError`` if a number has the name of a label, or if two values of a row have several rows each.
     """
     found, missing = [], []
     for labels, names in rows:
@@ -118,7 +121,7 @@ def tidy(rows: Iterable[tuple[dict[str, Any], Sequence[str]]], value: Callable[[
         for each in there:
             if len(made) > 1 and len(each.rows) > 1:
                 raise ValueError(
-                    f"the row {labels} has two values with several rows each: name a row for each of them."
+                    f"the row {labels} has two values with several rows each: give each value its own row."
                 )
             made = [_joined(row, numbers) for row in made for numbers in each.rows]
         found += made
@@ -127,10 +130,10 @@ def tidy(rows: Iterable[tuple[dict[str, Any], Sequence[str]]], value: Callable[[
 
 def _joined(row: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
     if twice := [name for name in numbers if name in row and row[name] != numbers[name]]:
-        raise ValueError(f"{twice[0]!r} stands in the row {row} twice: choose another label.")
+        raise ValueError(f"the row {row} has {twice[0]!r} twice: choose another label.")
     return {**row, **numbers}
 
 
 def _check_kept(step: Step) -> None:
     if not step.kind.keep:
-        raise ValueError(f"a {step.kind.name} is not kept, so no row can show it and no plan look at it.")
+        raise ValueError(f"a {step.kind.name} is not stored, so rows and lab.look cannot use it.")

@@ -1,7 +1,7 @@
-"""Workers on a Ray cluster (https://www.ray.io): tasks that do the same work, each in a process of its own.
+"""Workers on a Ray cluster (https://www.ray.io): tasks that do the same work, each in its own process.
 
-The cluster is the one that this process is connected to, else that of RAY_ADDRESS, else one of this machine only, which
-ends with the run. On several machines the package must be installed on each, and each must see the store.
+The cluster is the one that this process is connected to, else that of RAY_ADDRESS, else one on this machine, which ends
+with the run. With several machines, the package must be installed on each, and each must have access to the store.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ CONNECTING = 20.0  # seconds
 
 
 def on_ray(count: int, function: Callable[..., None], arguments: tuple[Any, ...], *, restarts: int = 3) -> str:
-    """Run ``function(*arguments)`` in so many tasks, each with its share of the processors for TensorFlow.
+    """Run ``function(*arguments)`` in ``count`` tasks, each with its share of the processors for TensorFlow.
 
-    A task whose process or machine dies is started again, ``restarts`` times at most. Returns how some of them died
-    once too often, or "".
+    A task whose process or machine dies is restarted, at most ``restarts`` times. Returns a message about tasks that
+    died more often, or "".
 
-    Raises ``RuntimeError`` where Ray is not installed or not reached, or a task raises.
+    Raises ``RuntimeError`` if Ray is not installed or cannot be reached, or if a task raises.
     """
     ray = _ray()
     own = not ray.is_initialized()
@@ -38,7 +38,7 @@ def on_ray(count: int, function: Callable[..., None], arguments: tuple[Any, ...]
 def _run(ray: Any, count: int, function: Callable[..., None], arguments: tuple[Any, ...], restarts: int) -> str:
     died = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
     cpus = _cpus(ray, count)
-    # TensorFlow takes its threads when it starts: a process serves one task.
+    # TensorFlow reads its number of threads when it starts, so a process serves one task.
     remote = ray.remote(num_cpus=cpus, max_retries=0, max_calls=1)(with_threads)
     running: dict[Any, tuple[int, int]] = {}
     lost: list[str] = []
@@ -58,7 +58,7 @@ def _run(ray: Any, count: int, function: Callable[..., None], arguments: tuple[A
                     if attempt == restarts:
                         lost.append(_brief(error))
                         continue
-                    print(f"worker {number} died ({_brief(error)}): it is started again", flush=True)
+                    print(f"worker {number} died ({_brief(error)}): restarting it", flush=True)
                     start(number, attempt + 1)
                 except ray.exceptions.RayError as error:
                     cause = getattr(error, "cause", None) or error
@@ -66,17 +66,17 @@ def _run(ray: Any, count: int, function: Callable[..., None], arguments: tuple[A
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
-    return f"{len(lost)} of {count} workers died {restarts + 1} times, at last with {lost[-1]}" if lost else ""
+    return f"{len(lost)} of {count} workers died {restarts + 1} times, the last with {lost[-1]}" if lost else ""
 
 
 def _cpus(ray: Any, count: int) -> int:
-    """The processors of a task: its share of all, and no more than one machine has."""
+    """The processors of a task: its share of all, at most those of one machine."""
     machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     return max(1, min(sum(machines) // count, max(machines, default=1)))
 
 
 def _connect(ray: Any, address: str) -> None:
-    # Ray sends statistics to its makers unless it is asked not to.
+    # Ray sends usage statistics unless told not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _check_reached(address)
@@ -86,12 +86,12 @@ def _connect(ray: Any, address: str) -> None:
             raise RuntimeError(f"Ray did not start on this machine: {_brief(error)}") from error
         raise RuntimeError(
             f"No Ray cluster at {address} ({_brief(error)}): start one there (ray start --head), and check that "
-            "firewalls let the port through."
+            "firewalls open the port."
         ) from error
 
 
 def _check_reached(address: str) -> None:
-    """Raise ``OSError`` where nothing listens at host:port; Ray itself would try for minutes."""
+    """Raise ``OSError`` if nothing listens at host:port; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECTING).close()

@@ -1,7 +1,7 @@
-"""The run of plans: it finds what is missing in a store and makes it, alone or beside other processes.
+"""The run of plans: find what is missing in a store and compute it, alone or together with other processes.
 
-Every process runs the same plans on the same store and takes what is ready and not claimed; there is no process that
-hands out work. So a run that goes on, one with several workers and one on several machines are the same thing.
+Every process runs the same plans on the same store and takes steps that are ready and unclaimed; no process distributes
+work. So resuming, several workers and several machines need only one mechanism.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from keras_lth.store.upkeep import supersede
 from keras_lth.store.values import DamagedError, MissingError, Store, Value
 
 Say = Callable[[str], None]
-_DAMAGES = 3  # of one value, before the disk is to blame
-# Where workers are: each calls ``function(*arguments)`` in so many processes.
+_DAMAGES = 3  # repairs of one value before the disk is to blame
+# Where workers run: each entry calls ``function(*arguments)`` in the given number of processes.
 RUNNERS: Mapping[str, Callable[[int, Callable[..., None], tuple[Any, ...]], str]] = {
     "local": in_processes,
     "ray": on_ray,
@@ -41,7 +41,7 @@ NOT_BOTH = (
 
 
 class StepsFailedError(RuntimeError):
-    """Steps raised; all that does not depend on them was made. ``errors``: what each said, by name."""
+    """Steps raised; everything that does not depend on them was computed. ``errors``: their messages, by name."""
 
     def __init__(self, errors: Mapping[str, str]) -> None:
         super().__init__("\n".join(dict.fromkeys(errors.values())))
@@ -50,7 +50,9 @@ class StepsFailedError(RuntimeError):
 
 @dataclass
 class Session:
-    """One process at work on plans. `work` makes all that is missing and that no other process makes."""
+    """One process that works on plans. `work` computes everything that is missing and that no other process
+    computes.
+    """
 
     plans: Mapping[str, Plan]
     store: Store
@@ -73,12 +75,14 @@ class Session:
         self._ending = threading.Event()
 
     def missing(self) -> Steps:
-        """What must be made, as the store is now; plans that waited for what is there now are read again."""
+        """Return the steps to compute, given the store's current state; plans whose awaited value exists are read
+        again.
+        """
         self._there = self.store.names()
         read = self.agenda.read(self._there)
         for name in read:
             self.store.put_plan(self.agenda.record(name), self.agenda.known(name))
-        if read:  # the plans name more steps: estimate the time left again
+        if read:  # the plans name more steps, so estimate the remaining time again
             self._labels, self._began = self.agenda.labels(), None
         missing = self.agenda.missing(self._there, self.only)
         self._left = len(missing)
@@ -86,7 +90,7 @@ class Session:
         return missing
 
     def work(self, poll: float | None = None) -> None:
-        """Make all that is missing. What other processes have claimed is waited for, and made here where they die."""
+        """Compute all that is missing. Wait for steps that other processes have claimed, and take over if they die."""
         poll = poll or (0.1 if files.is_local(self.store.folder) else 5.0)
         with until_terminated(self._ending):
             while True:
@@ -96,7 +100,7 @@ class Session:
                 if not tasks:
                     self._tidy_up(missing)
                     return
-                # What nobody has begun comes first: to find out that a claim is held can take a heartbeat.
+                # Unclaimed tasks first, because checking whether a claim is held can take a heartbeat.
                 begun = self.store.under_way()
                 tasks.sort(key=lambda task: task.key in begun)
                 if not any(self._attempt(task) for task in tasks):
@@ -105,16 +109,16 @@ class Session:
                     raise SystemExit(TERMINATED)
 
     def rows(self) -> Tidy:
-        """The rows of all plans, of what is there."""
+        """Return the rows of all plans, from the values that exist."""
         self.missing()
         return self.agenda.rows(self._seen)
 
     def failed_elsewhere(self) -> dict[str, str]:
-        """What failed in the other processes of this run: it is not tried again."""
+        """Record what failed in other processes of this run, so that it is not tried again."""
         return {name: note["said"] for name, note in self.store.errors().items() if note.get("run") == self.run}
 
     def _attempt(self, task: Task) -> bool:
-        """Whether anything has changed: made, failed, found damaged."""
+        """Try the tasks; return whether anything changed: computed, failed, found damaged."""
         try:
             if task.key is None:
                 self._make(task.steps)
@@ -127,17 +131,17 @@ class Session:
                     self._make(left, claim)
                 claim.clear()
         except LostError as error:
-            self._tell(f"{error}. It is left to that process.")
+            self._tell(f"{error}. That process will compute it.")
         except DamagedError as error:
             self._found_damaged(error)
         except MissingError:
-            pass  # another process has found an input damaged: the next look at the store says what to make
+            pass  # another process found a damaged input: the next look at the store shows what to compute
         except StepError as error:
             self._fail(task, error)
         return True
 
     def _tidy_up(self, missing: Steps) -> None:
-        """Clear what a crash left of trainings whose values are all there."""
+        """Remove what a crash left of trainings whose values all exist."""
         under_way = self.store.under_way()
         if not under_way:
             return
@@ -158,17 +162,17 @@ class Session:
         self._made(steps, time.monotonic() - began)
 
     def _made(self, steps: list[Step], seconds: float) -> None:
-        """Say what was made, and how long the rest takes at the pace of all processes so far."""
+        """Print what was computed, and how long the rest takes at the pace of all processes so far."""
         since, first = self._began or (time.monotonic(), self._left)
         self._left -= len(steps)
         rest = duration((time.monotonic() - since) / max(1, first - self._left) * self._left)
         what = ", ".join(step.short for step in steps)
         label = self._labels.get(steps[0].name, "")
-        self._tell(f"{seconds:7.1f} s  {label or 'for all'}: {what}; {self._left} left, about {rest}")
+        self._tell(f"{seconds:7.1f} s  {label or 'shared'}: {what}; {self._left} left, about {rest}")
 
     def _fail(self, task: Task, error: StepError) -> None:
         step, cause = error.step, error.__cause__
-        # A step that is not kept is made with the kept one that needs it.
+        # A step that is not stored is computed together with the stored one that needs it.
         alone = step.name if step.kind.keep else task.steps[-1].name
         again = f"{self.command} --only={alone}" if self.command else f"run(…, only={alone!r})"
         text = (
@@ -185,8 +189,8 @@ class Session:
     def _found_damaged(self, error: DamagedError) -> None:
         count = self.damaged[error.name] = self.damaged.get(error.name, 0) + 1
         if count > _DAMAGES:
-            raise OSError(f"{error}, for the {count}th time: check the disk that holds {self.store.folder}.")
-        self._tell(f"{error}. It is removed, and made again where it is needed.")
+            raise OSError(f"{error}, {count} times: check the disk that holds {self.store.folder}.")
+        self._tell(f"{error}. It was removed and will be recomputed if needed.")
         self.values.drop(error.name)
 
     def _tell(self, text: str) -> None:
@@ -194,7 +198,7 @@ class Session:
             self.say(text)
 
     def _seen(self, step: Step) -> Value | None:
-        """What a plan or a row looks at."""
+        """The value that a plan or a row looks at."""
         if step.name not in self._there:
             return None
         try:
@@ -219,30 +223,30 @@ def run(
     prepare: str = "",
     say: Say = print,
 ) -> list[dict[str, Any]]:
-    """Make what plans want and the store does not have; returns their rows.
+    """Compute what plans need and the store lacks, and return their rows.
 
     Args:
         plans: a function of a `Notebook`, or several by name; with several workers, functions that can be pickled.
         store: a `Store`, or its folder.
-        workers: processes that divide the work. Processes that were started apart do so too.
-        runner: where they are: "local", this machine; "ray", a Ray cluster, which must see the store.
-        only: the name of a step: that one, and what it needs.
+        workers: number of processes that divide the work. Processes that were started separately do so too.
+        runner: where they run: "local", on this machine; "ray", on a Ray cluster, which must have access to the store.
+        only: the name of a step: compute only this step and what it needs.
         command: how a user starts this run, for messages.
         commit_every: seconds between the commits of a training.
         prepare: "module:function", called in each worker before it begins.
-        say: hears a line for each value that is made, in this process.
+        say: called with a line for each value that this process computes.
 
     Raises:
-        StepsFailedError: steps raised; each is named, with the command that repeats it alone. The others were made.
-        RuntimeError: worker processes died: the same call resumes. Or Ray is not installed, or not reached.
-        ValueError: there is no such runner; or several workers are to share the store of several hosts.
+        StepsFailedError: steps raised; names each, with the command that repeats it alone. The others were computed.
+        RuntimeError: worker processes died (the same call resumes), or Ray is not installed or cannot be reached.
+        ValueError: an unknown runner, or several workers with the store of several hosts.
         OSError: the store cannot be read or written.
-        SystemExit: SIGTERM came; what was under way is committed.
+        SystemExit: SIGTERM was received; work in progress has been committed.
     """
     store = store if isinstance(store, Store) else Store(store)
     named = plans if isinstance(plans, Mapping) else {_name_of(plans): plans}
     if runner not in RUNNERS:
-        raise ValueError(f"runner is one of {', '.join(RUNNERS)}, not {runner!r}.")
+        raise ValueError(f"runner must be one of {', '.join(RUNNERS)}, not {runner!r}.")
     apart = workers > 1 or runner != "local"
     if apart and type(store) is not Store:
         raise ValueError(NOT_BOTH)
@@ -267,11 +271,13 @@ def run(
                 supersede(store, session.agenda.record(name))
             return found.rows
         if session.damaged == before:
-            raise RuntimeError(f"{died or 'no worker finished'}: {len(left)} steps are left. Start the same run again.")
+            raise RuntimeError(
+                f"{died or 'no worker finished'}: {len(left)} steps are left. Start the same run again to resume."
+            )
 
 
 def _name_of(plan: Any) -> str:
-    """The name of a function, also of one with some of its arguments given."""
+    """The name of a function, also of a partial one."""
     return str(getattr(getattr(plan, "func", plan), "__name__", "plan"))
 
 

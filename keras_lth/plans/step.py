@@ -1,4 +1,4 @@
-"""A step: a value that can be made, named by what defines it. Nothing runs when a step is named."""
+"""A step: a value that can be computed, named by everything that defines it. Naming a step runs nothing."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ import numpy as np
 if TYPE_CHECKING:
     from keras_lth.plans.trajectory import Point
 
-_EXACT = 2**53  # every whole number below it is a float too
+_EXACT = 2**53  # every integer below it is exact as a float
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A parameter that is named by something else than what the worker gets: a file by its digest."""
+    """A parameter whose name differs from what the worker gets: a file, named by its digest."""
 
     name: Any
     given: Any
 
 
 def canonical(value: Any, where: str = "parameters") -> Any:
-    """The JSON value by which ``value`` is named: 1.0 is 1, a tuple is a list, a NumPy scalar a number.
+    """Return the JSON value that stands for ``value`` in a name: 1.0 is 1, a tuple is a list, a NumPy scalar a number.
 
-    Raises ``TypeError`` or ``ValueError`` that names the place of what has no such form.
+    Raises ``TypeError`` or ``ValueError`` for a value without such a form; names its place.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -51,18 +51,19 @@ def canonical(value: Any, where: str = "parameters") -> Any:
         return canonical(value.name, where)
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
-            raise TypeError(f"{where} has the key {wrong[0]!r}: keys of parameters are strings.")
+            raise TypeError(f"{where} has the key {wrong[0]!r}: keys of parameters must be strings.")
         return {key: canonical(item, f"{where}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [canonical(item, f"{where}[{place}]") for place, item in enumerate(value)]
     raise TypeError(
-        f"{where} is a {type(value).__name__}, by which nothing can be named: use numbers, strings, lists, dicts, or a "
+        f"{where} is a {type(value).__name__}, which cannot be part of a name: use numbers, strings, lists, "
+        "dicts, or a "
         "function with @versioned(version=1)."
     )
 
 
 def _given(value: Any) -> Any:
-    """What a worker gets for a parameter, in the form that its name has where there is nothing `Beside`."""
+    """What a worker gets for a parameter: the same form as in the name, except for a `Beside`."""
     if isinstance(value, Beside):
         return value.given
     if isinstance(value, Mapping):
@@ -73,24 +74,24 @@ def _given(value: Any) -> Any:
 
 
 def digest(*what: Any) -> str:
-    """SHA-256, in hex, of canonical JSON."""
+    """Return the SHA-256, in hex, of canonical JSON."""
     text = json.dumps(canonical(what), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of step, and how a worker makes it.
+    """A kind of step, and how a worker computes it.
 
     Args:
         name: letters, digits, ``_`` and ``.``.
         make: "module:function" of ``function(*values of the inputs, **parameters) → Value``; the worker imports it.
-        version: raised when the same parameters come to mean another value.
-        defaults: parameters that are left out of the name where they have this value, also below a key. A default
-            never changes: what was named under the old one would come to mean something else.
-        keep: False for what costs less to make again than to read: it is not kept in the store.
-        long: whether a step is claimed while it is made, so that no two processes make it.
-        thin: whether a value may be dropped to make room.
+        version: raise it when the same parameters give another value.
+        defaults: parameters that are left out of the name if they have this value, also below a key. A default must
+            never change, because existing names would then mean something else.
+        keep: False for values that are cheaper to compute again than to read; they are not stored.
+        long: whether a step is claimed while it is computed, so that only one process computes it.
+        thin: whether a value may be removed to save space.
     """
 
     name: str
@@ -112,14 +113,14 @@ class Kind:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A value that can be made. Steps of one name are equal.
+    """A value that can be computed. Steps with the same name are equal.
 
     Attributes:
         kind: its kind.
-        params: canonical, without those that have their default.
-        inputs: the steps whose values it is made of.
-        given: the parameters as a worker gets them; as ``params``, but for what stands `Beside` a name.
-        point: of a training: where it stands on which trajectory.
+        params: canonical parameters, without those at their default.
+        inputs: the steps whose values it needs.
+        given: the parameters as a worker gets them: ``params``, except for a `Beside`.
+        point: for a training, its trajectory and its position on it.
         name: ``kind-digest``; of a point also the trajectory and the step.
     """
 
@@ -131,14 +132,14 @@ class Step:
     name: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        # Named at once, while its inputs are: a plan may be thousands of steps deep.
+        # Named at once, because its inputs are named already: a plan may be thousands of steps deep.
         what = digest(self.kind.name, self.kind.version, self.params, [i.name for i in self.inputs])
         place = "" if self.point is None else f"{self.point.trajectory.id}-{self.point.step}-"
         object.__setattr__(self, "name", f"{self.kind.name}-{place}{what}")
 
     @functools.cached_property
     def sources(self) -> tuple[Step, ...]:
-        """The kept steps that it is made of, through those that are not kept."""
+        """Return the stored steps that it depends on, directly or through steps that are not stored."""
         found: dict[str, Step] = {}
         for each in self.inputs:
             found |= {s.name: s for s in ((each,) if each.kind.keep else each.sources)}
@@ -146,13 +147,13 @@ class Step:
 
     @property
     def short(self) -> str:
-        """Its kind and enough of its name, for people."""
+        """Return its kind and enough of its name for people."""
         place = "" if self.point is None else f" at step {self.point.step}"
         return f"{self.kind.name}{place} ({self.name.rpartition('-')[2][:8]})"
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is written beside its value."""
+        """Return what is written beside its value."""
         return {
             "kind": self.kind.name,
             "version": self.kind.version,
@@ -172,7 +173,7 @@ class Step:
 
 
 class StepError(Exception):
-    """What the implementation of a step raised, which is its ``__cause__``."""
+    """An exception of a step's own code, which is its ``__cause__``."""
 
     def __init__(self, step: Step, error: BaseException) -> None:
         super().__init__(f"{step.name}: {type(error).__name__}: {error}")
@@ -181,7 +182,7 @@ class StepError(Exception):
 
 @contextmanager
 def blaming(step: Step) -> Iterator[None]:
-    """Tell what a step's own code raises from what the store does: `StepError`."""
+    """Distinguish exceptions of a step's own code from those of the store: raise them as `StepError`."""
     try:
         yield
     except Exception as error:
@@ -189,7 +190,7 @@ def blaming(step: Step) -> Iterator[None]:
 
 
 def resolve(make: str) -> Any:
-    """The function that "module:function" names; import errors say what is to be done."""
+    """Return the function that "module:function" names; import errors say what to do."""
     module, _, path = make.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -197,29 +198,29 @@ def resolve(make: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise ImportError(
-            f"{make} cannot be imported here ({error}): install its module, or run where it lies."
+            f"{make} cannot be imported here ({error}): install its module, or run in the folder that contains it."
         ) from error
     return found
 
 
 def address(function: Any) -> str:
-    """ "module:function", by which a worker finds a function of a user's own.
+    """Return the "module:function" by which a worker finds a user's function.
 
-    Raises ``ValueError`` for one that a worker could not import.
+    Raises ``ValueError`` for a function that a worker could not import.
     """
     module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if module is None or not re.fullmatch(r"[\w.]+", path):
-        raise ValueError(f"{path or function!r} is not a function at the top of a module: move it there.")
+        raise ValueError(f"{path or function!r} is not a function at the top level of a module: move it there.")
     if module in ("__main__", "__mp_main__"):
         spec, file = getattr(sys.modules[module], "__spec__", None), getattr(sys.modules[module], "__file__", None)
         module = spec.name if spec is not None else Path(file).stem if file else module
         if file is None or importlib.util.find_spec(module) is None:
-            raise ValueError(f"{path} was defined where no worker can import it: put it into a module.")
+            raise ValueError(f"{path} is defined where no worker can import it: move it to a module.")
     return f"{module}:{path}"
 
 
 class Versioned:
-    """A function of a user's own with a version: called as it is, and named by module, name and version."""
+    """A user's function with a version. It is called as usual, and named by module, name and version."""
 
     def __init__(self, function: Callable[..., Any], version: int) -> None:
         functools.update_wrapper(self, function)
@@ -235,12 +236,12 @@ class Versioned:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """How it stands in parameters."""
+        """Return its form in parameters."""
         return {"function": self.address, "version": self.version}
 
 
 class UserStep(Versioned):
-    """A kind of step of a user's own; ``.step(*inputs, **parameters)`` names one."""
+    """A user's kind of step; ``.step(*inputs, **parameters)`` names one."""
 
     def __init__(self, function: Callable[..., Any], version: int, **options: bool) -> None:
         super().__init__(function, version)
@@ -249,9 +250,9 @@ class UserStep(Versioned):
 
 
 def versioned(version: int) -> Callable[[Callable[..., Any]], Versioned]:
-    """Mark a function of a user's own, such as a criterion or a builder, so that steps can be named by it.
+    """Mark a user's function, such as a criterion or a builder, so that names of steps can include it.
 
-    Raise ``version`` when the function comes to mean something else: what was made by the old one is made again.
+    Raise ``version`` when the function computes something else; values of the old version are then computed again.
     """
     return lambda function: Versioned(function, version)
 
@@ -259,17 +260,17 @@ def versioned(version: int) -> Callable[[Callable[..., Any]], Versioned]:
 def step(
     version: int, *, keep: bool = True, long: bool = False, thin: bool = False
 ) -> Callable[[Callable[..., Any]], UserStep]:
-    """Make a function ``(*values, **parameters) → Value`` a step of a user's own; see `UserStep` and `Kind`."""
+    """Make a function ``(*values, **parameters) → Value`` a user's kind of step; see `UserStep` and `Kind`."""
     return lambda function: UserStep(function, version, keep=keep, long=long, thin=thin)
 
 
 def called(recipe: Any) -> Any:
-    """The function of a user's own that a parameter names; any other parameter as it is."""
+    """Return the user's function that a parameter names; return any other parameter unchanged."""
     return resolve(recipe["function"]) if isinstance(recipe, Mapping) and "function" in recipe else recipe
 
 
 def _without(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs from the defaults, below a key too."""
+    """The parameters that differ from the defaults, also below a key."""
     found = {}
     for key, value in given.items():
         if key in defaults:
@@ -285,7 +286,7 @@ def _without(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 
 
 def filled(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters with their defaults, below a key too: what `make` is called with."""
+    """Return the parameters with their defaults, also below a key: the arguments of `make`."""
     found = dict(defaults)
     for key, value in params.items():
         default = defaults.get(key)

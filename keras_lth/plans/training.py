@@ -1,4 +1,4 @@
-"""The making of points: one training from the nearest state that is kept makes all that is missing of a trajectory."""
+"""Compute points: one training, from the nearest stored state, computes all missing points of a trajectory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras_lth.plans.trajectory import Trajectory, taken
 from keras_lth.store.claims import Claim
 from keras_lth.store.values import Value
 
-# The part of a state that only a training that starts there needs.
+# The part of a state that is needed only by a training that starts from it.
 SLOTS = "optimizer/"
 
 
@@ -21,39 +21,39 @@ class Trainer(Protocol):
     calls: int  # steps in one call, at most
 
     def load(self, state: Value, masks: Value | None, *, first: bool) -> None:
-        """Begin at a state; ``first`` where it is the start of the trajectory, at which its noise begins."""
+        """Start from a state; ``first`` if it is the start of the trajectory, at which its noise begins."""
 
     def advance(self, to: int) -> None:
         """Train up to this step."""
 
     def state(self) -> Value:
-        """The whole state: arrays under ``optimizer/`` are slots."""
+        """Return the whole state; arrays under ``optimizer/`` are slots."""
 
     def observe(self, what: Any) -> Mapping[str, float]:
-        """Numbers of the network as it is."""
+        """Measure the network in its current state."""
 
 
 class Reader(Protocol):
-    """What gives the values of steps."""
+    """Access to the values of steps."""
 
     def value(self, step: Step) -> Value:
-        """The value of a step that is there, or that is made in memory."""
+        """Return the value of a step that exists, or that is computed in memory."""
 
     def has(self, step: Step) -> bool:
-        """Whether a kept step is there."""
+        """Return whether a stored step exists."""
 
     def names(self) -> set[str]:
-        """The names of all that is kept."""
+        """Return the names of all stored values."""
 
     def agreed(self, flag: bool) -> bool:
-        """Whether any of the hosts that train together says so."""
+        """Return whether any of the hosts that train together says yes."""
 
     def put(self, step: Step, value: Value, **record: Any) -> None:
-        """Keep the value of a step."""
+        """Store the value of a step."""
 
 
 class _Source(NamedTuple):
-    """A state to go on from, with the rows up to it; that training began at ``origin``, and has taken ``seconds``."""
+    """A state to continue from, with the rows up to it; its training began at ``origin`` and has taken ``seconds``."""
 
     step: int
     value: Value
@@ -70,10 +70,10 @@ def train(
     commit_every: float = 60.0,
     ending: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Make missing points of one trajectory, in one training from the nearest state that is kept or committed.
+    """Compute missing points of one trajectory, in one training from the nearest stored or committed state.
 
-    It commits every ``commit_every`` seconds, and where ``ending()`` says that the process is to end: then it raises
-    ``SystemExit(143)``.
+    It commits every ``commit_every`` seconds. It also commits if ``ending()`` says that the process must end, and then
+    raises ``SystemExit(143)``.
     """
     points = [(step, step.point) for step in missing if step.point is not None]
     line, last = points[0][1].trajectory, max(point.step for _, point in points)
@@ -104,7 +104,7 @@ def train(
             if not any(row["step"] == at for row in rows[key]):
                 with blaming(blamed):
                     rows[key].append({"step": at, **trainer.observe(what)})
-        # Slots first: where a state is, what is to be kept beside it is too, wherever the process dies.
+        # Slots first: then an existing state always has its slots, wherever the process dies.
         due = sorted((step for step, point in points if point.step == at), key=lambda step: step.kind.name != "slots")
         if due:
             claim.check()
@@ -116,14 +116,14 @@ def train(
 
 
 def trainer_of(line: Trajectory, last: int) -> Trainer:
-    """What trains a trajectory up to step ``last``; nothing is trained yet."""
+    """Return what trains a trajectory up to step ``last``; nothing is trained yet."""
     rates = canonical(taken(line.rates, line.begin, last))
     made: Trainer = resolve(line.kind.make)(rates=rates, **filled(line.given, line.kind.defaults))
     return made
 
 
 def _part(step: Step, whole: Value, rows: Mapping[str, list[dict[str, Any]]]) -> Value:
-    """What a point keeps of the whole state."""
+    """The part of the whole state that a point stores."""
     if step.kind.name == "observed":
         mine = [row for row in rows[_key(step)] if _looks_at(step, row["step"])]
         return Value({}, {"rows": mine})
@@ -133,7 +133,7 @@ def _part(step: Step, whole: Value, rows: Mapping[str, list[dict[str, Any]]]) ->
 
 
 def _nearest(line: Trajectory, missing: Sequence[Step], values: Reader, claim: Claim) -> _Source:
-    """The last state before anything that is missing: committed, kept with its slots, or the start."""
+    """The last state before anything that is missing: committed, stored with its slots, or the start."""
     watched = {_key(step): step for step in missing if step.kind.name == "observed"}
     states = [step.params["step"] for step in missing if step.kind.name != "observed"]
     limit = min(states) if states else max(step.params["step"] for step in missing)
@@ -175,7 +175,7 @@ def _looks_at(observed: Step, at: int) -> bool:
 
 
 def _stops(missing: Sequence[Step], line: Trajectory, at: int) -> list[int]:
-    """The steps, from ``at`` on, at which something is kept or looked at."""
+    """The steps, from ``at`` on, at which something is stored or measured."""
     found = {step.params["step"] for step in missing}
     for step in missing:
         if step.kind.name == "observed":
@@ -185,6 +185,6 @@ def _stops(missing: Sequence[Step], line: Trajectory, at: int) -> list[int]:
 
 
 def _looks(missing: Sequence[Step], line: Trajectory, at: int) -> dict[str, Any]:
-    """What is observed at a step, by key."""
+    """What is measured at a step, by key."""
     watched = [step for step in missing if step.kind.name == "observed"]
     return {_key(step): step.params["what"] for step in watched if line.begin < at and _looks_at(step, at)}

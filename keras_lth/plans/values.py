@@ -1,4 +1,4 @@
-"""The values of steps: read from a store, or made in memory where a kind is not kept."""
+"""The values of steps: read from a store, or computed in memory if their kind is not stored."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ _CACHED = 8  # values in memory
 
 
 class Values:
-    """The values of steps, the last ones read or made in memory."""
+    """The values of steps, with a cache of the last ones."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._cache: OrderedDict[str, Value] = OrderedDict()
 
     def value(self, step: Step) -> Value:
-        """Raises `MissingError` or `DamagedError` of a kept one, `StepError` of one that is made."""
+        """Return a value. Raises `MissingError` or `DamagedError` for a stored one, `StepError` for one that is
+        computed.
+        """
         found = self._cache.pop(step.name, None)
         if found is None:
             found = self.store.get(step.name) if step.kind.keep else self.make(step)
@@ -30,29 +32,29 @@ class Values:
         return found
 
     def make(self, step: Step) -> Value:
-        """Make a step that is not part of a training."""
+        """Compute a step that is not part of a training."""
         inputs = [self.value(each) for each in step.inputs]
         with blaming(step):
             return resolve(step.kind.make)(*inputs, **filled(step.given, step.kind.defaults))
 
     def has(self, step: Step) -> bool:
-        """Whether a kept step is there."""
+        """Return whether a stored step exists."""
         return self.store.has(step.name)
 
     def names(self) -> set[str]:
-        """The names of all that is kept."""
+        """Return the names of all stored values."""
         return self.store.names()
 
     def agreed(self, flag: bool) -> bool:
-        """Whether any host says so."""
+        """Return whether any host says yes."""
         return self.store.agreed(flag)
 
     def put(self, step: Step, value: Value, **record: Any) -> None:
-        """Keep the value of a step, with what is known of its making."""
+        """Store the value of a step, with a record of how it was computed."""
         self.store.put(step.name, value, {**step.record, **record, "host": platform.node()})
         self.store.put_error(step.name, None)
 
     def drop(self, name: str) -> None:
-        """Remove a value that is damaged."""
+        """Remove a damaged value."""
         self._cache.pop(name, None)
         self.store.drop(name)

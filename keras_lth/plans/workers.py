@@ -1,4 +1,4 @@
-"""Processes of this machine that do the same work, and the signal that ends them."""
+"""Processes on this machine that do the same work, and the signal that ends them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def in_processes(count: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> str:
-    """Run ``function(*arguments)`` in so many processes, each with its share of the processors for TensorFlow.
+    """Run ``function(*arguments)`` in ``count`` processes, each with its share of the processors for TensorFlow.
 
-    Returns how some of them died, or "". A SIGTERM is passed on to them, and ends this call with ``SystemExit(143)``.
+    Returns a message about those that died, or "". A SIGTERM is passed on to them, and ends this call with
+    ``SystemExit(143)``.
     """
     spawn = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // count)
@@ -41,13 +42,13 @@ def in_processes(count: int, function: Callable[..., None], arguments: tuple[Any
 
 @contextmanager
 def until_terminated(ending: threading.Event) -> Iterator[None]:
-    """Let a SIGTERM set ``ending``, so that the work commits and ends."""
+    """Let SIGTERM set ``ending``, so that the work commits and ends."""
     with _handling(ending.set):
         yield
 
 
 def with_threads(threads: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Call ``function(*arguments)`` in a process in which TensorFlow, not started yet, gets so many threads."""
+    """Call ``function(*arguments)`` with this number of threads for TensorFlow, which must not have started yet."""
     for pool in ("INTRAOP", "INTEROP"):
         os.environ[f"TF_NUM_{pool}_THREADS"] = str(threads)
     function(*arguments)

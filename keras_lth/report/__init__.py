@@ -1,6 +1,6 @@
-"""From the rows of a store to figures, tables and one page, at any time, without TensorFlow.
+"""Turn the rows of a store into figures, tables and one page, at any time, without TensorFlow.
 
-``write(workdir)`` makes ``workdir/report/``; ``read`` gives its rows as pandas frames.
+``write(workdir)`` creates ``workdir/report/``; ``read`` returns its rows as pandas frames.
 """
 
 from __future__ import annotations

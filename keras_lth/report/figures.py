@@ -1,4 +1,4 @@
-"""The figures: each function draws one from `Results`, or returns None where its rows are missing."""
+"""The figures: each function draws one from `Results`, or returns None if its rows are missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DATA = {"test": ("#0072B2", "-"), "train": ("#CC79A7", "--")}
 
 @style.styled
 def accuracy(results: Results) -> Drawing | None:
-    """Accuracy against density, a line an arm, the dense network as a gray line (thesis figs. 3-7, 3-1)."""
+    """Draw accuracy against density, one line per arm, the dense network as a gray line (thesis figs. 3-7, 3-1)."""
     found = numbers.networks(results)
     if found is None:
         return None
@@ -54,7 +54,7 @@ def accuracy(results: Results) -> Drawing | None:
             if chosen.any():
                 feet.append((rows["density"][chosen], {**look, "marker": sign, "ms": 8}))
                 seen += [] if said in seen else [said]
-    # What the axis does not hold stands at its foot, in a row of its own for each arm and kind.
+    # Marks below the axis are drawn at its lower end, in a separate row for each arm and kind.
     step = 0.035 * (high - low)
     for place, (x, look) in enumerate(feet):
         axes.plot(x, [low - (place + 0.4) * step] * len(x), **look)
@@ -68,7 +68,7 @@ def accuracy(results: Results) -> Drawing | None:
 
 @style.styled
 def metric(results: Results, name: str) -> Drawing | None:
-    """A number of the table "results" against density, for runs that have no accuracy."""
+    """Draw a number of the table "results" against density, for runs without an accuracy."""
     found = results.table("results", "arm", "level", "density", name)
     if found is None:
         return None
@@ -87,8 +87,10 @@ def metric(results: Results, name: str) -> Drawing | None:
 
 @style.styled
 def curves(results: Results) -> Drawing | None:
-    """Test accuracy through training: the main arm at chosen densities, and beside it all arms at one of them (thesis
-    figs. 3-1, 3-2)."""
+    """Draw test accuracy through training (thesis figs. 3-1, 3-2).
+
+    The main arm is shown at selected densities, and beside it all arms at one of them.
+    """
     found = results.table("curves", "arm", "replicate", "level", "density", "step", "accuracy")
     if found is None or not np.isfinite(found["accuracy"]).any():
         return None
@@ -131,7 +133,7 @@ def curves(results: Results) -> Drawing | None:
     made.grid[0, 0].set_ylim(low, min(100.0, top) + room)
     style.percent_axis(made.grid[0, 0], "test accuracy, %")
     if min(points["mean"].min() for points in drawn) < low:
-        made.note("The first steps lie below the axis.")
+        made.note("The first steps are below the axis.")
     return made
 
 
@@ -153,7 +155,7 @@ def _spaced(levels: Any, best: int | None, most: int = 5) -> list[int]:
 
 @style.styled
 def layers(results: Results) -> Drawing | None:
-    """The density of each layer's masks against that of the network, a point a level."""
+    """Draw the density of each layer's masks against that of the network, one point per level."""
     found = results.table("layers", "replicate", "level", "path", "size", "remaining")
     if found is None or not found["level"].any():
         return None
@@ -186,14 +188,14 @@ def layers(results: Results) -> Drawing | None:
     made.legend(axes)
     made.note(
         *["✖ the layer has no weight left"] * bool(empty.any()),
-        *["dark to light: input to output, not every layer is named"] * (not few),
+        *["dark to light: input to output; some layers are not named"] * (not few),
     )
     return made
 
 
 @style.styled
 def path(results: Results) -> Drawing | None:
-    """The error between two trainings from one fork, a panel a network and fork step (thesis fig. 4-2)."""
+    """Draw the error between two trainings from one fork, one panel per network and fork step (thesis fig. 4-2)."""
     found = numbers.pairs(results)
     if found is None:
         return None
@@ -215,7 +217,7 @@ def path(results: Results) -> Drawing | None:
             made.line(axes, x, rows["errors"], data, lambda at: f"α = {at:.2f}", color=colour, ls=dash)
         if here.empty:
             axes.text(0.5, 0.5, "no pair", transform=axes.transAxes, ha="center", color=GRAY)
-        axes.set(xlim=(0, 1), title=f"k = {fork:,}", xlabel="place on the line, α" if each is lines[-1] else "")
+        axes.set(xlim=(0, 1), title=f"k = {fork:,}", xlabel="position on the line, α" if each is lines[-1] else "")
         axes.set_ylabel(f"{each.name.replace(': ', ':' + chr(10))}\nerror, %" if fork == forks[0] else "")
         style.ticks(axes.xaxis, [0, 0.5, 1], ["0", "½", "1"])
     made.grid[0, 0].set_ylim(0, max(1.0, 112 * max(map(max, found["errors"]))))
@@ -226,7 +228,7 @@ def path(results: Results) -> Drawing | None:
 
 @style.styled
 def barrier(results: Results) -> Drawing | None:
-    """Instability against the fork step, with the line below which a network is stable (thesis fig. 4-3)."""
+    """Draw instability against the fork step, with the threshold of stability (thesis fig. 4-3)."""
     found = numbers.pairs(results)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""What is derived from rows: means and spreads over replicates, what matches, what is stable; and how it is written."""
+"""Numbers derived from rows: means and spreads over replicates, what matches, what is stable, and their format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STABLE = 0.02  # of error on the line (thesis 4.1.1)
 
 
 class Series(NamedTuple):
-    """The rows of a line of a figure, or of a column of a table: its name, the places of its run and of its key."""
+    """The rows of one line of a figure or column of a table: its name, and the order of its run and of its key."""
 
     name: str
     run: int
@@ -33,7 +33,7 @@ class Series(NamedTuple):
 
 
 def series(frame: pd.DataFrame, by: str = "arm") -> Iterator[Series]:
-    """Each run × key of the column ``by``, our arms first; named by the run too where there are several."""
+    """Return each run × key of the column ``by``, our arms first; the name includes the run if there are several."""
     runs = list(dict.fromkeys(frame["run"]))
     for (number, run), (place, key) in itertools.product(enumerate(runs), enumerate(in_order(frame[by]))):
         rows = frame[(frame["run"] == run) & (frame[by] == key)]
@@ -43,16 +43,17 @@ def series(frame: pd.DataFrame, by: str = "arm") -> Iterator[Series]:
 
 
 def in_order(keys: Iterable[Any]) -> list[Any]:
-    """Keys without repetition: our arms first, the others as they come."""
+    """Return the keys without repetition: our arms first, the others in their given order."""
     given = list(dict.fromkeys(keys))
     return sorted(given, key=lambda key: list(ARMS).index(key) if key in ARMS else len(ARMS))
 
 
 def networks(results: Results) -> pd.DataFrame | None:
-    """The table "results" with the columns ``diverged`` (accuracy or loss is not finite; the accuracy is then NaN),
-    ``dense``, the accuracy of the network's own dense network, ``difference`` to it, and ``matching``.
+    """Return the table "results" with the columns ``diverged``, ``dense``, ``difference`` and ``matching``.
 
-    The dense network of a network is level 0 of its replicate, of its own arm where that has one.
+    ``diverged``: accuracy or loss is not finite; the accuracy is then NaN. ``dense``: the accuracy of the network's own
+    dense network, which is level 0 of its replicate, and of its own arm if the arm has one. ``difference``: the
+    difference to ``dense``.
     """
     frame = results.table("results", "arm", "replicate", "level", "density", "accuracy")
     if frame is None:
@@ -73,11 +74,13 @@ def networks(results: Results) -> pd.DataFrame | None:
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
-    """A row for each run, arm and level, over replicates: mean, least and greatest accuracy of those that did not
-    diverge, mean ``difference`` to their own dense networks, how many of the ``compared`` are ``matching``.
+    """Return one row per run, arm and level, over replicates.
 
-    ``matches``: the mean difference is at least 0. Keras' accuracies are float32, so the mean is rounded to six digits
-    first: equal numbers of test examples stay equal.
+    The columns are mean, least and greatest accuracy of the replicates that did not diverge, the mean ``difference`` to
+    their own dense networks, and how many of the ``compared`` are ``matching``.
+
+    ``matches``: the mean difference is at least 0. Keras' accuracies are float32, so the mean is first rounded to six
+    digits: equal numbers of correct test examples stay equal.
     """
     known = found.assign(compared=found["difference"].notna())
     out = known.groupby(["run", "arm", "level"], sort=False, as_index=False).agg(
@@ -96,13 +99,13 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def dense(found: pd.DataFrame) -> pd.DataFrame:
-    """Mean, least and greatest accuracy of the dense networks, and their number, by run."""
+    """Return mean, least and greatest accuracy of the dense networks, and their number, by run."""
     rows = found[found["level"] == 0].drop_duplicates(["run", "replicate"])
     return rows.groupby("run", sort=False)["accuracy"].agg(["mean", "min", "max", "count"])
 
 
 def verdicts(levels: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm, for readers: where it matches, and what it loses at its sparsest level."""
+    """Return one row per arm, for readers: where it matches, and what it loses at its sparsest level."""
     out = []
     for each in series(levels[levels["level"] > 0]):
         good, last = each.rows[each.rows["matches"]], each.rows.iloc[-1]
@@ -121,7 +124,7 @@ def verdicts(levels: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_level(levels: pd.DataFrame) -> pd.DataFrame:
-    """A row a level, a column an arm, for readers: ``89.07 (88.95–89.20)``, and below it ``+0.08 (3/3) ✓``."""
+    """Return one row per level and one column per arm: ``89.07 (88.95–89.20)``, and below it ``+0.08 (3/3) ✓``."""
     columns = {}
     for each in series(levels):
         texts = [accuracy(row) for _, row in each.rows.iterrows()]
@@ -140,10 +143,9 @@ def by_level(levels: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs(results: Results) -> pd.DataFrame | None:
-    """The table "instability" without the pairs that have a number that is not finite, in the order of fork steps; None
-    where no pair is left.
+    """Return the table "instability" in the order of fork steps, without pairs that have a number that is not finite.
 
-    ``network`` becomes the name for readers, with the densities of its replicates.
+    ``network`` becomes the name for readers, with the densities of its replicates. Returns None if no pair is left.
     """
     frame = results.table("instability", "replicate", "network", "fork", "alphas", "errors", "barrier")
     if frame is None:
@@ -163,8 +165,11 @@ def pairs(results: Results) -> pd.DataFrame | None:
 
 
 def stability(found: pd.DataFrame) -> pd.DataFrame:
-    """A row for each network and data, a column a fork step, for readers: mean instability in points over pairs (least
-    to greatest), and the step from which on the mean is below 2 points."""
+    """Return one row per network and data set and one column per fork step, for readers.
+
+    A cell is the mean instability in points over pairs (least to greatest). The last column is the first step from
+    which the mean stays below 2 points.
+    """
     out = []
     for each, data in itertools.product(series(found, "network"), in_order(found["data"])):
         forks = each.rows[each.rows["data"] == data].groupby("fork")["barrier"].agg(["mean", "min", "max"])
@@ -180,7 +185,7 @@ def stability(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracy(row: Any) -> str:
-    """``89.07 (88.95–89.20)``, in per cent, of a row of `summary`."""
+    """Format a row of `summary` in per cent, such as ``89.07 (88.95–89.20)``."""
     if not math.isfinite(row["mean"]):
         return "diverged"
     many = row["replicates"] - row["diverged"] > 1
@@ -189,13 +194,13 @@ def accuracy(row: Any) -> str:
 
 
 def signed(share: float) -> str:
-    """A difference of accuracies in points, with its sign."""
+    """Format a difference of accuracies in points, with its sign."""
     # Six digits as in `summary`, and no negative zero.
     return f"{100 * (round(share, 6) + 0.0):+.2f}".replace("-", "−") if math.isfinite(share) else "–"
 
 
 def percent(density: float) -> str:
-    """A density in per cent, with the digits that a reader needs: 100 %, 51.2 %, 8.6 %, 0.92 %."""
+    """Format a density in per cent, with as many digits as needed: 100 %, 51.2 %, 8.6 %, 0.92 %."""
     value = 100 * density
     if value >= 99.95:
         return "100 %"

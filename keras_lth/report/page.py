@@ -1,4 +1,4 @@
-"""The report of workdirs: one HTML page, its figures as PNG files too, and the table as CSV and Markdown."""
+"""The report of workdirs: one HTML page, its figures also as PNG files, and the table as CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_lth.report import figures, numbers, style
 from keras_lth.report.read import Results, read
 from keras_lth.report.style import Drawing
 
-# Name; the table that it is drawn from.
+# Name, and the table that it is drawn from.
 FIGURES: Mapping[str, tuple[str, Callable[[Results], Drawing | None]]] = {
     "accuracy": ("results", figures.accuracy),
     "curves": ("curves", figures.curves),
@@ -32,8 +32,8 @@ _LEGEND = (
     "least 0. A matching network that starts from step 0 is a winning ticket."
 )
 _INSTABILITY = (
-    "In points of error, over pairs of trainings that share their first k steps and part there: the highest error on "
-    "the line between the two, less the mean of its ends. Stable below 2."
+    "In points of error, over pairs of trainings that share their first k steps and then differ: the highest error on "
+    "the line between the two, minus the mean of its ends. Stable below 2."
 )
 _STYLE = """
 :root { color-scheme: light dark; --ink: #222; --soft: #555; --rule: #ddd; --paper: #fff; }
@@ -54,17 +54,17 @@ thead th { white-space: pre-line; vertical-align: bottom; border-bottom-color: v
 
 
 def write(*workdirs: AnyPath, out: AnyPath | None = None) -> files.RunPath:
-    """Write the report of workdirs to ``out``, by default ``WORKDIR/report``; returns the path of its page.
+    """Write the report of workdirs to ``out``, by default ``WORKDIR/report``, and return the path of its page.
 
-    Raises as `read`, and ``ValueError`` for several workdirs without ``out``.
+    Raises as `read` does, and ``ValueError`` for several workdirs without ``out``.
     """
     if len(workdirs) != 1 and out is None:
-        raise ValueError(f"{len(workdirs)} workdirs have no common folder for their report: give out.")
+        raise ValueError(f"{len(workdirs)} workdirs have no common folder for their report: pass out.")
     return write_results(read(*workdirs), files.RunPath(workdirs[0]) / "report" if out is None else out)
 
 
 def write_results(results: Results, out: AnyPath) -> files.RunPath:
-    """Write ``out/index.html``, with the figures (PNG), ``table.csv`` and ``table.md`` beside it; returns its path.
+    """Write ``out/index.html``, with the figures (PNG), ``table.csv`` and ``table.md`` beside it; return its path.
 
     A figure whose rows are missing is left out.
     """
@@ -84,7 +84,7 @@ def write_results(results: Results, out: AnyPath) -> files.RunPath:
 
 
 def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
-    """The HTML page."""
+    """Return the HTML page."""
     parts = [f'<h1>Lottery tickets</h1>\n<p class="sub">{escape(results.title)}</p>\n']
     if said := missing(results, drawn):
         parts.append(f'<p class="missing">{escape(" ".join(said))}</p>\n')
@@ -108,7 +108,7 @@ def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
             parts.append(_section(f"Table {name}", cells, *more))
     settings = pd.DataFrame(results.settings).sort_index().map(_cell).rename_axis("key").reset_index()
     parts.append(
-        _section("Setting", settings, *([] if len(settings) else ["No setting is kept."]), look="wide setting")
+        _section("Setting", settings, *([] if len(settings) else ["No setting was saved."]), look="wide setting")
     )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -119,20 +119,20 @@ def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
 
 
 def missing(results: Results, drawn: Collection[str] = FIGURES) -> list[str]:
-    """Sentences on the rows that are missing, and on the figures other than ``drawn``."""
+    """Return sentences on missing rows, and on figures that are not in ``drawn``."""
     said = []
     if results.missing:
         counts = Counter(str(labels.get("table", "rows")) for labels in results.missing)
         listed = ", ".join(f"{count} of {table}" for table, count in counts.items())
         said.append(f"{len(results.missing)} rows are missing: {listed}.")
-    said += [f"The plan {name} waits for a value before it can name more rows." for name in results.waiting]
+    said += [f"The plan {name} needs a value before it can name more rows." for name in results.waiting]
     if said and (left_out := [name for name in FIGURES if name not in drawn]):
-        said.append(f"Figures without rows: {', '.join(left_out)}.")
+        said.append(f"Figures left out for lack of rows: {', '.join(left_out)}.")
     return said
 
 
 def sentences(found: pd.DataFrame) -> list[str]:
-    """What must be known beside the verdicts: the dense network, replicates that are few or that diverged."""
+    """Return what to know besides the verdicts: the dense network, and replicates that are few or diverged."""
     said = []
     dense = numbers.dense(found)
     for run, row in dense.iterrows():
@@ -141,9 +141,9 @@ def sentences(found: pd.DataFrame) -> list[str]:
         text = f"has {100 * row['mean']:.2f} %{spread} test accuracy" if row["count"] else "diverged in every replicate"
         said.append(f"The dense network{of} {text}.")
     if dense.empty:
-        said.append("No dense network is trained yet: there is nothing to compare with.")
+        said.append("No dense network has been trained yet, so there is nothing to compare with.")
     if found["replicate"].nunique() == 1:
-        said.append("There is one replicate: no spread is shown, and small differences may be chance.")
+        said.append("There is only one replicate: no spread is shown, and small differences may be due to chance.")
     lost = [f"{each.name} level {row.level} replicate {row.replicate}"
             for each in numbers.series(found[found["diverged"]]) for row in each.rows.itertuples()]  # fmt: skip
     return [*said, f"Diverged and left out of the means: {'; '.join(lost)}."] if lost else said

@@ -1,4 +1,4 @@
-"""The rows of workdirs as pandas frames, a frame a table, with what is missing."""
+"""The rows of workdirs as pandas frames, one frame per table, and a list of what is missing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _NAMES = {"lenet_300_100": "LeNet-300-100", "mnist": "MNIST", "fashion_mnist": "
 
 @dataclass(frozen=True)
 class Results:
-    """All that a report says.
+    """All data of a report.
 
     Args:
-        tables: a frame a table. Each row has the column ``run``: the name of the workdir that it is from.
-        settings: the configs, by run; where the plans of a run have different ones, by "run, plan".
-        missing: the labels of the rows whose values are not made yet.
+        tables: one frame per table. The column ``run`` has the name of the workdir that a row comes from.
+        settings: the configs, by run; by "run, plan" if the plans of a run have different ones.
+        missing: the labels of the rows whose values do not exist yet.
         waiting: the plans that wait for a value before they can name more rows.
     """
 
@@ -41,18 +41,18 @@ class Results:
     waiting: Sequence[str] = ()
 
     def table(self, name: str, *columns: str) -> pd.DataFrame | None:
-        """A copy of a table; None where there is none, or one of ``columns`` is not in it."""
+        """Return a copy of a table; None if it does not exist or lacks one of ``columns``."""
         frame = self.tables.get(name)
         return None if frame is None or not {*columns} <= {*frame.columns} else frame.copy()
 
     @property
     def runs(self) -> list[str]:
-        """The names of the workdirs that have rows."""
+        """Return the names of the workdirs that have rows."""
         return list(dict.fromkeys(run for frame in self.tables.values() for run in frame["run"].unique()))
 
     @property
     def title(self) -> str:
-        """Network and data, where all runs have the same; else the names of the runs."""
+        """Return network and data if all runs share them, else the names of the runs."""
         found = {
             " on ".join(_NAMES.get(str(s[key]), str(s[key])) for key in ("model", "data") if s.get(key))
             for s in self.settings.values()
@@ -62,10 +62,10 @@ class Results:
 
 
 def read(*workdirs: AnyPath) -> Results:
-    """Read the rows that are there: of stores, also while a run is under way, or of folders with ``rows/*.csv``.
+    """Read the rows that are ready: from stores, also during a run, or from folders with ``rows/*.csv``.
 
-    Raises ``FileNotFoundError`` where a workdir has no row, with what makes some; ``ValueError`` that names the file
-    that cannot be read.
+    Raises ``FileNotFoundError`` if a workdir has no rows; the message says how to make some. Raises ``ValueError`` that
+    names a file that cannot be read.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
     settings: dict[str, Mapping[str, Any]] = {}
@@ -83,7 +83,7 @@ def read(*workdirs: AnyPath) -> Results:
             _refuse(here)
         if not rows:
             more = f"; {len(missing)} are missing" if missing else ""
-            raise FileNotFoundError(f"{here} has no row yet{more}: wait for its run, or start the same run again.")
+            raise FileNotFoundError(f"{here} has no rows yet{more}: wait for its run, or start the same run again.")
         for name, frame in rows.items():
             tables.setdefault(name, []).append(_of_run(frame, run, alone=len(workdirs) == 1))
         settings |= {run if len(known) == 1 else f"{run}, {plan}": setting for plan, setting in known.items()}
@@ -92,27 +92,27 @@ def read(*workdirs: AnyPath) -> Results:
 
 
 def of_rows(rows: Rows, run: str) -> Results:
-    """Rows with a label ``table`` that lie in memory, of a run of this name."""
+    """Make `Results` from rows in memory that have a label ``table``, for a run with this name."""
     return Results({name: _of_run(frame, run, alone=True) for name, frame in frames_of(rows).items()})
 
 
 def _refuse(here: files.RunPath) -> NoReturn:
-    """Say what would make rows; a folder that holds something else is refused as `Store` does."""
+    """Say how to make rows; refuse a folder with other contents as `Store` does."""
     command = f"python -m keras_lth.bin.run --config=demo --workdir={here}"
     with suppress(FileNotFoundError):
         Store(here, create=False)
-    raise FileNotFoundError(f"{here} holds no store and no rows/*.csv: make one by {command}.")
+    raise FileNotFoundError(f"{here} contains no store and no rows/*.csv: create one with {command}.")
 
 
 def _names(workdirs: Sequence[AnyPath]) -> list[str]:
-    """The last part of each path; the whole path where two have the same."""
+    """The last part of each path; the whole path if two are the same."""
     paths = [os.path.abspath(path) if is_local(path) else os.fspath(path).rstrip("/") for path in workdirs]
     short = [files.RunPath(path).name for path in paths]
     return [name if short.count(name) == 1 else path for name, path in zip(short, paths, strict=True)]
 
 
 def _of_run(frame: pd.DataFrame, run: str, *, alone: bool) -> pd.DataFrame:
-    """With the column ``run`` first; rows that have such a label of their own keep it."""
+    """Add the column ``run`` first; rows that have this label already keep it."""
     own = frame["run"].map(str) if "run" in frame else None
     name = run if own is None else own if alone else f"{run}: " + own
     return pd.concat([pd.Series(name, frame.index, name="run"), frame.drop(columns="run", errors="ignore")], axis=1)
@@ -126,10 +126,10 @@ def _of_store(here: files.RunPath) -> tuple[dict[str, pd.DataFrame], dict[str, A
     def value(name: str) -> Value | None:
         try:
             return Value({}, store.get(name).meta) if name in there else None
-        except (MissingError, DamagedError):  # the run makes it again
+        except (MissingError, DamagedError):  # the run computes it again
             return None
 
-    # A row that two plans name stands in the table once.
+    # A row that two plans name appears once in the table.
     rows = {json.dumps(row, sort_keys=True): row for plan in plans.values() for row in plan["rows"]}
     found = tidy([(labels, names) for labels, names in rows.values()], value)
     waiting = [name for name, plan in plans.items() if {*plan.get("awaited", ())} - there]
@@ -139,7 +139,7 @@ def _of_store(here: files.RunPath) -> tuple[dict[str, pd.DataFrame], dict[str, A
 
 
 def frames_of(rows: Rows) -> dict[str, pd.DataFrame]:
-    """A frame a table; rows without the label ``table`` stand in "rows"."""
+    """Return one frame per table; rows without the label ``table`` go to "rows"."""
     tables: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         tables.setdefault(str(row.get("table", "rows")), []).append(row)
@@ -147,12 +147,14 @@ def frames_of(rows: Rows) -> dict[str, pd.DataFrame]:
 
 
 def _of_csv(here: files.RunPath) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """As ``keras_lth.bin.run`` writes them: lists are JSON, numbers have all their digits."""
+    """Read a table that ``keras_lth.bin.run`` wrote: lists are JSON, numbers have all their digits."""
     frames = {}
     for name in here.names("*.csv"):
         rows = list(csv.DictReader(io.StringIO((here / name).read_text(), newline="")))
         if any(None in row or None in row.values() for row in rows):
-            raise ValueError(f"{here / name} has a line of another length: remove it and run its plan again.")
+            raise ValueError(
+                f"{here / name} has a line with a different number of columns: remove the file and run its plan again."
+            )
         if rows:
             frames[name.removesuffix(".csv")] = pd.DataFrame(rows).map(_cell)
     setting = json.loads((here / "setting.json").read_text()) if (here / "setting.json").exists() else None
@@ -160,7 +162,7 @@ def _of_csv(here: files.RunPath) -> tuple[dict[str, pd.DataFrame], dict[str, Any
 
 
 def _cell(cell: str) -> Any:
-    """A number, a truth value, a list, NaN of nothing; else the text."""
+    """A number, a truth value, a list, NaN for an empty cell; otherwise the text."""
     if cell in ("True", "False"):
         return cell == "True"
     try:

@@ -1,4 +1,4 @@
-"""What the figures share: colours, axes, lines with their bands, and how they are written; Agg and SVG, no windows."""
+"""What the figures share: colours, axes, lines with bands, and how they are saved; with Agg and SVG, no windows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ F = TypeVar("F")
 DPI = 130
 WIDTH = 9.0
 PAPER, GRAY = "#ffffff", "#666666"
-# Okabe and Ito's colours, told apart by the colour-blind; those of arms as in the thesis' figure 3-7.
+# Okabe and Ito's colours, which the colour-blind can distinguish; those of arms as in the thesis' figure 3-7.
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<")
 DASHES = ("-", "--", ":", "-.")
@@ -49,7 +49,7 @@ _STYLE = {
 
 
 def styled(draw: Callable[P, F]) -> Callable[P, F]:
-    """Draw with this package's settings, whatever the user's are, and leave theirs as they were."""
+    """Draw with this package's settings, whatever the user's are, and leave the user's unchanged."""
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **options: P.kwargs) -> F:
@@ -63,7 +63,7 @@ def styled(draw: Callable[P, F]) -> Callable[P, F]:
 
 @dataclass
 class Drawing:
-    """A figure, its axes as a rows × columns array, and what is shown at points on hover."""
+    """A figure, its axes as a rows × columns array, and the texts shown when pointing at marks."""
 
     figure: Figure
     grid: Any
@@ -74,7 +74,8 @@ class Drawing:
     ) -> pd.DataFrame:
         """Draw the means of shares ``y`` at each ``x`` in per cent, with a band from least to greatest.
 
-        ``place`` says in a hint where a point is. Returns mean, min and max, by x; empty where no ``y`` is finite.
+        ``place`` describes the position of a point for its tooltip. Returns mean, min and max, by x; empty if no ``y``
+        is finite.
         """
         frame = pd.DataFrame({"x": list(x), "y": [100 * float(each) for each in y]}).dropna()
         points = frame.groupby("x")["y"].agg(["mean", "min", "max", "size"])
@@ -92,27 +93,29 @@ class Drawing:
         return points
 
     def legend(self, axes: Axes, **options: Any) -> None:
-        """Name the lines right of the axes, in the order in which they end there, from above."""
+        """Name the lines to the right of the axes, ordered by where they end, from the top."""
         handles = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
         last = 0 if axes.xaxis_inverted() else -1
         handles.sort(key=lambda line: -np.asarray(line.get_ydata(), float)[last])
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, **options)
 
     def note(self, *texts: str) -> None:
-        """Say below the axes what marks mean."""
+        """Explain marks below the axes."""
         if texts:
             self.figure.supxlabel("     ".join(texts), x=0.012, ha="left", fontsize=9, color="#444444")
 
     @styled
     def png(self) -> bytes:
-        """The figure as a PNG file, the same bytes for the same data."""
+        """Save the figure as a PNG file, with the same bytes for the same data."""
         out = io.BytesIO()
         self.figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
         return out.getvalue()
 
     @styled
     def svg(self) -> str:
-        """The figure as an element of a page: colours are variables of the page, points say their numbers on hover."""
+        """Return the figure as an element of a page, with the page's colour variables and tooltips with numbers at
+        points.
+        """
         out = io.StringIO()
         self.figure.savefig(out, format="svg", metadata={"Date": None})
         text = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)
@@ -134,7 +137,7 @@ class Drawing:
 
 
 def canvas(height: float, title: str, below: str, *, rows: int = 1, columns: int = 1, **shared: Any) -> Drawing:
-    """Make a figure of the common width with its title and the lines below it."""
+    """Make a figure of the common width, with its title and the lines below the title."""
     said = textwrap.wrap(below, 112)
     top = 1 - (0.46 + 0.19 * len(said)) / height
     layout = ConstrainedLayoutEngine(rect=(0, 0, 1, top), w_pad=0.08, h_pad=0.06, wspace=0.03)
@@ -146,7 +149,7 @@ def canvas(height: float, title: str, below: str, *, rows: int = 1, columns: int
 
 
 def colours_css(pages: Iterable[str]) -> str:
-    """The variables of the colours in SVG elements: as they are, and with the lightness turned over for dark pages."""
+    """Return the colour variables of SVG elements: unchanged, and with inverted lightness for dark pages."""
     used = sorted({found for text in pages for found in re.findall(r"var\(--x([0-9a-f]{6})\)", text)})
     light = "".join(f"--x{colour}: #{colour}; " for colour in used)
     dark = "".join(f"--x{colour}: {_turned(colour)}; " for colour in used)
@@ -161,18 +164,20 @@ def _turned(colour: str) -> str:
 
 
 def arm_look(arm: str, index: int) -> dict[str, Any]:
-    """Colour and marker of an arm; of one that is not ours, by its place."""
+    """Return colour and marker of an arm; those of an unknown arm depend on its position."""
     colour, marker = _ARMS.get(arm, (SERIES[(index + 3) % len(SERIES)], SHAPES[(index + 4) % len(SHAPES)]))
     return {"color": colour, "marker": marker}
 
 
 def dash(place: int) -> str:
-    """The line style of a run."""
+    """Return the line style of a run."""
     return DASHES[place % len(DASHES)]
 
 
 def density_axis(axes: Axes, densities: Iterable[float], label: str, most: int = 11) -> None:
-    """Log axis from dense at the left to sparse at the right; a tick a level, labelled in % where there is room."""
+    """Make a log axis from dense on the left to sparse on the right, one tick per level, with labels in % where they
+    fit.
+    """
     levels = sorted({round(density, 12) for density in [1.0, *densities]}, reverse=True)
     sparsest = min(levels[-1], 0.8)
     axes.set_xscale("log")
@@ -186,11 +191,13 @@ def density_axis(axes: Axes, densities: Iterable[float], label: str, most: int =
         named.append(levels[-1])
     ticks(axes.xaxis, named, [percent(density).removesuffix(" %") for density in named])
     axes.xaxis.set_minor_locator(FixedLocator([density for density in levels if density not in named]))
-    axes.set_xlabel(f"{label}, % (log scale, a tick a level)")
+    axes.set_xlabel(f"{label}, % (log scale, one tick per level)")
 
 
 def fork_axis(axes: Axes, forks: Sequence[int]) -> None:
-    """A tick a fork step; logarithmic beyond the first step when they span more than a factor of ten."""
+    """Make an axis with one tick per fork step; logarithmic after the first step if they span more than a factor of
+    ten.
+    """
     positive = [fork for fork in forks if fork]
     if positive and positive[-1] > 10 * positive[0]:
         axes.set_xscale("symlog", linthresh=positive[0])
@@ -199,11 +206,11 @@ def fork_axis(axes: Axes, forks: Sequence[int]) -> None:
         room = 0.04 * max(1, forks[-1] - forks[0])
         axes.set_xlim(forks[0] - room, forks[-1] + room)
     ticks(axes.xaxis, forks, [f"{fork:,}" for fork in forks])
-    axes.set_xlabel("step k at which the trainings part" + (" (log scale)" if axes.get_xscale() == "symlog" else ""))
+    axes.set_xlabel("step k at which the trainings fork" + (" (log scale)" if axes.get_xscale() == "symlog" else ""))
 
 
 def ticks(axis: Any, places: Sequence[float], names: Sequence[str]) -> None:
-    """Ticks at these places, called so, and no others."""
+    """Set exactly these ticks, with these labels."""
     axis.set_major_locator(FixedLocator(list(places)))
     axis.set_major_formatter(FixedFormatter(list(names)))
     axis.set_minor_locator(NullLocator())
@@ -211,16 +218,16 @@ def ticks(axis: Any, places: Sequence[float], names: Sequence[str]) -> None:
 
 
 def percent_axis(axes: Axes, label: str) -> None:
-    """A linear y-axis in per cent or points."""
+    """Make a linear y-axis in per cent or points."""
     axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
     axes.set_ylabel(label)
 
 
 def lower_limit(top: float, reference: Iterable[float], others: Iterable[float]) -> float:
-    """The lower end of an axis whose interesting part is near ``top``, in per cent.
+    """Return the lower end, in per cent, of an axis whose interesting part is near ``top``.
 
-    All of ``reference`` is seen, 2 points at least. ``others`` are seen whole unless they fall five times as far: then
-    the axis ends at four times, and what lies below is for the caller to mark.
+    All of ``reference`` is visible, and at least 2 points. All of ``others`` are visible unless they are more than five
+    times as far below; then the axis ends at four times that distance, and the caller marks points below it.
     """
     below = [value for value in reference if math.isfinite(value)]
     depth = max(2.0, top - min(below, default=top))

@@ -1,4 +1,4 @@
-"""Values under their names: kept whole or not at all, checked when read, claimed while they are made."""
+"""Values under their names: whole or absent, checked when read, claimed while they are computed."""
 
 from __future__ import annotations
 

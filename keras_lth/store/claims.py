@@ -1,4 +1,4 @@
-"""Claims: a training under way belongs to one process, and commits into a scratch folder that another can take over."""
+"""Claims: a training in progress belongs to one process, and commits to a scratch folder that another can take over."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from keras_lth.files.checkpoints import Checkpoint, Checkpoints, UnreadError
 
 
 class LostError(RuntimeError):
-    """The claim belongs to another process now, which took this one for dead."""
+    """The claim now belongs to another process, which took this one for dead."""
 
 
 class Claim:
-    """What the holder of a claim has: the commits of the work, by this process or by one that died."""
+    """The commits of claimed work, by this process or by one that died."""
 
     def __init__(self, folder: str, lock: files.DirectoryLock) -> None:
         self._folder, self._lock = folder, lock
         self._checkpoints = Checkpoints(folder)
 
     def latest(self) -> Checkpoint | None:
-        """The last commit that is whole."""
+        """Return the last undamaged commit."""
         return self._checkpoints.latest()
 
     def commit(self, step: int, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
-        """Commit, as `Checkpoints.save` does. Raises `LostError` where another process has committed."""
+        """Commit, as `Checkpoints.save` does. Raises `LostError` if another process has committed."""
         self.check()
         try:
             self._checkpoints.save(step, arrays, state)
@@ -38,15 +38,15 @@ class Claim:
             raise LostError(str(error)) from error
 
     def check(self) -> None:
-        """Raise `LostError` where the claim was lost to another process."""
+        """Raise `LostError` if the claim was lost to another process."""
         try:
             self._lock.check()
         except RuntimeError as error:
             raise LostError(str(error)) from error
 
     def clear(self) -> None:
-        """Remove what was committed: the work is done, and its values are kept."""
-        # The lock goes last: whoever waits for it finds the values.
+        """Remove the commits: the work is done, and its values are stored."""
+        # The lock is removed last, so that a waiting process finds the values.
         names = [name for name in files.list_names(self._folder) if name != ".lock"]
         for name in sorted(names, key=lambda name: not name.endswith(".manifest.json")):
             files.remove(files.join(self._folder, name))
@@ -58,9 +58,9 @@ class Claim:
 
 @contextmanager
 def claimed(folder: str) -> Iterator[Claim | None]:
-    """Claim a scratch folder while the block runs; None where another process has it.
+    """Claim a scratch folder while the block runs; None if another process has it.
 
-    A process that dies loses its claims: at once on a local disk, after its heartbeat in an object store.
+    A process that dies loses its claims: at once on a local disk, after its heartbeat stops in an object store.
     """
     lock = files.DirectoryLock(folder)
     try:

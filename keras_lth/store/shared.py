@@ -1,7 +1,7 @@
-"""A store that several hosts use as one: they make the same steps together, one of them reads and writes.
+"""A store that several hosts use as one: they compute the same steps together, and one of them reads and writes.
 
-Under a strategy all hosts run the same plans. Only the chief needs to see the store; what it finds there, also what it
-fails with, the others hear, so that all of them take the same way.
+Under a strategy all hosts run the same plans. Only the chief needs access to the store. It sends what it reads, and
+also its errors, to the others, so that all hosts take the same path.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from keras_lth.store.values import Store, Value
 
 
 class Hosts(Protocol):
-    """The hosts of a strategy; each call is made by all of them."""
+    """The hosts of a strategy; all of them make each call."""
 
     @property
     def chief(self) -> bool:
-        """Whether this is the one that reads and writes."""
+        """Return whether this host reads and writes."""
 
     def tell(self, data: bytes) -> bytes:
-        """The bytes that the chief has given."""
+        """Return the bytes that the chief passed."""
 
     def any(self, flag: bool) -> bool:
-        """Whether any of them says so."""
+        """Return whether any host says yes."""
 
     def check_same(self, digest: bytes, what: str) -> None:
-        """Raise ``RuntimeError`` where they hold different ``what``."""
+        """Raise ``RuntimeError`` if the hosts have different ``what``."""
 
 
 T = TypeVar("T")
 
 
 def told(hosts: Hosts | None, act: Callable[[], T]) -> T:
-    """What ``act`` returns, or raises, on the chief; without hosts, here."""
+    """Return what ``act`` returns on the chief, or raise its exception; without hosts, call it here."""
     if hosts is None:
         return act()
     answer: tuple[bool, Any] = (True, None)
@@ -59,7 +59,7 @@ def told(hosts: Hosts | None, act: Callable[[], T]) -> T:
 
 
 class SharedStore(Store):
-    """As `Store`, of which the chief holds the files. Each call must be made by all hosts."""
+    """As `Store`, with the files on the chief. All hosts must make each call."""
 
     def __init__(self, folder: AnyPath, hosts: Hosts, *, create: bool = True) -> None:
         self._hosts = hosts
@@ -72,35 +72,35 @@ class SharedStore(Store):
         self.told(open_it)
 
     def told(self, act: Callable[[], Any]) -> Any:
-        """What ``act`` returns, or raises, on the chief."""
+        """Return what ``act`` returns on the chief, or raise its exception."""
         return told(self._hosts, act)
 
     def agreed(self, flag: bool) -> bool:
-        """Whether any host says so."""
+        """Return whether any host says yes."""
         return self._hosts.any(flag)
 
     def token(self) -> str:
-        """Of the chief."""
+        """Return the token of the chief."""
         return self.told(lambda: self._own.token())
 
     def names(self) -> set[str]:
-        """As the chief sees them."""
+        """Return the names that the chief sees."""
         return self.told(lambda: self._own.names())
 
     def has(self, name: str) -> bool:
-        """Whether the chief has it."""
+        """Return whether the chief has the value."""
         return self.told(lambda: self._own.has(name))
 
     def get(self, name: str) -> Value:
-        """The value that the chief reads."""
+        """Return the value that the chief reads."""
         return self.told(lambda: self._own.get(name))
 
     def record(self, name: str) -> dict[str, Any]:
-        """The record that the chief reads."""
+        """Return the record that the chief reads."""
         return self.told(lambda: self._own.record(name))
 
     def put(self, name: str, value: Value, record: Mapping[str, Any]) -> None:
-        """Let the chief keep a value."""
+        """Let the chief store a value."""
         self.told(lambda: self._own.put(name, value, record))
 
     def drop(self, name: str) -> None:
@@ -108,31 +108,31 @@ class SharedStore(Store):
         self.told(lambda: self._own.drop(name))
 
     def settle(self) -> None:
-        """Let the chief keep what was removed removed."""
+        """Let the chief make removals durable."""
         self.told(lambda: self._own.settle())
 
     def plans(self) -> dict[str, dict[str, Any]]:
-        """What the chief knows of plans."""
+        """Return the plans that the chief reads."""
         return self.told(lambda: self._own.plans())
 
     def put_plan(self, name: str, known: Mapping[str, Any]) -> None:
-        """Let the chief write it."""
+        """Let the chief write the record of a plan."""
         self.told(lambda: self._own.put_plan(name, known))
 
     def drop_plan(self, name: str) -> None:
-        """Let the chief remove it."""
+        """Let the chief remove the record of a plan."""
         self.told(lambda: self._own.drop_plan(name))
 
     def errors(self) -> dict[str, dict[str, Any]]:
-        """What the chief reads."""
+        """Return the errors that the chief reads."""
         return self.told(lambda: self._own.errors())
 
     def put_error(self, name: str, said: Mapping[str, Any] | None) -> None:
-        """Let the chief note it."""
+        """Let the chief write the error."""
         self.told(lambda: self._own.put_error(name, said))
 
     def under_way(self) -> set[str]:
-        """As the chief sees it."""
+        """Return the trainings that the chief sees."""
         return self.told(lambda: self._own.under_way())
 
     @contextmanager

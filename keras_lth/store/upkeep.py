@@ -1,6 +1,6 @@
-"""Looking after a store: list it, check it, copy it, and find what may go.
+"""Maintenance of a store: list it, check it, copy it, and find what can be removed.
 
-`sweepable` is what no plan names, `thinnable` what plans name and could make again; `drop` removes.
+`sweepable` finds values that no plan names, `thinnable` values that plans name and could recompute; `drop` removes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
 
 def listed(store: Store) -> list[Entry]:
-    """Every value, with the labels of the rows that it stands in; of a damaged one only the name is known."""
+    """List every value, with the labels of its rows; of a damaged one only the name is known."""
     labels: dict[str, list[str]] = {}
     for plan in store.plans().values():
         for row, names in plan["rows"]:
@@ -45,18 +45,18 @@ def listed(store: Store) -> list[Entry]:
 
 
 def check(store: Store) -> dict[str, str]:
-    """Read every byte of every value: the reason, by the name, of each one that is damaged."""
+    """Read every byte of every value; return the reason for each damaged one, by name."""
     return {name: reason for name in sorted(store.names()) if (reason := _damage(store, name))}
 
 
 def sweepable(store: Store) -> list[Entry]:
-    """Values that no plan names: of configs that were changed, or steps of another version."""
+    """Return values that no plan names: of changed configs, or of other versions of a step."""
     known = {name for plan in store.plans().values() for name in plan["names"]}
     return [entry for entry in listed(store) if entry.name not in known]
 
 
 def thinnable(store: Store) -> list[Entry]:
-    """Values that no plan wants and no missing step needs, of kinds that say that they may be made again: states."""
+    """Return states that could be recomputed: no plan wants them, no missing step needs them."""
     there = store.names()
     needed: set[str] = set()
     for plan in store.plans().values():
@@ -70,9 +70,9 @@ def thinnable(store: Store) -> list[Entry]:
 
 
 def copy(source: Store, target: Store, said: Callable[[str], None] = lambda name: None) -> list[str]:
-    """Copy values, and what plans know, that ``target`` does not have; returns the names. Every byte is checked.
+    """Copy the values and plan records that ``target`` lacks; return the names. Every byte is checked.
 
-    Raises ``DamagedError`` for a value of ``source`` that is damaged; those before it are copied.
+    Raises ``DamagedError`` for a damaged value of ``source``; values before it have been copied.
     """
     copied = []
     for name in sorted(source.names() - target.names()):
@@ -86,13 +86,15 @@ def copy(source: Store, target: Store, said: Callable[[str], None] = lambda name
 
 
 def supersede(store: Store, name: str) -> None:
-    """Drop the records of the same plan with other arguments that know no step that this one does not: the one of
-    fewer levels, for example."""
+    """Remove records of the same plan with other arguments that contain no step that this one lacks.
+
+    An example is the record of a config with fewer levels.
+    """
     try:
         plans = store.plans()
-    except ValueError:  # one is damaged: who needs it says so
+    except ValueError:  # one is damaged: whatever needs it reports that
         return
-    if name not in plans:  # a run of more has superseded this one meanwhile
+    if name not in plans:  # a larger run has superseded this one meanwhile
         return
     mine = set(plans[name]["names"])
     for other, known in plans.items():
@@ -101,7 +103,7 @@ def supersede(store: Store, name: str) -> None:
 
 
 def distinguishing(store: Store, name: str) -> str:
-    """The arguments in which a record differs from others of the same plan, such as "config.levels=15"."""
+    """Return the arguments in which a record differs from others of the same plan, such as "config.levels=15"."""
     given = {each: _flat(known.get("arguments", {})) for each, known in store.plans().items()}
     alike = [given[each] for each in given if each != name and plan_of(each) == plan_of(name)]
     mine = given[name]
@@ -116,30 +118,30 @@ def _flat(arguments: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def plan_of(record: str) -> str:
-    """The plan whose record has this name."""
+    """Return the plan whose record has this name."""
     return re.sub(r"-[0-9a-f]{8}$", "", record)
 
 
 def bytes_of(entries: Iterable[Entry]) -> int:
-    """What they take."""
+    """Return the total size of the values."""
     return sum(entry.bytes for entry in entries)
 
 
 def drop(store: Store, entries: Iterable[Entry]) -> None:
-    """Remove them, durably."""
+    """Remove the values, durably."""
     for entry in entries:
         store.drop(entry.name)
     store.settle()
 
 
 def abandoned(store: Store) -> list[str]:
-    """The keys of trainings under way that no plan names."""
+    """Return the keys of trainings in progress that no plan names."""
     known = {key for plan in store.plans().values() for key in plan["keys"]}
     return sorted(store.under_way() - known)
 
 
 def clear(store: Store, key: str) -> bool:
-    """Remove what a training has committed, unless a process is at it; whether it was removed."""
+    """Remove the commits of a training unless a process works on it; return whether they were removed."""
     with store.claim(key) as claim:
         if claim is not None:
             claim.clear()

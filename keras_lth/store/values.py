@@ -1,8 +1,8 @@
 """A store: a folder, local or ``gs://…``, that keeps each value under its name.
 
-``values/NAME.value`` is one file with the value and its record (how it was made, where, how long that took); it is
-whole or absent, and every byte of it is checked when it is read. ``plans/`` says which names each plan knows, and which
-rows it makes of them; ``scratch/`` has the trainings under way; ``errors/`` what the steps that failed said.
+``values/NAME.value`` is one file with the value and its record (how it was computed, where, and how long that took). It
+is whole or absent, and every byte is checked when it is read. ``plans/`` records the names and the rows of each plan,
+``scratch/`` has the trainings in progress, and ``errors/`` has the messages of failed steps.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ FORMAT = "keras_lth store"
 _ABOUT = "store.json"
 _KIND, _SUFFIX = "value", ".value"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-# What a run left that was made before there were stores.
+# Files of runs made before stores existed.
 _OLD = re.compile(r"config\.json|replicate_\d+|results\.csv|levels\.json|instability(\.json)?|tickets|checkpoints")
 
 
 class MissingError(LookupError):
-    """There is no value of this name."""
+    """No value has this name."""
 
 
 class DamagedError(ValueError):
-    """The file of a value is not what was written."""
+    """The file of a value differs from what was written."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"the value {name} is damaged: {reason}")
@@ -54,19 +54,19 @@ class DamagedError(ValueError):
 
 @dataclass(frozen=True)
 class Value:
-    """Named arrays, and what JSON can hold; numbers for people are ``meta["rows"]``, a list of ``{name: number}``."""
+    """Named arrays, and JSON-able metadata; ``meta["rows"]``, a list of ``{name: number}``, has numbers for people."""
 
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Its numbers."""
+        """Return its numbers."""
         return [dict(row) for row in self.meta.get("rows", ())]
 
     @property
     def bytes(self) -> int:
-        """What its arrays take in a file; booleans are packed, 8 to a byte."""
+        """Return the size of its arrays in a file; booleans are packed, 8 to a byte."""
         return sum((a.size + 7) // 8 if a.dtype == np.bool_ else a.nbytes for a in self.arrays.values())
 
 
@@ -75,12 +75,12 @@ class Store:
 
     Args:
         folder: a local path, or one of an object store.
-        create: make it where there is none; else `FileNotFoundError`.
+        create: create the store if there is none; otherwise raise `FileNotFoundError`.
 
     Raises:
-        ValueError: the folder holds something else, a run of the layout before stores, or a store of another version.
-            Nothing in it is changed.
-        OSError: naming what cannot be read or written.
+        ValueError: the folder contains something else, a run of the layout before stores, or a store of another
+            version. Nothing in it is changed.
+        OSError: something cannot be read or written; names it.
     """
 
     def __init__(self, folder: AnyPath, *, create: bool = True) -> None:
@@ -97,54 +97,54 @@ class Store:
         except ValueError:
             known = False
         if not known:
-            raise ValueError(f"{path} is not of a keras_lth store: choose another folder.")
+            raise ValueError(f"{path} is not part of a keras_lth store: choose another folder.")
         if about.get("version") != VERSION:
             raise ValueError(
-                f"{self.folder} is a store of version {about.get('version')!r}, this keras_lth reads and writes "
+                f"{self.folder} is a store of version {about.get('version')!r}, but this keras_lth reads and writes "
                 f"version {VERSION}: use the keras_lth that wrote it, or choose another folder. Nothing was changed."
             )
 
     def agreed(self, flag: bool) -> bool:
-        """Whether any of the processes that use this store as one says so; there is but this one."""
+        """Return whether any of the processes that use this store as one says yes; here there is only one."""
         return flag
 
     def token(self) -> str:
-        """A name that nothing else has, for a run."""
+        """Return a unique name for a run."""
         return secrets.token_hex(8)
 
     def names(self) -> set[str]:
-        """The names of all values."""
+        """Return the names of all values."""
         found = files.list_names(self._in("values"))
         return {name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX) and not name.startswith(".")}
 
     def has(self, name: str) -> bool:
-        """Whether there is a value of this name."""
+        """Return whether a value has this name."""
         return files.RunPath(self._path(name)).exists()
 
     def get(self, name: str) -> Value:
         """Read a value.
 
         Raises:
-            MissingError: there is none of this name.
-            DamagedError: it is not what was written.
-            ValueError: it was written by another version.
+            MissingError: no value has this name.
+            DamagedError: the file differs from what was written.
+            ValueError: another version wrote it.
         """
         arrays, meta = self._read(name, lambda path: files.read_arrays(path, kind=_KIND))
         return Value(arrays, meta["value"])
 
     def record(self, name: str) -> dict[str, Any]:
-        """Read what `put` recorded beside a value, without its arrays. Raises as `get`."""
+        """Read what `put` recorded beside a value, without its arrays. Raises as `get` does."""
         return dict(self._read(name, lambda path: read_meta(path, kind=_KIND))["record"])
 
     def put(self, name: str, value: Value, record: Mapping[str, Any]) -> None:
-        """Keep a value; where there is one already, that one stays.
+        """Store a value; an existing one stays.
 
         Raises:
-            TypeError: naming what JSON cannot hold.
-            OSError: naming the file; the value is then absent.
+            TypeError: JSON cannot hold the metadata; names the place.
+            OSError: names the file; the value is then absent.
         """
         if not _NAME.fullmatch(name):
-            raise ValueError(f"the name of a value has letters, digits and any of -_.+, unlike {name!r}")
+            raise ValueError(f"the name of a value may have letters, digits and any of -_.+, not {name!r}")
         if self.has(name):
             return
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -156,19 +156,19 @@ class Store:
         files.write_arrays(self._path(name), value.arrays, kind=_KIND, meta=meta)
 
     def drop(self, name: str) -> None:
-        """Remove a value, if there is one; it stays removed once `settle` returns."""
+        """Remove a value, if it exists; the removal is durable once `settle` returns."""
         files.remove(self._path(name))
 
     def settle(self) -> None:
-        """Keep what was removed removed."""
+        """Make removals durable."""
         place, folder = stores.place(self._in("values"))
         place.settle(folder)
 
     # Plans.
     def plans(self) -> dict[str, dict[str, Any]]:
-        """What each plan knows: ``{"names": […], "rows": [[labels, [name, …]], …]}`` by the name of its record.
+        """Return the record of each plan by name: ``{"names": […], "rows": [[labels, [name, …]], …]}``.
 
-        Raises ``ValueError`` that names the file of one that was damaged: run that plan again.
+        Raises ``ValueError`` that names the file of a damaged record: run that plan again.
         """
         found = {}
         for name in files.list_names(self._in("plans")):
@@ -182,7 +182,7 @@ class Store:
         return found
 
     def put_plan(self, name: str, known: Mapping[str, Any]) -> None:
-        """Say what a plan knows; nothing is written where the store knows it."""
+        """Write the record of a plan, unless the store already has it."""
         path, text = self._in("plans", f"{name}.json"), seal(plain(known, f"the plan {name}"))
         try:
             same = files.read_bytes(path) == text
@@ -192,36 +192,36 @@ class Store:
             files.write_atomic(path, text)
 
     def drop_plan(self, name: str) -> None:
-        """Remove what a plan knows; its values stay."""
+        """Remove the record of a plan; its values stay."""
         files.remove(self._in("plans", f"{name}.json"))
 
     # Steps that failed.
     def errors(self) -> dict[str, dict[str, Any]]:
-        """What `put_error` said, by name."""
+        """Return the errors that `put_error` recorded, by name."""
         found = {}
         for name in files.list_names(self._in("errors")):
             if name.endswith(".json") and not name.startswith("."):
                 try:
                     found[name.removesuffix(".json")] = dict(json.loads(files.read_bytes(self._in("errors", name))))
-                except (FileNotFoundError, ValueError):  # removed meanwhile, or damaged: it is a note for people
+                except (FileNotFoundError, ValueError):  # removed meanwhile, or damaged; it is only a note for people
                     continue
         return found
 
     def put_error(self, name: str, said: Mapping[str, Any] | None) -> None:
-        """Note what a step that failed said; None where it did not fail this time."""
+        """Record the error of a failed step; None removes it after a success."""
         path = self._in("errors", f"{name}.json")
         if said is not None:
             files.write_atomic(path, (json.dumps(dict(said), indent=1) + "\n").encode())
         elif f"{name}.json" in files.list_names(self._in("errors")):
             files.remove(path)
 
-    # Trainings under way.
+    # Trainings in progress.
     def claim(self, key: str) -> AbstractContextManager[Claim | None]:
-        """Claim the work called ``key`` for this process: see `claims.claimed`."""
+        """Claim the work named ``key`` for this process: see `claims.claimed`."""
         return claimed(self._in("scratch", key))
 
     def under_way(self) -> set[str]:
-        """The keys of trainings under way, or that their process left."""
+        """Return the keys of trainings in progress, or that their process left behind."""
         return {key for key in files.list_names(self._in("scratch")) if not key.startswith(".")}
 
     def _in(self, *names: str) -> str:
@@ -252,10 +252,12 @@ class Store:
         there = [name for name in files.list_names(self.folder) if not name.startswith(".")]
         if there and any(_OLD.fullmatch(name) for name in there):
             raise ValueError(
-                f"{self.folder} holds a run of an earlier keras_lth ({', '.join(there[:4])}), which this one does not "
-                "read: choose another folder. Nothing was changed."
+                f"{self.folder} holds a run of an earlier keras_lth ({', '.join(there[:4])}), which this version "
+                "cannot read: choose another folder. Nothing was changed."
             )
         if there:
-            raise ValueError(f"{self.folder} holds {there[0]!r} and is not a store: choose a new or an empty folder.")
+            raise ValueError(
+                f"{self.folder} contains {there[0]!r} and is not a store: choose a new or an empty folder."
+            )
         if not create:
             raise FileNotFoundError(errno.ENOENT, "there is no store", self.folder)

@@ -1,4 +1,4 @@
-"""A live Keras model: what is prunable, masks that hold, snapshots and rewinding."""
+"""Change a live Keras model: prunable weights, masks that hold, snapshots and rewinding."""
 
 from __future__ import annotations
 

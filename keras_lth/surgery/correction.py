@@ -1,9 +1,9 @@
-"""Restarting the bias correction of an optimizer.
+"""Restart the bias correction of an optimizer.
 
-After a rewind to step k the schedule goes on from k while the slots are those of a fresh optimizer. Adam and its
-kin divide by 1 - beta^iterations to correct for young slots, so at iteration k the first updates would be several
-times too large. Here the update rule, and it alone, sees iterations - offset; schedules, averages and accumulation
-see the true count.
+After a rewind to step k the schedule continues from k, while the slots are those of a fresh optimizer. Adam and its
+variants divide by 1 - beta^iterations to correct for young slots, so at iteration k the first updates would be several
+times too large. Here the update rule, and only the update rule, sees iterations - offset; schedules, averages and
+accumulation see the true count.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tensorflow as tf
 __all__ = ["depends_on_iterations", "offset_of", "restart", "uninstall"]
 
 _ATTRIBUTE = "_keras_lth_correction"
-# Their update rules do not read `iterations`; any other optimizer is taken to read it.
+# Their update rules do not read `iterations`; any other optimizer is assumed to read it.
 _INDEPENDENT = ("SGD", "RMSprop", "Adagrad", "Adadelta", "Lion", "Ftrl", "LossScaleOptimizer", "MultiOptimizer")
 
 
@@ -35,7 +35,7 @@ class _Correction:
         shifted = "_backend_update_step" if strategy.num_replicas_in_sync == 1 else "update_step"
         if shifted == "update_step" and type(optimizer).__name__ == "Nadam":
             raise ValueError(
-                "Nadam cannot restart its bias correction on several replicas: rewind with restore_optimizer=True, "
+                "Nadam cannot restart its bias correction on several replicas: use restore_optimizer=True, "
                 "rewind to step 0, or use AdamW"
             )
         self.overridden = {shifted: self._shift, "load_own_variables": self._forget, "set_weights": self._forget}
@@ -48,7 +48,7 @@ class _Correction:
             held = vars(self.optimizer)
             true = held["_iterations"]
             count = tf.convert_to_tensor(true)
-            # A count below the offset was assigned by someone else: then it is taken as it is.
+            # Other code assigned a count below the offset: use it unchanged.
             held["_iterations"] = tf.where(count >= self.offset, count - self.offset, count)
             try:
                 return function(*args, **kwargs)
@@ -73,19 +73,19 @@ class _Correction:
 
 
 def depends_on_iterations(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether the update rule of ``optimizer`` reads the step count (bias correction)."""
+    """Return whether the update rule of ``optimizer`` reads the step count (bias correction)."""
     names = {cls.__name__ for cls in type(optimizer).__mro__ if cls.__module__.split(".")[0] == "keras"}
     return "Adam" in names or not names & set(_INDEPENDENT)
 
 
 def offset_of(optimizer: keras.optimizers.Optimizer) -> int:
-    """The iteration at which the slots of ``optimizer`` began; 0 where they never were reset."""
+    """Return the iteration at which the slots of ``optimizer`` began; 0 if they were never reset."""
     held = vars(optimizer).get(_ATTRIBUTE)
     return 0 if held is None else int(held.offset.numpy())
 
 
 def restart(optimizer: keras.optimizers.Optimizer, offset: int) -> bool:
-    """Let the slots of ``optimizer`` begin at iteration ``offset``; returns whether a step must be traced again."""
+    """Let the slots of ``optimizer`` begin at iteration ``offset``; return whether a step must be traced again."""
     held = vars(optimizer).get(_ATTRIBUTE)
     if held is None and (offset == 0 or not depends_on_iterations(optimizer)):
         return False
@@ -97,7 +97,7 @@ def restart(optimizer: keras.optimizers.Optimizer, offset: int) -> bool:
 
 
 def uninstall(optimizer: keras.optimizers.Optimizer) -> None:
-    """Take the overrides off. The offset is forgotten with them."""
+    """Remove the overrides; this also forgets the offset."""
     held = vars(optimizer).pop(_ATTRIBUTE, None)
     if held is not None:
         held.remove()

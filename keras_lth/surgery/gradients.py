@@ -1,8 +1,8 @@
-"""Gradients of pruned weights are 0 for every optimizer, wherever it is held.
+"""Set the gradients of pruned weights to 0 for every optimizer, wherever it is stored.
 
-An optimizer may belong to the model, to a model around it, to a wrapper, or to a hand-written loop. Its `apply` masks
-the gradients of masked variables before anything else: clipping by norm would see weights that are not there, and
-averages and moments would collect their gradients.
+An optimizer may belong to the model, to an enclosing model, to a wrapper, or to a hand-written loop. Its `apply` masks
+the gradients of masked variables first. Otherwise clipping by norm would include gradients of pruned weights, and
+averages and moments would accumulate them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["masked_gradients", "teach_optimizers"]
 
 
 def masked_gradients(gradients: Iterable[Any], variables: Iterable[Any]) -> list[Any]:
-    """Set the gradients of pruned weights to 0; for clipping or norms of your own before ``optimizer.apply``.
+    """Set the gradients of pruned weights to 0, for your own clipping or norms before ``optimizer.apply``.
 
-    ``gradients`` are those of ``variables``, in the same order, as ``tape.gradient(loss, variables)`` gives them:
-    tensors, ``IndexedSlices`` or None. A variable without a mask keeps its gradient as it is. Optimizers do the same
-    by themselves, so a loop needs this only where it looks at gradients first (clipping by hand, SAM).
+    ``gradients`` are those of ``variables``, in the same order, as ``tape.gradient(loss, variables)`` returns them:
+    tensors, ``IndexedSlices`` or None. The gradient of a variable without a mask does not change. Optimizers mask
+    gradients themselves, so a loop needs this only if it uses gradients first (clipping by hand, SAM).
 
     Raises:
-        ValueError: as many gradients as variables are needed.
+        ValueError: the numbers of gradients and variables differ.
     """
     gradients, variables = list(gradients), list(variables)
     if len(gradients) != len(variables):
@@ -40,7 +40,7 @@ def masked_gradients(gradients: Iterable[Any], variables: Iterable[Any]) -> list
 
 
 def teach_optimizers() -> None:
-    """Let every Keras optimizer mask gradients and averages."""
+    """Make every Keras optimizer mask gradients and averages."""
     teach(keras.optimizers.Optimizer, _WRAPS)
 
 
@@ -60,7 +60,7 @@ def _apply(before: Any) -> Any:
             grads = masked_gradients(grads, weights)
         result = before(self, grads, given)
         for weight, mask in masked:
-            # Keras asks its own variables for a constraint; a raw one has none that could be set.
+            # Keras reads the constraint of its own variables; a raw variable has none that could be set.
             if not isinstance(weight, keras.Variable):
                 weight.assign(mask.keep(weight))
         return result
@@ -70,7 +70,7 @@ def _apply(before: Any) -> Any:
 
 def _finalize(before: Any) -> Any:
     def finalize_variable_values(self: Any, var_list: Sequence[Any]) -> Any:
-        # Averages are written past the variables' own `assign`.
+        # Averages are written without the variables' own `assign`.
         result = before(self, var_list)
         for variable in var_list:
             heal(variable)

@@ -1,7 +1,7 @@
-"""What a model holds beside its weights: optimizers, variables that Keras does not list, generators of noise.
+"""Find what a model holds besides its weights: optimizers, variables that Keras does not list, random generators.
 
-Found by a walk over attributes, containers, plain objects, and what the model's own methods take from their closures
-and modules. Every thing has a path by which a second instance, or another process, finds it again.
+The search walks over attributes, containers, plain objects, and what the model's own methods take from their closures
+and modules. Each object found has a path by which a second instance, or another process, finds its counterpart.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from keras_lth.surgery.teaching import Living
 
 __all__ = ["Held", "held", "inside", "live_optimizers"]
 
-# Objects of these packages are not entered; what they hold of a training is known by its type.
+# The walk does not enter objects of these packages; their training state is recognised by type.
 _LIBRARIES = frozenset({"builtins", "functools", "keras", "keras_lth", "numpy", "tensorflow", "tf_keras", "weakref"})
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType)
 _PLAIN_TYPES = frozenset(_PLAIN)
-# Keras' own lists of what the walk meets under its own name.
+# Keras' own lists of objects that the walk visits under their own names.
 _BOOKS = frozenset({
     "_inbound_nodes", "_layers", "_losses", "_metrics", "_nodes", "_nodes_by_depth", "_non_trainable_variables",
     "_operations", "_operations_by_depth", "_outbound_nodes", "_seed_generators", "_tracked", "_tracker",
@@ -41,13 +41,13 @@ _TABLES = (tf.lookup.experimental.MutableHashTable, tf.lookup.experimental.Dense
 
 @dataclass
 class Held:
-    """What the walk found, by path.
+    """The objects found, by path.
 
     Attributes:
         optimizers: the outermost ones.
         state: keras and TensorFlow variables that are neither weights nor an optimizer's own.
         noise: the states of seed generators that no layer lists, and of ``tf.random.Generator``.
-        refused: what has a state that cannot be kept: path → what it is.
+        refused: objects whose state cannot be saved: path → what it is.
     """
 
     optimizers: dict[str, keras.optimizers.Optimizer] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Held:
 
 
 def held(model: keras.Model) -> Held:
-    """Everything that ``model``, its layers and its own methods hold beside weights."""
+    """Return everything that ``model``, its layers and its own methods hold besides weights."""
     tracked = list(layers(model))
     walk = _Walk(tracked)
     for path, layer in tracked:
@@ -72,15 +72,18 @@ def held(model: keras.Model) -> Held:
 
 
 def inside(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that ``optimizer`` wraps, in whatever attribute and at any depth, outer ones first."""
+    """Return the optimizers that ``optimizer`` wraps, in any attribute and at any depth, outer ones first."""
     walk = _Walk()
     walk.attributes(optimizer, "", 0)
     return list(walk.found.optimizers.values())
 
 
 def live_optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
-    """Every built Keras optimizer of the process that updates a variable of ``model``: the last resort for one that
-    only a hand-written loop, or a callback, holds. In an order that does not depend on the memory."""
+    """Return every built Keras optimizer of the process that updates a variable of ``model``.
+
+    This is the last resort for an optimizer that only a hand-written loop or a callback holds. The order does not
+    depend on memory addresses.
+    """
     paths = {id(thing): entry.path for entry in entries(model) for thing in (entry.variable, entry.variable._value)}
     found = [
         one
@@ -102,7 +105,9 @@ class _Walk:
     def __init__(self, tracked: Sequence[tuple[str, keras.layers.Layer]] = ()) -> None:
         self.found = Held()
         self.seen: set[int] = set()
-        self.kept: list[Any] = []  # objects made on the way, such as items of a proxy: no address is used twice
+        self.kept: list[
+            Any
+        ] = []  # keeps temporary objects alive, such as items of a proxy, so that no address is reused
         self.known: set[int] = set()
         self.layers = {id(layer) for _, layer in tracked}
         for _, layer in tracked:
@@ -110,7 +115,7 @@ class _Walk:
             self.know(generator.state for generator in layer._seed_generators)
 
     def know(self, variables: Any) -> None:
-        """Take ``variables`` for what is listed elsewhere."""
+        """Mark ``variables`` as listed elsewhere."""
         self.known |= {id(thing) for variable in variables for thing in (variable, getattr(variable, "_value", None))}
 
     def attributes(self, owner: Any, path: str, depth: int) -> None:
@@ -131,7 +136,7 @@ class _Walk:
                     self.function(value, _join(path, name), 0, layer)
 
     def visit(self, value: Any, path: str, depth: int, owner: Any) -> None:
-        """Take ``value``, or visit what it holds."""
+        """Record ``value``, or visit what it holds."""
         if isinstance(value, _PLAIN) or id(value) in self.seen or depth > _DEPTH:
             return
         self.seen.add(id(value))
@@ -152,7 +157,7 @@ class _Walk:
             self.found.refused[path] = f"{type(value).__name__}, an optimizer that is not one of Keras 3"
 
     def _take(self, value: Any, path: str, depth: int, owner: Any) -> bool:
-        """Whether ``value`` is of a kind that is known; then it has been dealt with."""
+        """Handle ``value`` if its kind is known; return whether it is."""
         if isinstance(value, keras.optimizers.Optimizer):
             self.found.optimizers[path] = value
             self.know(value._variables)
@@ -181,7 +186,7 @@ class _Walk:
         return True
 
     def _layer(self, layer: keras.layers.Layer, path: str, depth: int) -> None:
-        """A layer that Keras does not track: all of it is state. A tracked one is visited at its own place."""
+        """Handle a layer that Keras does not track: all of it is state. A tracked one is visited at its own place."""
         if id(layer) in self.layers or not self.layers:
             return
         new = [(inner_path, inner) for inner_path, inner in layers(layer) if id(inner) not in self.layers]
@@ -201,13 +206,13 @@ class _Walk:
             self.found.refused[path] = f"{type(value).__name__}, an optimizer that is not one of Keras 3"
 
     def _wraps_one(self, value: Any) -> bool:
-        """Whether a Keras optimizer that was met before is inside ``value``."""
+        """Whether ``value`` contains a Keras optimizer that was found before."""
         other = _Walk()
         other.attributes(value, "", 0)
         return bool(other.found.optimizers)
 
     def function(self, value: Any, path: str, depth: int, owner: Any) -> None:
-        """Visit what a function that is not a library's takes from outside."""
+        """Visit what a function uses from outside, unless it belongs to a library."""
         if isinstance(value, functools.partial):
             for number, item in enumerate([value.func, *value.args, *value.keywords.values()]):
                 self.visit(item, _join(path, number), depth + 1, owner)
@@ -225,7 +230,7 @@ class _Walk:
                 self._global(value.__globals__[name], _join(path, name), depth + 1, owner)
 
     def _global(self, value: Any, path: str, depth: int, owner: Any) -> None:
-        # Another model of the module is not a part of this one.
+        # Another model in the module is not part of this one.
         if not isinstance(value, keras.layers.Layer):
             self.visit(value, path, depth, owner)
 
@@ -238,7 +243,7 @@ class _Walk:
 
 
 def _globals(code: types.CodeType) -> list[str]:
-    """The names that a function and the functions inside it take from their module."""
+    """The names that a function and its inner functions take from their module."""
     names = {one.argval for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -256,7 +261,7 @@ def _slot_names(of: type) -> list[str]:
 
 
 def _applies(value: Any) -> bool:
-    """Whether ``value`` has the method by which optimizers are known."""
+    """Whether ``value`` has the method that identifies optimizers."""
     return callable(getattr(type(value), "apply_gradients", None))
 
 

@@ -1,8 +1,8 @@
-"""Who holds a variable: every live model, and every function that was traced with it.
+"""Find the holders of a variable: every live model, and every function that was traced with it.
 
-A mask belongs to a variable, and a variable to more than one model: the model around a sub-model, a GAN beside its
-generator, a second model on a shared layer. None of them is known from the variable, so all live ones are asked; once
-for each newly masked or unmasked variable, not at every change of a mask.
+A mask belongs to a variable, and several models may hold the variable: the model around a sub-model, a GAN beside its
+generator, a second model with a shared layer. The variable knows none of them, so all live models are searched, once
+for each newly masked or unmasked variable and not at every change of a mask.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FUNCTIONS = Living(type(tf.function(lambda: None)), "__init__")
 
 
 def models_with(variables: Iterable[keras.Variable]) -> list[keras.Model]:
-    """Every live Keras model that holds one of ``variables`` and has been trained, or was there at the first call."""
+    """Return every live Keras model that holds one of ``variables`` and was trained, or existed at the first call."""
     wanted = {id(variable) for variable in variables}
     return [model for model in TRAINED if any(id(variable) in wanted for variable in variables_in(model))]
 
@@ -30,8 +30,8 @@ def models_with(variables: Iterable[keras.Variable]) -> list[keras.Model]:
 def trace_again(variables: Iterable[keras.Variable | tf.Variable]) -> None:
     """Let every ``tf.function`` that was traced with one of ``variables`` be traced again at its next call.
 
-    Also a model's train function in the middle of a ``fit``. What a trace holds is fixed, so a concrete function that
-    somebody keeps stays as it is: what it writes past a mask is noticed when the variable is read.
+    This includes a model's train function in the middle of a ``fit``. An existing trace cannot change, so a concrete
+    function that is kept somewhere stays unmasked; the values it writes are detected when the variable is read.
     """
     handles = {id(handle) for variable in variables for handle in _handles(variable)}
     for function in _FUNCTIONS:
@@ -44,8 +44,8 @@ def trace_again(variables: Iterable[keras.Variable | tf.Variable]) -> None:
 
 
 def variables_in(model: keras.Model) -> list[keras.Variable]:
-    """The variables of ``model``."""
-    # A model whose own __init__ has not come to super().__init__() has no layers yet.
+    """Return the variables of ``model``."""
+    # A model whose __init__ has not yet called super().__init__() has no layers.
     return model.variables if "_layers" in vars(model) else []
 
 

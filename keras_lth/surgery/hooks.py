@@ -25,7 +25,7 @@ _changes = [0]  # of which variables have masks, in this process
 
 
 def follow(variables: Iterable[keras.Variable]) -> None:
-    """After ``variables`` were masked or unmasked: every model that holds one knows, every step is traced again."""
+    """Update all holders after ``variables`` were masked or unmasked: models are told, steps are traced again."""
     variables = list(variables)
     _changes[0] += 1
     teach_optimizers()
@@ -39,13 +39,13 @@ def follow(variables: Iterable[keras.Variable]) -> None:
     )
     for model in models_with(variables):
         if _look(model) and getattr(model, "train_function", None) is not None:
-            # It may be inside a `fit`, which makes no function again: what that refuses is refused now.
+            # This may be inside a `fit`, which does not rebuild its function, so check now what it would refuse.
             _before_training(model)
     trace_again(variables)
 
 
 def _before_training(model: keras.Model) -> None:
-    """Runs at every ``fit`` and ``train_on_batch``, so it sees the optimizer of a later ``compile``."""
+    """Run at every ``fit`` and ``train_on_batch``, so that it sees the optimizer of a later ``compile``."""
     TRAINED.announce(model)
     masked = _masked(model)
     if not masked:
@@ -53,7 +53,7 @@ def _before_training(model: keras.Model) -> None:
     refuse_replaced_weights(masked)
     if not vars(model).get(_OWN_LOOP):
         refuse_impossible_cells(model)
-    # Its own only: this comes before every batch of train_on_batch. Others refuse in their first step.
+    # Only its own optimizer, because this runs before every train_on_batch. Others refuse in their first step.
     if isinstance(model.optimizer, keras.optimizers.Optimizer):
         refuse_coupling(model.optimizer, [entry.variable for entry in masked])
     # A class of optimizers may have been defined since the mask.
@@ -62,14 +62,14 @@ def _before_training(model: keras.Model) -> None:
 
 
 def _before_evaluation(model: keras.Model) -> None:
-    """Runs at every ``evaluate`` and ``predict``; quantised weights may run, they are 0 where they were pruned."""
+    """Run at every ``evaluate`` and ``predict``; quantised weights are allowed, they are 0 where they were pruned."""
     masked = _masked(model)
     refuse_replaced_weights(entry for entry in masked if getattr(entry.layer, "lora_enabled", False))
     _settle(masked)
 
 
 def _first(act: Callable[[keras.Model], None]) -> Callable[[Any], Any]:
-    """Wraps a method so that ``act(model)`` comes first."""
+    """Wrap a method so that ``act(model)`` runs first."""
 
     def wrap(method: Any) -> Any:
         def acting(self: keras.Model, *args: Any, **kwargs: Any) -> Any:
@@ -82,7 +82,7 @@ def _first(act: Callable[[keras.Model], None]) -> Callable[[Any], Any]:
 
 
 def _masked(model: keras.Model) -> list[Entry]:
-    """The masked weights of ``model``. Kept with it: a step on one batch must not walk through all layers."""
+    """The masked weights of ``model``, cached, because a step on one batch must not walk through all layers."""
     seen, kept = vars(model).get(_MASKED, (_changes[0], []))
     if seen < _changes[0] or (not kept and any(_is_pruned(variable) for variable in variables_in(model))):
         return _look(model)
@@ -105,7 +105,7 @@ def _is_pruned(variable: keras.Variable) -> bool:
 
 
 def _settle(masked: Iterable[Entry]) -> None:
-    """See that pruned weights are 0: a value may have come past `assign`."""
+    """Ensure that pruned weights are 0, because a value may have been written without `assign`."""
     for entry in masked:
         if replaced(entry.layer) is None:
             settle(entry.variable, entry.path)
@@ -113,7 +113,7 @@ def _settle(masked: Iterable[Entry]) -> None:
 
 @contextmanager
 def own_loop(model: keras.Model) -> Iterator[None]:
-    """Inside, ``model`` is trained by a loop that is not Keras' ``fit``, so what only ``fit`` cannot do is allowed."""
+    """Allow, inside, what only ``fit`` cannot do: ``model`` is trained by another loop than Keras' ``fit``."""
     before = vars(model).get(_OWN_LOOP, False)
     vars(model)[_OWN_LOOP] = True
     try:

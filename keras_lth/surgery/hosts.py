@@ -1,7 +1,7 @@
 """What the replicas and hosts of a strategy must agree on.
 
-Under several workers each host runs the same program. They differ in one thing: the first one, the chief, writes files.
-What one of them decides by its own clock, files or signals must become the decision of all.
+With several workers each host runs the same program. They differ in one way: the first one, the chief, writes files. A
+decision that one of them makes from its own clock, files or signals must become the decision of all.
 """
 
 from __future__ import annotations
@@ -25,59 +25,59 @@ __all__ = ["Hosts", "check_replicas", "hosts_of"]
 
 
 class Hosts:
-    """The processes that train together under ``strategy``; each call below must be made by all of them.
+    """The processes that train together under ``strategy``; all of them must make each call below.
 
     Attributes:
-      count: how many.
-      index: which this one is.
+      count: the number of processes.
+      index: the index of this process.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
         self.count, self.index = 1, 0
-        # The hosts of a TPU are driven by one process.
+        # One process drives all hosts of a TPU.
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             resolver: Any = strategy.cluster_resolver
             self.count, self.index = resolver.cluster_spec().num_tasks("worker"), int(resolver.task_id)
 
     @property
     def chief(self) -> bool:
-        """Whether this process is the one that writes files."""
+        """Return whether this process writes files."""
         return self.index == 0
 
     def gather(self, numbers: Any) -> np.ndarray:
-        """The int32 vectors of all hosts, shape (count, n)."""
+        """Return the int32 vectors of all hosts, shape (count, n)."""
         mine = np.asarray(numbers, np.int32).reshape(1, -1)
         if self.count == 1:
             return mine
         with tf.init_scope():
             value = _gathering(self._strategy)(tf.constant(mine))
             rows = self._strategy.experimental_local_results(value)[0].numpy()
-        return rows[:: len(rows) // self.count]  # the replicas of a host say the same
+        return rows[:: len(rows) // self.count]  # all replicas of a host have the same value
 
     def any(self, flag: bool) -> bool:
-        """Whether any host says so."""
+        """Return whether any host says yes."""
         return bool(self.gather([int(flag)]).any())
 
     def of_chief(self, number: int) -> int:
-        """The chief's number, below 2**31."""
+        """Return the chief's number, below 2**31."""
         return int(self.gather([number])[0, 0])
 
     def tell(self, data: bytes) -> bytes:
-        """The chief's bytes, below 2**31 of them."""
+        """Return the chief's bytes, fewer than 2**31."""
         if self.count == 1:
             return data
         size = self.of_chief(len(data))
-        # Few different lengths: each is compiled.
+        # Few different lengths, because each is compiled separately.
         words = np.zeros(max(1024, 1 << max(0, -(-size // 4) - 1).bit_length()), np.int32)
         if self.chief:
             words.view(np.uint8)[:size] = np.frombuffer(data, np.uint8)
         return self.gather(words)[0].tobytes()[:size]
 
     def first(self, act: Callable[[], Any]) -> Any:
-        """What ``act`` returns: the chief acts while the others wait, then they do. For files that all read.
+        """Call ``act`` on the chief, then on the others, and return its result; for files that all hosts read.
 
-        Raises what ``act`` raises; on the others ``RuntimeError`` when the chief could not go on.
+        Raises what ``act`` raises; on the other hosts ``RuntimeError`` if the chief failed.
         """
         if self.count == 1:
             return act()
@@ -88,12 +88,12 @@ class Hosts:
             except Exception as error:
                 failure = error
         if self.of_chief(int(failure is not None)):
-            raise failure or RuntimeError("worker 0 could not go on; what it printed says why")
+            raise failure or RuntimeError("worker 0 failed; see its output for the reason")
         return result if self.chief else act()
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Inside, the death of another host is a ``RuntimeError`` that says what to do."""
+        """Turn, inside, the death of another host into a ``RuntimeError`` that says what to do."""
         try:
             yield
         except tf.errors.OpError as error:
@@ -101,22 +101,23 @@ class Hosts:
                 raise
             raise RuntimeError(
                 f"worker {self.index} of {self.count} stops: another worker was lost, or failed "
-                f"({type(error).__name__}: {error.message.splitlines()[0]}). Start all workers again, with the same "
-                "command: the run goes on from its last commit."
+                f"({type(error).__name__}: {error.message.splitlines()[0]}). Start all workers again with the same "
+                "command: the run resumes from its last commit."
             ) from error
 
     def check_same(self, digest: bytes, what: str) -> None:
-        """Raises ``RuntimeError`` when the hosts hold different ``what``, by its digest."""
+        """Raise ``RuntimeError`` if the hosts have different ``what``, compared by digest."""
         rows = self.gather(np.frombuffer(hashlib.sha256(digest).digest(), np.int32))
         differ = [i for i in range(self.count) if (rows[i] != rows[0]).any()]
         if differ:
             raise RuntimeError(
-                f"{what} of worker {', '.join(map(str, differ))} differ from worker 0's: do all run the same program, "
+                f"{what} of worker {', '.join(map(str, differ))} differ from worker 0's: do all workers run the "
+                "same program, "
                 "config, data and versions, and see the same workdir?"
             )
 
     def chosen_once(self, shapes: Mapping[str, tuple[int, ...]], choose: Callable[[], Masks]) -> Masks:
-        """The masks that the chief chooses; ``shapes`` are those of the masks, in order."""
+        """Return the masks that the chief chooses; ``shapes`` are the shapes of the masks, in order."""
         if self.count == 1:
             return choose()
         size = sum(int(np.prod(shape)) for shape in shapes.values())
@@ -136,7 +137,7 @@ class Hosts:
 
 @cache
 def _gathering(strategy: tf.distribute.Strategy) -> Callable[[Any], Any]:
-    """Compiled once; `Strategy.gather` traces again at every call."""
+    """Compiled once, because `Strategy.gather` traces again at every call."""
 
     def of_replica(row: Any) -> Any:
         # Placed on the device of the replica, which a tensor from outside is not.
@@ -146,7 +147,7 @@ def _gathering(strategy: tf.distribute.Strategy) -> Callable[[Any], Any]:
 
 
 def hosts_of(model: keras.Model) -> Hosts:
-    """The hosts of the strategy that ``model`` was made under."""
+    """Return the hosts of the strategy under which ``model`` was made."""
     return Hosts(model.distribute_strategy)
 
 

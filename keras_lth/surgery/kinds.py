@@ -1,7 +1,8 @@
-"""What kind of weight a variable is: decided weight by weight, from a table that users and other libraries extend.
+"""The kind of each weight, from a table that users and other libraries can extend.
 
-Rank says nothing: a GRU's bias is 2-D, a PReLU's slope 3-D, a Mixtral expert's kernel 3-D. In this order: what the
-layer declares, what is registered or in the table for its class or a base class, what the name of the weight says.
+The rank does not determine the kind: a GRU's bias is 2-D, a PReLU's slope 3-D, a Mixtral expert's kernel 3-D. The kind
+is what the layer declares, else what is registered or in the table for its class or a base class, else what the name of
+the weight implies.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ PRUNED = ("kernel", "expert kernel")
 # Kinds that stay dense unless include= or also= names them.
 DENSE = ("embedding", "position embedding", "token", "relative position", "declared dense")
 UNKNOWN = "unknown kind"
-# Kinds that no pattern reaches.
+# Kinds that no pattern can select.
 NEVER = ("bias", "normalisation", "slope", "adapter", "vector", "not trained")
 
 _KERNEL = {"kernel": "kernel", "bias": "bias", "lora_kernel_a": "adapter", "lora_kernel_b": "adapter"}
@@ -73,7 +74,7 @@ _TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("keras_hub", "Qwen3_5GatedDeltaNet"): {"conv1d_kernel": "kernel"},
     ("keras_hub", "RWKV7TimeMix"): dict.fromkeys(("w1", "w2", "a1", "a2", "g1", "g2", "v1", "v2"), "kernel"),
 }
-# What the name of a weight says where no class decides.
+# Kinds by the name of a weight, if no class decides.
 _NAMES = [
     (re.compile(r"rel(ative)?_(pos|emb|att|bias)"), "relative position"),
     (re.compile(r"(^|_)pos(ition(al)?)?_(query_)?(emb|enc)"), "position embedding"),
@@ -84,21 +85,21 @@ _registered: dict[type, dict[str, str]] = {}
 
 
 def register_prunable(layer: type, names: str | Iterable[str]) -> type:
-    """Add weights of a layer class, and of its subclasses, to those that are pruned.
+    """Make weights of a layer class, and of its subclasses, prunable.
 
-    A layer of your own can say the same itself: in an attribute or property ``prunable_weights``, of names or
-    variables, which is then all that is pruned of it.
+    Your own layer can declare the same itself, in an attribute or property ``prunable_weights`` with names or
+    variables; only those are then pruned.
 
     Args:
         layer: a subclass of ``keras.layers.Layer``.
-        names: of its weights, as given to ``add_weight(name=…)``.
+        names: names of its weights, as given to ``add_weight(name=…)``.
 
     Returns:
         ``layer``.
 
     Raises:
-        TypeError: another object than a class of layers, or a name that is not a string.
-        ValueError: no name.
+        TypeError: an object that is not a layer class, or a name that is not a string.
+        ValueError: no names.
     """
     if not (isinstance(layer, type) and issubclass(layer, keras.layers.Layer)):
         raise TypeError(f"register_prunable takes a subclass of keras.layers.Layer, not {layer!r}")
@@ -113,7 +114,7 @@ def register_prunable(layer: type, names: str | Iterable[str]) -> type:
 
 
 def classified(model: keras.layers.Layer) -> list[tuple[Entry, str]]:
-    """Every variable of ``model`` with its kind, out of `PRUNED`, `DENSE`, `NEVER` and `UNKNOWN`, in order."""
+    """Return every variable of ``model`` with its kind: `PRUNED`, `DENSE`, `NEVER` or `UNKNOWN`, in order."""
     stated = {id(layer): held for _, layer in layers(model) if (held := _declared(layer)) is not None}
     pruned = {id(variable) for held in stated.values() for variable in held}
     result = []
@@ -129,7 +130,7 @@ def classified(model: keras.layers.Layer) -> list[tuple[Entry, str]]:
 
 
 def has_kind(layer: keras.layers.Layer) -> bool:
-    """Whether a class in the table, or a registered one, is among those of ``layer``."""
+    """Return whether a class of ``layer`` is in the table or registered."""
     return any(cls in _registered or (_package(cls), cls.__name__) in _TABLE for cls in type(layer).__mro__)
 
 
@@ -182,5 +183,5 @@ def _by_name(entry: Entry, otherwise: str) -> str:
 
 
 def is_float(variable: keras.Variable) -> bool:
-    """Whether the variable holds floating numbers."""
+    """Return whether the variable has a floating dtype."""
     return "float" in str(variable.dtype)

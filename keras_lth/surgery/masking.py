@@ -26,12 +26,12 @@ __all__ = ["heal_model", "mask", "masks_of", "resolve", "unmask"]
 def mask(model: keras.Model, masks: Mapping[str, Any]) -> ReportedMasks:
     """Mask ``model`` in place, for every later ``fit``, ``evaluate`` and ``predict``; return its masks with a report.
 
-    ``masks`` maps structural paths to boolean arrays of the weights' shapes; weights that it does not name stay as
-    they are. It may be called before or after ``compile``, again, and from a callback inside ``fit``. Pruned
-    weights become 0 and their optimizer slots those of a fresh optimizer.
+    ``masks`` maps structural paths to boolean arrays of the weights' shapes; other weights do not change. It may be
+    called before or after ``compile``, repeatedly, and from a callback inside ``fit``. Pruned weights become 0, and
+    their optimizer slots become those of a fresh optimizer.
 
     Raises:
-        TypeError: an object that is no Keras 3 model on TensorFlow.
+        TypeError: an object that is not a Keras 3 model on TensorFlow.
         ValueError: a model that is not built, an unknown path, a wrong shape, a layer with LoRA or quantisation, an
             optimizer that couples weights.
     """
@@ -61,9 +61,9 @@ def mask(model: keras.Model, masks: Mapping[str, Any]) -> ReportedMasks:
 
 @on_whole
 def unmask(model: keras.Model) -> None:
-    """Give back the plain model: constraints and functions as before. Pruned weights stay 0 until trained.
+    """Remove all masks and restore constraints and functions. Pruned weights stay 0 until trained.
 
-    Every other model that holds the weights trains them dense again too.
+    Every other model that holds the weights also trains them dense again.
     """
     check_model(model)
     masked = [entry.variable for entry in entries(model) if mask_of(entry.variable) is not None]
@@ -75,7 +75,7 @@ def unmask(model: keras.Model) -> None:
 
 @on_whole
 def masks_of(model: keras.Model) -> Masks:
-    """The current masks of the masked weights, in order of construction; empty if there are none."""
+    """Return the current masks of the masked weights, in order of construction; empty if there are none."""
     check_model(model)
     current = {}
     for entry in entries(model):
@@ -86,13 +86,13 @@ def masks_of(model: keras.Model) -> Masks:
 
 
 def heal_model(model: keras.Model) -> None:
-    """Set every pruned weight of ``model`` to 0, whatever was assigned since."""
+    """Set every pruned weight of ``model`` to 0, whatever has been assigned."""
     for entry in entries(model):
         heal(entry.variable)
 
 
 def resolve(model: keras.Model, masks: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The given masks as boolean arrays under this model's paths."""
+    """Return the given masks as boolean arrays under this model's paths."""
     if not isinstance(masks, Mapping):
         raise TypeError(f"masks must be a Masks or a mapping from path to boolean array, not {type(masks).__name__}")
     floats = {

@@ -1,4 +1,4 @@
-"""What a model reports, and whether more or less of it is better."""
+"""The logs that a model reports, and whether a higher or a lower value is better."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["build_metrics", "direction", "is_accuracy", "rehearse", "reported", 
 
 Direction = Literal["min", "max"]
 MODES = ("auto", "max", "min")
-# For numbers that no metric with a direction stands behind: a loss of its own that a train step returns.
+# For logs without a metric that knows its direction, such as a loss that a custom train step returns.
 _LESS = ("loss", "error", "crossentropy", "perplexity", "mse", "mae")
 _MORE = ("accuracy", "acc")
 
 
 def direction(model: keras.Model, name: str, mode: str = "auto") -> Direction:
-    """Return ``"min"`` or ``"max"``: whether less or more of the log ``name`` is better.
+    """Return ``"min"`` or ``"max"``: whether a lower or a higher value of the log ``name`` is better.
 
-    ``mode`` says so; with ``"auto"`` it is what the metric itself says (Keras' ``_direction``, as Keras'
-    ``EarlyStopping`` asks it), a loss is to be small, and only then the name's last word counts.
+    ``mode`` decides. With ``"auto"`` the metric itself decides (its ``_direction``, as for Keras' ``EarlyStopping``), a
+    loss should be small, and only after that the last word of the name decides.
 
-    Raises ``ValueError`` for a log of which nobody says so: give ``mode``.
+    Raises ``ValueError`` if none of these applies: pass ``mode``.
     """
     if mode not in MODES:
-        raise ValueError(f'mode is "auto", "max" or "min", not {mode!r}.')
+        raise ValueError(f'mode must be "auto", "max" or "min", not {mode!r}.')
     if mode != "auto":
         return "min" if mode == "min" else "max"
     bare = name.removeprefix("val_")
@@ -40,26 +40,26 @@ def direction(model: keras.Model, name: str, mode: str = "auto") -> Direction:
         return "min"
     if bare.endswith(_MORE):
         return "max"
-    raise ValueError(f'Whether more or less of {name!r} is better is not known: give mode="max" or mode="min".')
+    raise ValueError(f'Whether a higher or lower {name!r} is better is not known: pass mode="max" or mode="min".')
 
 
 def is_accuracy(name: str) -> bool:
-    """Whether a log is an accuracy, by its name."""
+    """Return whether a log is an accuracy, judged by its name."""
     return "acc" in name
 
 
 def reported(model: keras.Model) -> list[str]:
-    """Return the names of the logs that the metrics of ``model`` make; a ``train_step`` of its own may return others.
+    """Return the names of the logs of the metrics of ``model``; a custom ``train_step`` may return others.
 
-    What ``compile(metrics=…)`` named is among them once it is built: by a step, or by ``build_metrics``.
+    The metrics of ``compile(metrics=…)`` are included once they are built, by a step or by ``build_metrics``.
     """
     return [name for name, _ in _metrics(model)]
 
 
 def build_metrics(model: keras.Model, spec: Any) -> bool:
-    """Build what ``compile(metrics=…)`` named, as a first step would; ``spec`` is the specification of a batch.
+    """Build the metrics of ``compile(metrics=…)`` as a first step would; ``spec`` is the specification of a batch.
 
-    Returns whether it is built: models whose step is their own may have nothing that can be built without a step.
+    Returns whether they are built: a model with a custom step may need that step to build them.
     """
     unbuilt = [metric for metric in model.metrics if not getattr(metric, "built", True)]
     if not unbuilt:
@@ -69,15 +69,15 @@ def build_metrics(model: keras.Model, spec: Any) -> bool:
             model._symbolic_build(data_batch=spec)
     except (ValueError, RuntimeError, TypeError, NotImplementedError, AttributeError):
         # Keras runs the model's own call and loss on symbols, which may fail in the user's code in any of these ways
-        # (NotImplementedError: a model without call). It is no error yet: the first real step builds them, or says why.
+        # (NotImplementedError: a model without call). Not an error yet: the first real step builds them or raises.
         return False
     return all(getattr(metric, "built", True) for metric in unbuilt)
 
 
 def rehearse(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None, batch_size: Any = None) -> list[str]:
-    """Evaluate one batch and return the names of the logs; the model's state stays as it is.
+    """Evaluate one batch and return the names of the logs; the model's state does not change.
 
-    What cannot be evaluated is an error before hours of training, by the error that Keras raises.
+    Data that cannot be evaluated is then an error before hours of training; the error is Keras' own.
     """
     with undisturbed(model):
         logs = model.evaluate(
@@ -89,7 +89,7 @@ def rehearse(model: keras.Model, x: Any, y: Any = None, sample_weight: Any = Non
 
 @contextmanager
 def undisturbed(model: keras.Model) -> Iterator[None]:
-    """Put back what running a model forward changes: noise of layers that sample, states of recurrent ones."""
+    """Restore what a forward pass changes: noise of layers that sample, states of recurrent layers."""
     state = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
     try:
         yield
@@ -99,13 +99,13 @@ def undisturbed(model: keras.Model) -> Iterator[None]:
 
 
 def _metrics(model: keras.Model) -> Iterator[tuple[str, Any]]:
-    """Log → the metric behind it, under the names that Keras gives with several outputs and with weights too."""
+    """Log → the metric behind it, under the names that Keras uses, also with several outputs and with weights."""
     for metric in model.metrics:
         if not getattr(metric, "built", True):
             continue
         result = metric.result()
         names = list(result) if isinstance(result, dict) else [metric.name]
         members = getattr(metric, "metrics", None)
-        # Those of compile() are in the order of their results.
+        # The metrics of compile() are in the order of their results.
         held = members if members is not None and len(members) == len(names) else [metric] * len(names)
         yield from zip(names, held, strict=True)

@@ -1,4 +1,4 @@
-"""A live Keras optimizer: its slots, what a fresh one has in them, and optimizers that cannot be masked."""
+"""A live Keras optimizer: its slots, their fresh values, and optimizers that cannot be masked."""
 
 from __future__ import annotations
 
@@ -36,18 +36,23 @@ _COUPLING = ("Adafactor", "Muon")
 
 
 def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
-    """Every optimizer that ``model`` holds, outermost ones only: among its attributes and those of its layers and
-    sub-models, in containers and plain objects, in what its own ``train_step`` takes from outside."""
+    """Return every optimizer that ``model`` holds, outermost ones only.
+
+    They may be attributes of the model, of its layers and sub-models, in containers and plain objects, or what its own
+    ``train_step`` uses from outside.
+    """
     return list(held(model).optimizers.values())
 
 
 def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """``optimizer`` and those that it wraps (loss scaling, several optimizers in one)."""
+    """Return ``optimizer`` and those that it wraps (loss scaling, several optimizers in one)."""
     return [optimizer, *inside(optimizer)]
 
 
 def slots(optimizer: keras.optimizers.Optimizer) -> dict[str, list[keras.Variable | None]]:
-    """Attribute → slot variables aligned with the optimizer's weights, found by length and shape, not by name."""
+    """Return attribute → slot variables aligned with the optimizer's weights, found by length and shape, not by
+    name.
+    """
     weights = list(optimizer._trainable_variables)
     own = {id(optimizer._iterations), *(id(weight) for weight in weights)}
     found: dict[str, list[keras.Variable | None]] = {}
@@ -67,7 +72,9 @@ def slots(optimizer: keras.optimizers.Optimizer) -> dict[str, list[keras.Variabl
 
 
 def scalars(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
-    """Attribute → variable that belongs to no weight (Nadam's product, the loss scale); not count and rate."""
+    """Return attribute → variable that belongs to no weight (Nadam's product, the loss scale), without count and
+    rate.
+    """
     known = {id(optimizer._iterations), id(optimizer._learning_rate)}
     owned = {id(variable) for variable in optimizer._variables}
     own = vars(optimizer).items()
@@ -75,9 +82,9 @@ def scalars(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
 
 
 def fresh_fill(optimizer: keras.optimizers.Optimizer) -> dict[str, float | str]:
-    """Attribute → what a freshly built optimizer has in that slot: a constant, or `COPY`.
+    """Return attribute → the value of that slot in a freshly built optimizer: a constant, or `COPY`.
 
-    Learned by building a twin from its config on one small variable, so that no initial value is assumed.
+    It is found by building a twin from the config on one small variable, so that no initial value is assumed.
     """
     if not slots(optimizer) and not scalars(optimizer):
         return {}
@@ -102,8 +109,11 @@ def _learn_fill(optimizer: keras.optimizers.Optimizer) -> dict[str, float | str]
 def fresh_others(
     optimizer: keras.optimizers.Optimizer, values: Mapping[int, np.ndarray]
 ) -> list[tuple[keras.Variable, np.ndarray]]:
-    """The variables of ``optimizer`` that are neither slots of a weight's shape nor scalars (Adafactor's rows and
-    columns, slots in a dictionary), each with its value in ``values`` or else in a freshly built optimizer."""
+    """Return the variables of ``optimizer`` that are neither slots of a weight's shape nor scalars.
+
+    Examples are Adafactor's rows and columns, and slots in a dictionary. Each comes with its value in ``values``, or
+    else in a freshly built optimizer.
+    """
     known = {id(optimizer._iterations), id(optimizer._learning_rate)}
     known |= {id(slot) for of in slots(optimizer).values() for slot in of}
     known |= {id(variable) for variable in scalars(optimizer).values()}
@@ -125,14 +135,15 @@ def fresh_others(
 
 
 def _twin(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]) -> keras.optimizers.Optimizer | None:
-    """A new optimizer of the same config, built on ``weights``; None, with a warning, where that cannot be."""
+    """A new optimizer with the same config, built on ``weights``; None, with a warning, if it cannot be built."""
     try:
         config = optimizer.get_config()
         twin = type(optimizer).from_config(config | ({"learning_rate": 1e-3} if "learning_rate" in config else {}))
         twin.build(weights)
     except Exception as error:
         warnings.warn(
-            f"optimizer {optimizer.name!r} cannot be made from its config ({error}); its fresh slots are taken to be 0",
+            f"optimizer {optimizer.name!r} cannot be created from its config ({error}); its fresh slots are "
+            "assumed to be 0",
             stacklevel=2,
         )
         return None
@@ -140,8 +151,10 @@ def _twin(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]) 
 
 
 def start_fresh(optimizer: keras.optimizers.Optimizer, values: Mapping[int, np.ndarray] | None = None) -> None:
-    """Give every variable of ``optimizer``, but for count and rate, what a freshly built one has on the weights as they
-    are; ``values`` (id of a variable → value) come first."""
+    """Set every variable of ``optimizer``, except count and rate, to the value of a freshly built optimizer.
+
+    The fresh optimizer is built on the current weights. ``values`` (id of a variable → value) take precedence.
+    """
     values = {} if values is None else values
     fill = fresh_fill(optimizer)
     for name, of in slots(optimizer).items():
@@ -164,7 +177,7 @@ def start_fresh(optimizer: keras.optimizers.Optimizer, values: Mapping[int, np.n
 
 
 def reset_pruned(optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable]) -> None:
-    """Set slots, accumulators and averages of the pruned entries of ``variables`` to a fresh optimizer's values."""
+    """Set slots, accumulators and averages of pruned entries of ``variables`` to the values of a fresh optimizer."""
     chosen = {id(variable) for variable in variables}
     for leaf in leaves(optimizer):
         if not leaf.built:
@@ -183,19 +196,20 @@ def reset_pruned(optimizer: keras.optimizers.Optimizer, variables: Iterable[kera
 
 
 def refuse_coupling(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> None:
-    """Raise if a masked weight is updated by an optimizer whose update of one weight depends on the pruned others."""
+    """Raise if an optimizer whose update of one entry depends on the pruned others updates a masked weight."""
     for leaf in leaves(optimizer):
         names = {cls.__name__ for cls in type(leaf).__mro__ if cls.__module__.split(".")[0] == "keras"}
         kind = next((name for name in _COUPLING if name in names), None)
         if kind is None:
             continue
         if leaf is not optimizer and not leaf.built:
-            # Which weights it gets is decided when it is built; the hook asks again then.
+            # Its weights are decided when it is built; the hook checks again then.
             continue
         handled = {id(variable) for variable in leaf._trainable_variables} if leaf.built else None
         if handled is None or any(id(variable) in handled for variable in variables):
             raise ValueError(
-                f"optimizer {leaf.name!r} ({kind}) couples the entries of a weight, so a pruned entry would still act "
-                "on the others: train masked models with SGD, Adam, AdamW, RMSprop, Lion, Nadam, Adagrad or another "
+                f"optimizer {leaf.name!r} ({kind}) couples the entries of a weight, so a pruned entry would still "
+                "affect "
+                "the others: train masked models with SGD, Adam, AdamW, RMSprop, Lion, Nadam, Adagrad or another "
                 "optimizer that works entry by entry"
             )

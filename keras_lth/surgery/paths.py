@@ -1,9 +1,9 @@
 """Structural paths: names of a model's variables that are the same for every instance of one architecture.
 
-``variable.path`` differs between two instances of one model, so masks and snapshots are keyed by place instead:
-``dense/kernel``, ``dense_1/kernel``, ``encoder/blocks/0/kernel``. Layers that the user named keep their name, unless
-it looks like one of Keras' own: a loaded model cannot tell those apart. Each path also knows the names that Keras
-shows, so that patterns reach a weight by either (`keras_lth.names`).
+``variable.path`` differs between two instances of one model, so the keys of masks and snapshots are structural:
+``dense/kernel``, ``dense_1/kernel``, ``encoder/blocks/0/kernel``. Layers that the user named keep their name, unless it
+looks like one of Keras' own, because a loaded model cannot tell those apart. Each path also knows the names that Keras
+shows, so that patterns match a weight by either (`keras_lth.names`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _UNNAMED = re.compile(r"^variable(_\d+)?$")
 
 @dataclass(frozen=True)
 class Entry:
-    """One variable and where it lives; both paths are `WeightPath`. ``name``: in its layer."""
+    """One variable and its place; both paths are `WeightPath`. ``name``: its name in its layer."""
 
     path: str
     name: str
@@ -35,16 +35,16 @@ class Entry:
 
 
 def variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """Every variable of ``model`` by structural path: weights, statistics and seed-generator states.
+    """Return every variable of ``model`` by structural path: weights, statistics and seed-generator states.
 
-    Metric and optimizer variables are not among them. Shared layers appear once, at their first place. The order is
-    the order of construction and is the same for two instances, for clones and for loaded copies.
+    Metric and optimizer variables are not included. Shared layers appear once, at their first place. The order is that
+    of construction, the same for two instances, for clones and for loaded copies.
     """
     return {entry.path: entry.variable for entry in entries(model)}
 
 
 def entries(model: keras.Model) -> list[Entry]:
-    """`variables` with the owning layers."""
+    """Return `variables` with the layers that own them."""
     seen: set[int] = set()
     found: list[Entry] = []
     taken: set[str] = set()
@@ -69,7 +69,7 @@ def entries(model: keras.Model) -> list[Entry]:
 
 
 def _variable_names(layer: keras.layers.Layer) -> dict[int, str]:
-    """Of variables without a name of their own the attribute: Keras numbers them by the process (``variable_7``)."""
+    """Attribute names for variables without a name of their own, which Keras numbers per process (``variable_7``)."""
     return {
         id(value): name.lstrip("_")
         for name, value in vars(layer).items()
@@ -78,8 +78,11 @@ def _variable_names(layer: keras.layers.Layer) -> dict[int, str]:
 
 
 def _owners(walk: list[tuple[WeightPath, keras.layers.Layer]]) -> dict[int, keras.layers.Layer]:
-    """Of each variable the layer that made it: an outer layer may keep a weight of an inner one under its own name too
-    (SpectralNormalization, tied embeddings), and Keras then tracks it in both."""
+    """The layer that created each variable.
+
+    An outer layer may also keep a weight of an inner one under its own name (SpectralNormalization, tied embeddings),
+    and Keras then tracks it in both.
+    """
     owners: dict[int, tuple[str, keras.layers.Layer]] = {}
     for path, layer in walk:
         for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
@@ -90,7 +93,7 @@ def _owners(walk: list[tuple[WeightPath, keras.layers.Layer]]) -> dict[int, kera
 
 
 def layers(model: keras.Model) -> Iterator[tuple[WeightPath, keras.layers.Layer]]:
-    """Every layer of ``model``, itself first with the path ``""``, each once, depth first."""
+    """Return every layer of ``model`` once, depth first, starting with the model itself at path ``""``."""
     yield from _walk(model, WeightPath("", [""]), set())
 
 
@@ -131,7 +134,7 @@ def _distinct(items: list[Any]) -> list[Any]:
 
 
 def _transparent(layer: keras.layers.Layer) -> bool:
-    """A wrapper that adds no place of its own (`keras_lth.layers.Masked`), so masks fit with and without it."""
+    """A wrapper that adds nothing to paths (`keras_lth.layers.Masked`), so that masks fit with and without it."""
     return bool(getattr(layer, "_lth_transparent", False))
 
 
@@ -171,7 +174,7 @@ def _attributes(layer: keras.layers.Layer) -> dict[int, str]:
             for key, item in items:
                 visit(f"{name}/{key}", item, (*inside, id(value)))
 
-    # TensorFlow keeps books under `_self_…`, Keras under these two.
+    # TensorFlow keeps its records under `_self_…`, Keras under these two.
     held = {
         name: value
         for name, value in vars(layer).items()

@@ -1,4 +1,4 @@
-"""The optimizers of a model, each with the place that its variables have in a snapshot."""
+"""The optimizers of a model, each with the place of its variables in a snapshot."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ __all__ = [
 
 START = "correction_start"
 _OF = "of/"
-# An optimizer that is not the model's own has the place where it was found before its keys; then, inside a wrapper,
+# The keys of an optimizer that is not the model's own begin with the place where it was found and, inside a wrapper,
 # its number.
 _KEY = re.compile(r"((?:(?:@[^/]+|optimizer_\d+)/)?(?:inner_\d+/)?)(.+)")
 
 
 def paths_by_id(model: keras.Model) -> dict[int, str]:
-    """id of a variable, and of the TensorFlow variable in it → its path."""
+    """Return the path by the id of a variable, and of the TensorFlow variable in it."""
     return {id(one): path for path, variable in variables(model).items() for one in (variable, variable._value)}
 
 
 def outermost(model: keras.Model, things: Held, *, elsewhere: bool = True) -> dict[str, keras.optimizers.Optimizer]:
-    """Prefix of the keys → optimizer: the model's own with none, others with the place where they are held.
+    """Return key prefix → optimizer: no prefix for the model's own, the place for others.
 
-    ``elsewhere=False`` leaves out those that no part of the model holds, for which the whole process is searched.
+    ``elsewhere=False`` omits optimizers that no part of the model holds, which need a search of the whole process.
     """
     found = dict(things.optimizers)
     own = found.pop("optimizer", None)
@@ -55,7 +55,7 @@ def outermost(model: keras.Model, things: Held, *, elsewhere: bool = True) -> di
 
 
 def _live(model: keras.Model, things: Held) -> dict[str, keras.optimizers.Optimizer]:
-    """Optimizers that update weights of ``model`` and are held by none of its parts."""
+    """Optimizers that update weights of ``model`` but that no part of it holds."""
     known = {id(leaf) for outer in things.optimizers.values() for leaf in leaves(outer)}
 
     def others() -> list[keras.optimizers.Optimizer]:
@@ -63,7 +63,7 @@ def _live(model: keras.Model, things: Held) -> dict[str, keras.optimizers.Optimi
 
     if not others():
         return {}
-    gc.collect()  # what an earlier compile() has left is in cycles
+    gc.collect()  # optimizers left by an earlier compile() are in reference cycles
     found: dict[str, keras.optimizers.Optimizer] = {}
     for optimizer in others():
         name = f"held_elsewhere.{type(optimizer).__name__}"
@@ -73,12 +73,12 @@ def _live(model: keras.Model, things: Held) -> dict[str, keras.optimizers.Optimi
 
 
 def with_inner(prefix: str, outer: keras.optimizers.Optimizer) -> list[tuple[str, keras.optimizers.Optimizer]]:
-    """An optimizer and those inside it, each with the prefix of its keys."""
+    """Return an optimizer and those inside it, each with the prefix of its keys."""
     return [(f"{prefix}inner_{depth}/" if depth else prefix, leaf) for depth, leaf in enumerate(leaves(outer))]
 
 
 def named(paths: Mapping[int, str], place: str, leaf: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
-    """Optimizer variables by position and name; Keras' own names carry instance counters."""
+    """Return optimizer variables by position and name, because Keras' own names contain instance counters."""
     names = {id(variable): name.strip("_") for name, variable in scalars(leaf).items()}
     names |= {id(leaf._iterations): "iteration", id(leaf._learning_rate): "learning_rate"}
     for name, of in slots(leaf).items():
@@ -88,14 +88,14 @@ def named(paths: Mapping[int, str], place: str, leaf: keras.optimizers.Optimizer
 
 
 def weights_of(paths: Mapping[int, str], place: str, leaf: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
-    """Which weights an optimizer updates: path → its place in their order."""
+    """Return the weights that an optimizer updates: path → position."""
     weights = leaf._trainable_variables if leaf.built else []
     names = [paths.get(id(weight), f"?{weight.name}") for weight in weights]
     return {f"{place}{_OF}{name}": np.asarray(number, np.int64) for number, name in enumerate(names)}
 
 
 def groups(snapshot: Snapshot) -> dict[str, dict[str, np.ndarray]]:
-    """The optimizer part of a snapshot: prefix → key → value."""
+    """Split the optimizer part of a snapshot: prefix → key → value."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, value in snapshot.optimizer.items():
         match = _KEY.fullmatch(name)
@@ -109,7 +109,7 @@ def build(
     found: Mapping[str, keras.optimizers.Optimizer],
     stored: Mapping[str, Mapping[str, np.ndarray]],
 ) -> None:
-    """Build what is not built and was when the snapshot was taken, each on the weights that it had."""
+    """Build the optimizers that were built when the snapshot was taken, each on the weights that it had."""
     by_path = variables(model)
 
     def one(place: str, leaf: keras.optimizers.Optimizer, else_on: list[keras.Variable]) -> None:
@@ -122,7 +122,7 @@ def build(
         if unknown:
             raise ValueError(
                 f"optimizer {leaf.name!r} updated weights that model {model.name!r} does not have ({unknown[:3]}): "
-                f"build it first, optimizer.build(variables)"
+                f"first call optimizer.build(variables)"
             )
         weights = [by_path[path] for path in sorted(order, key=order.__getitem__)] or else_on
         with model.distribute_strategy.scope():
@@ -140,15 +140,15 @@ def refuse_unknown(model: keras.Model, snapshot: Snapshot, places: list[str]) ->
         if place not in places:
             where, there = (one.rstrip("/") or "optimizer" for one in (place, ", ".join(places)))
             raise ValueError(
-                f"the snapshot holds the slots of an optimizer at {where!r}, and model {model.name!r} has none there "
-                f"(it has: {there}): set it as an attribute of the model before, or leave the slots out with "
+                f"the snapshot has the slots of an optimizer at {where!r}, but model {model.name!r} has none there "
+                f"(it has: {there}): first set it as an attribute of the model, or skip the slots with "
                 f"restore_optimizer=False"
             )
 
 
 def steps_done(found: Mapping[str, keras.optimizers.Optimizer]) -> int:
-    """The steps of a training, by the count of the first optimizer that has taken any."""
-    # The model's own is the first. compile() gives it one, though a train_step may use others.
+    """Return the number of training steps, from the first optimizer that has made any."""
+    # The model's own comes first. compile() always sets one, even if a train_step uses others.
     for optimizer in found.values():
         count = max(int(leaf._iterations.numpy()) for leaf in leaves(optimizer))
         if count:

@@ -28,8 +28,8 @@ class Weight(NamedTuple):
     Attributes:
         path: its structural path.
         kind: "kernel", "embedding", "bias", …
-        shape: of the weight.
-        reason: why it is left dense; "" where it is not.
+        shape: its shape.
+        reason: why it is left dense; "" if it is not.
         frozen: whether its layer is not trained.
     """
 
@@ -41,7 +41,7 @@ class Weight(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of entries."""
+        """Return the number of entries."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
@@ -63,7 +63,7 @@ class Report:
 
     @property
     def groups(self) -> dict[str, list[Weight]]:
-        """Rows by reason; those that are prunable (masked) first, under the verb."""
+        """Return the rows by reason; prunable (masked) ones come first, under the verb."""
         groups: dict[str, list[Weight]] = {self.verb: []}
         for row in self.rows:
             groups.setdefault(row.reason or self.verb, []).append(row)
@@ -71,7 +71,7 @@ class Report:
 
     @property
     def skipped(self) -> str:
-        """What is left dense, in one line: weights by reason, those of unknown kind by name."""
+        """Describe in one line what is left dense: weights by reason, those of unknown kind by name."""
         parts = []
         for reason, rows in self.groups.items():
             if reason != self.verb:
@@ -81,7 +81,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """One line: how many weights are prunable (masked), and what is left dense."""
+        """Describe in one line how many weights are prunable (masked), and what is left dense."""
         rows = self.groups[self.verb]
         total = _size(self.rows)
         share = f" ({_size(rows) / total:.1%})" if total else ""
@@ -114,7 +114,9 @@ class Report:
         by_rule = [reason for reason in DENSE if reason in groups]
         if by_rule:
             example = groups[by_rule[0]][0].path.split("/")[-1]
-            notes.append(f"{', '.join(by_rule)}: left dense by rule; also= prunes those it names, as also={example!r}")
+            notes.append(
+                f"{', '.join(by_rule)}: left dense by rule; also= prunes those it names, such as also={example!r}"
+            )
         if UNKNOWN in groups:
             notes.append(
                 f"unknown kind: also={groups[UNKNOWN][0].path.split('/')[-1]!r} prunes it, or register_prunable"
@@ -149,14 +151,14 @@ class ReportedMasks(Masks):
 
 
 def reported(model: keras.Model, masks: Masks, given: Mapping[str, Any]) -> ReportedMasks:
-    """The masks that ``model`` wears with their report; warns once of unknown kinds and of empty layers."""
+    """Return the masks of ``model`` with their report; warn once of unknown kinds and of empty layers."""
     rows = [_weight(entry, kind, entry.path in masks) for entry, kind in classified(model) if not entry.seed]
     unknown = [row.path for row in rows if row.reason == UNKNOWN]
     if unknown:
         warn_once(
             model,
             UNKNOWN,
-            f"layers of unknown kind stay dense unless also= or register_prunable names their weights: {few(unknown)}",
+            f"layers of unknown kind stay dense; also= or register_prunable prunes their weights: {few(unknown)}",
             stacklevel=3,
         )
     empty = [path for path in masks.empty if masks[path].size]
@@ -166,7 +168,7 @@ def reported(model: keras.Model, masks: Masks, given: Mapping[str, Any]) -> Repo
 
 
 class Row(NamedTuple):
-    """One weight: its size, how many entries its mask keeps (all without a mask), how many are not 0."""
+    """One weight: its size, the number of entries that its mask keeps (all without a mask) and that are not 0."""
 
     path: str
     size: int
@@ -190,22 +192,22 @@ class Sparsity:
 
     @property
     def size(self) -> int:
-        """Number of prunable weights."""
+        """Return the number of prunable weights."""
         return sum(row.size for row in self.rows)
 
     @property
     def remaining(self) -> int:
-        """Number of weights that the masks keep."""
+        """Return the number of weights that the masks keep."""
         return sum(row.remaining for row in self.rows)
 
     @property
     def density(self) -> float:
-        """``remaining / size``, in [0, 1]; 1 where nothing is prunable."""
+        """Return ``remaining / size``, in [0, 1]; 1 if nothing is prunable."""
         return self.remaining / self.size if self.size else 1.0
 
     @property
     def zeros(self) -> float:
-        """Share of the prunable weights that are 0, by a mask or not; in [0, 1]."""
+        """Return the share of prunable weights that are 0, whether masked or not, in [0, 1]."""
         return 1 - sum(row.nonzero for row in self.rows) / self.size if self.size else 0.0
 
     def __str__(self) -> str:
@@ -235,7 +237,7 @@ class Sparsity:
 
 @on_whole
 def sparsity(model: keras.Model) -> Sparsity:
-    """Size, remaining and non-zero entries of every prunable or masked weight of a built model."""
+    """Count size, remaining and non-zero entries of every prunable or masked weight of a built model."""
     check_model(model)
     check_built(model)
     rows, weights = [], []

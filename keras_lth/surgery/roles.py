@@ -1,4 +1,4 @@
-"""Which weights of a model are prunable: those of a kind that is pruned, with what the user names beside them."""
+"""The prunable weights of a model: those of a prunable kind, and those that the user names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Prunable(Mapping[str, keras.Variable]):
     """What `prunable` returns: weight path → variable; ``str()`` says what is prunable, what is not, and why.
 
     Attributes:
-        report: the same, a row a weight.
+        report: the same, with one row per weight.
     """
 
     def __init__(self, variables: Mapping[str, keras.Variable], report: Report) -> None:
@@ -60,27 +60,27 @@ class Prunable(Mapping[str, keras.Variable]):
 
 @on_whole
 def prunable(model: keras.Model, include: Filter = None, exclude: Filter = None, also: Filter = None) -> Prunable:
-    """The prunable weights of ``model`` by structural path, in order of construction, with a report.
+    """Return the prunable weights of ``model`` by structural path, in order of construction, with a report.
 
-    Kernels are pruned: of Dense, EinsumDense (so attention), all convolutions, RNN cells (input and recurrent), and
-    of experts; in these layers and their subclasses, frozen or not, and what `register_prunable` or a layer's
-    ``prunable_weights`` add. Left dense by rule are tables and tokens (embeddings, also where they are tied to an
-    output; positions, relative positions, class and mask tokens) and kinds that nobody declared. Biases,
-    normalisation and PReLU slopes are never pruned.
+    Kernels are prunable: those of Dense, EinsumDense (so attention), all convolutions, RNN cells (input and recurrent)
+    and experts. This includes subclasses and frozen layers, and what `register_prunable` or a layer's
+    ``prunable_weights`` add. Left dense by rule are tables and tokens (embeddings, even if tied to an output;
+    positions, relative positions, class and mask tokens) and weights of unknown kind. Biases, normalisation and PReLU
+    slopes are never pruned.
 
     Args:
         model: a built model.
-        include: only these weights, also those that are left dense by rule.
+        include: only these weights, including those that are left dense by rule.
         exclude: not these.
-        also: these beside the kernels: ``also="embeddings"``.
+        also: these in addition to the kernels, such as ``also="embeddings"``.
 
-    Each is a name, a regular expression, a function ``(path, variable) -> bool``, or a list of these. A name is one
-    that `model.summary()`, ``variable.path`` or the path has, of a layer, a weight or a part of a path: ``dense_1``
-    does not reach ``dense_10``.
+    Each is a name, a regular expression, a function ``(path, variable) -> bool``, or a list of these. A name is a
+    layer, a weight or a part of a path, as `model.summary()`, ``variable.path`` or the structural path shows it:
+    ``dense_1`` does not match ``dense_10``.
 
     Raises:
-        TypeError: an object that is no Keras 3 model on TensorFlow.
-        ValueError: the model is not built, nothing is prunable, a pattern reaches no weight, or a selected layer has
+        TypeError: an object that is not a Keras 3 model on TensorFlow.
+        ValueError: the model is not built, nothing is prunable, a pattern matches no weight, or a selected layer has
             LoRA enabled or is quantised.
     """
     check_model(model)
@@ -99,9 +99,9 @@ def prunable(model: keras.Model, include: Filter = None, exclude: Filter = None,
 
 
 def maskable(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
-    """The weights of ``layer`` that are pruned by kind, or where there are none those that may be named.
+    """Return the weights of ``layer`` that are prunable by kind; if there are none, those that may be named.
 
-    Quantised ones too, which `prunable` refuses.
+    This includes quantised weights, which `prunable` refuses.
     """
     found = classified(layer)
     for kinds in (PRUNED, (*DENSE, UNKNOWN)):
@@ -113,9 +113,9 @@ def maskable(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
 
 @on_whole
 def unknown_layers(model: keras.Model) -> dict[str, tuple[str, ...]]:
-    """Layers with weights of a kind that nobody declared: layer path → paths of those weights.
+    """Return layers with weights of unknown kind: layer path → paths of those weights.
 
-    They are left dense unless ``also`` or ``include`` names them, or `register_prunable` their class.
+    They stay dense unless ``also`` or ``include`` names them, or `register_prunable` registers their class.
     """
     check_model(model)
     result: dict[str, tuple[str, ...]] = {}
@@ -126,18 +126,18 @@ def unknown_layers(model: keras.Model) -> dict[str, tuple[str, ...]]:
 
 
 def refuse_replaced_weights(chosen: Iterable[Entry]) -> None:
-    """Raise if a layer computes with something else than the weight to be masked."""
+    """Raise if a layer computes with something other than the weight to be masked."""
     for entry in chosen:
         reason = replaced(entry.layer)
         if reason:
             raise ValueError(
                 f"layer {entry.layer_path!r} {reason}, so a mask on {entry.path!r} would not hold: "
-                "mask the model before that, merge it back into a plain layer, or exclude the layer"
+                "mask the model earlier, merge the layer back into a plain one, or exclude it"
             )
 
 
 def replaced(layer: keras.layers.Layer) -> str | None:
-    """Why the kernel of ``layer`` is not what it computes with, or None."""
+    """Return why ``layer`` does not compute with its kernel, or None."""
     if getattr(layer, "lora_enabled", False):
         return "has LoRA enabled"
     mode = getattr(layer, "quantization_mode", None)
@@ -180,7 +180,7 @@ def _select(model: keras.Model, include: Filter, exclude: Filter, also: Filter) 
 def _refuse_layers(name: str, given: Filter) -> None:
     for item in given if isinstance(given, (list, tuple)) else [given]:
         if isinstance(item, (keras.layers.Layer, keras.Variable)):
-            raise TypeError(f"{name} takes names, not objects: write {name}={item.name!r}")
+            raise TypeError(f"{name} takes names, not objects: use {name}={item.name!r}")
 
 
 def _hint(report: Report) -> str:

@@ -27,20 +27,20 @@ __all__ = ["noise_variables", "rewind", "shapes", "snapshot", "step_of"]
 
 @on_whole
 def snapshot(model: keras.Model, *, optimizer: bool = True) -> Snapshot:
-    """Take all values of ``model`` as NumPy copies: weights, statistics, optimizer variables, step, seeds, state.
+    """Copy all values of ``model`` to NumPy: weights, statistics, optimizer variables, step, seeds, state.
 
     ``weights``, ``seeds`` and ``state`` are keyed by structural path, ``optimizer`` by position and name
-    (``"000/iteration"``, ``"002/momentums/dense/kernel"``; of further optimizers with the place where they are held
-    in front: ``"@opt_b/000/iteration"``). The optimizer part is empty for a model that is not compiled, and holds only
-    the count and the rate while the optimizer is not built. ``step`` counts batches, also under gradient accumulation.
+    (``"000/iteration"``, ``"002/momentums/dense/kernel"``; for further optimizers the place of the optimizer comes
+    first: ``"@opt_b/000/iteration"``). The optimizer part is empty for a model that is not compiled, and has only the
+    count and the rate until the optimizer is built. ``step`` counts batches, also with gradient accumulation.
 
     Args:
         model: a built model.
-        optimizer: False leaves the slots out; the count, the rate and the loss scale stay.
+        optimizer: False omits the slots, but not the count, the rate and the loss scale.
 
     Raises:
-        ValueError: naming what has a state that cannot be kept: an optimizer that is not one of Keras 3, a mutable
-            lookup table, an iterator.
+        ValueError: an object whose state cannot be saved: an optimizer that is not a Keras 3 optimizer, a mutable
+            lookup table, an iterator; names it.
     """
     check_model(model)
     check_built(model)
@@ -75,22 +75,23 @@ def rewind(
     step: int | None = None,
     seeds: bool = True,
 ) -> None:
-    """Set ``model`` to a snapshot or a ticket, in place, inside or outside ``fit``: the one way to restore a state.
+    """Set ``model`` to a snapshot or a ticket, in place, inside or outside ``fit``. This is the only function that
+    restores a state.
 
-    Every variable takes the stored value bit by bit, pruned ones 0: by ``masks``, which are then also put on, else by
-    the current masks. A ticket brings its own masks; others come off. The step count goes to the stored one (or to
-    ``step``), and with it the learning rate and the loss scale, as when Keras loads an optimizer. The slots take the
-    values of a freshly built optimizer and the bias correction restarts, while schedules continue from the step. With
-    ``restore_optimizer=True`` the slots are the stored ones, pruned entries reset; that is the default for a ticket
-    that has slots, and only for that. Averages (EMA) take the stored weights, half-filled gradient accumulators are
-    cleared. This holds for every optimizer that updates a weight of the model; one that is not built yet is built on
-    the weights that it had. ``seeds=True`` also sets seed generators, so that dropout repeats its noise.
+    Every variable gets the stored value bit by bit, with pruned weights at 0. ``masks`` are set if given, else the
+    current masks stay. A ticket sets its own masks and removes others. The step count becomes the stored one (or
+    ``step``), and with it the learning rate and the loss scale, as when Keras loads an optimizer. The slots become
+    those of a freshly built optimizer and the bias correction restarts, while schedules continue from the step. With
+    ``restore_optimizer=True`` the slots are the stored ones, pruned entries reset; this is the default only for a
+    ticket that has slots. Averages (EMA) become the stored weights, and partly filled gradient accumulators are
+    cleared. This applies to every optimizer that updates a weight of the model; one that is not built yet is first
+    built on the weights that it had. ``seeds=True`` also sets seed generators, so that dropout repeats its noise.
 
-    Another instance of the same architecture will do: its paths may differ, its order and shapes may not.
+    The snapshot may come from another instance of the same architecture: paths may differ, order and shapes may not.
 
     Raises:
         ValueError: a state of another architecture or of other optimizers, slots that the snapshot does not have, or
-            a model with a state that cannot be kept; nothing is then changed.
+            a model whose state cannot be saved; nothing is then changed.
     """
     check_model(model)
     check_built(model)
@@ -115,7 +116,8 @@ def rewind(
     placed = [one for prefix, outer in outer_ones.items() for one in places.with_inner(prefix, outer)]
     if not placed and snapshot.step and step is None:
         warnings.warn(
-            f"model {model.name!r} has no optimizer to set to step {snapshot.step}: compile it first", stacklevel=2
+            f"model {model.name!r} has no optimizer to set to step {snapshot.step}: compile the model first",
+            stacklevel=2,
         )
     if restore_optimizer:
         places.refuse_unknown(model, snapshot, [place for place, _ in placed])
@@ -143,12 +145,12 @@ def rewind(
     for optimizer in outer_ones.values():
         reset_pruned(optimizer, by_path.values())
     if new:
-        # The correction is a new operation in every step that counts with them.
+        # The correction is a new operation in every step that uses the iterations.
         trace_again(new)
 
 
 def step_of(model: keras.Model) -> int:
-    """The training steps that ``model`` has done, by the count of its optimizer."""
+    """Return the number of training steps of ``model``, from the count of its optimizer."""
     things = held(model)
     near = places.steps_done(places.outermost(model, things, elsewhere=False))
     return near or places.steps_done(places.outermost(model, things))
@@ -161,15 +163,17 @@ def shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
 
 
 def noise_variables(model: keras.Model) -> dict[str, Any]:
-    """The states of the seed generators of ``model``, by path: those of its layers, those that it holds elsewhere, and
-    of ``tf.random.Generator``."""
+    """Return the states of the random generators of ``model``, by path.
+
+    They are the seed generators of its layers, those that it holds elsewhere, and states of ``tf.random.Generator``.
+    """
     return _noise(model, held(model))
 
 
 def _set(
     leaf: keras.optimizers.Optimizer, values: dict[int, np.ndarray], start: Any, taken_at: int, step: int | None
 ) -> bool:
-    """Give one optimizer its rewound values: the planned ones, fresh ones where nothing is planned."""
+    """Set one optimizer to its rewound values: the planned ones, otherwise fresh ones."""
     start_fresh(leaf, values)
     rate = leaf._learning_rate
     if id(rate) in values:
@@ -194,7 +198,7 @@ def _plan(
     group: Mapping[str, np.ndarray],
     restore: bool,
 ) -> dict[int, np.ndarray]:
-    """id of an optimizer variable → the snapshot's value for it, for those that take one."""
+    """id of an optimizer variable → the snapshot's value, for variables that have one."""
     named = {key[len(place) :]: variable for key, variable in places.named(paths, place, leaf).items()}
     stored = {key: value for key, value in group.items() if key[:3].isdigit()}
     if restore:
@@ -221,13 +225,13 @@ def _clock(leaf: keras.optimizers.Optimizer) -> set[int]:
 
 
 def _kept(model: keras.Model) -> Held:
-    """What ``model`` holds beside its weights."""
+    """What ``model`` holds besides its weights."""
     things = held(model)
     if things.refused:
         listed = "; ".join(f"{path} is {what}" for path, what in things.refused.items())
         raise ValueError(
-            f"model {model.name!r} has a state that cannot be kept and set back: {listed}. Use an optimizer of "
-            f"keras.optimizers; keep counts in a keras.Variable; hold tables and iterators outside of the model"
+            f"model {model.name!r} has state that cannot be saved and restored: {listed}. Use an optimizer of "
+            f"keras.optimizers, store counts in a keras.Variable, and keep tables and iterators outside of the model"
         )
     return things
 
@@ -237,26 +241,26 @@ def _noise(model: keras.Model, things: Held) -> dict[str, Any]:
 
 
 def _fitting(model: keras.Model, current: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The stored state, by path; the model has it all."""
+    """The stored state, by path, after a check that the model has all of it."""
     unknown = [path for path in stored if path not in current]
     if unknown:
         raise ValueError(
-            f"the snapshot holds a state that model {model.name!r} does not have: {unknown}. Make these variables "
-            f"where the model is made or built, not in its first step"
+            f"the snapshot has state that model {model.name!r} does not have: {unknown}. Create these variables "
+            f"when the model is created or built, not in its first step"
         )
     for path, value in stored.items():
         if not tf.TensorShape(current[path].shape).is_compatible_with(value.shape):
-            raise ValueError(f"state {path!r} has shape {value.shape} in the snapshot, {current[path].shape} here")
+            raise ValueError(f"state {path!r} has shape {value.shape} in the snapshot, but {current[path].shape} here")
     missing = [path for path in current if path not in stored]
     if missing:
-        warnings.warn(f"the snapshot holds no value of {missing}: they stay as they are", stacklevel=3)
+        warnings.warn(f"the snapshot has no value of {missing}: they stay unchanged", stacklevel=3)
     return dict(stored)
 
 
 def _resolved(
     model: keras.Model, masks: Mapping[str, Any], snapshot: Snapshot, shapes: Mapping[str, tuple[int, ...]]
 ) -> Mapping[str, Any]:
-    """The masks under the model's paths: they go where the weights go that they were made of."""
+    """The masks under the model's paths, matched in the same way as the weights."""
     if set(masks) <= set(shapes) or not set(masks) <= set(snapshot.weights):
         return resolve(model, masks)
     sources = {path: value.shape for path, value in snapshot.weights.items()}

@@ -1,7 +1,7 @@
-"""Methods of Keras' classes that masks need to act in, wrapped once in a process.
+"""Wrap the methods of Keras' classes in which masks must act, once per process.
 
-A masked variable may be trained by any optimizer and read by any model, those made after the mask too. So the classes
-are wrapped, not instances; for variables without a mask a wrapped method does what it did.
+Any optimizer may train a masked variable and any model may read it, including those created after the mask. So classes
+are wrapped, not instances. For variables without a mask a wrapped method behaves as before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TAUGHT = "_keras_lth_taught"
 
 
 def teach(base: type, wraps: Mapping[str, Wrap]) -> None:
-    """Replace each named method by ``wrap(method)``: in ``base``, and in every subclass so far that has its own."""
+    """Replace each named method by ``wrap(method)``, in ``base`` and in every existing subclass that overrides it."""
     for cls in family(base):
         for name, wrap in wraps.items():
             own = getattr(base, name, None) if cls is base else vars(cls).get(name)
@@ -30,20 +30,20 @@ def teach(base: type, wraps: Mapping[str, Wrap]) -> None:
 
 
 def family(cls: Any) -> Iterator[Any]:
-    """A class and, so far, everything derived from it."""
+    """Return a class and all its existing subclasses."""
     yield cls
     for derived in cls.__subclasses__():
         yield from family(derived)
 
 
 class Living:
-    """The live objects of a class: those so far are looked for once, later ones are announced.
+    """The live objects of a class: existing ones are searched for once, later ones register themselves.
 
-    To look among all objects of a process takes up to a second, so it is done once.
+    A search of all objects of a process takes up to a second, so it runs once.
 
     Args:
-        base: the class; its subclasses count.
-        method: a method of it that announces; None where `announce` is called by hand.
+        base: the class; its subclasses are included.
+        method: a method of it that registers the object; None if `announce` is called by hand.
     """
 
     def __init__(self, base: type, method: str | None = None) -> None:
@@ -56,13 +56,13 @@ class Living:
             self._looked = True
             if self._method is not None:
                 teach(self._base, {self._method: self._announcing})
-            # By type and not by isinstance, which runs code of proxies and lets lazy modules import.
+            # By type, not isinstance, which would run code of proxies and trigger lazy imports.
             kinds = set(family(self._base))
             self._known.update({id(thing): thing for thing in gc.get_objects() if type(thing) in kinds})
         return iter(list(self._known.values()))
 
     def announce(self, thing: Any) -> None:
-        """Count ``thing`` among them."""
+        """Register ``thing``."""
         self._known[id(thing)] = thing
 
     def _announcing(self, before: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,8 +1,8 @@
-"""The mask of one variable, and what keeps it: whoever holds the variable holds the mask.
+"""The mask of one variable, and what enforces it: every holder of the variable meets the mask.
 
-A masked variable becomes of a subclass of its own class. What is assigned to it is 0 where the mask is off, whoever
-assigns it: a step, a file, an average, a callback. Its constraint, which Keras' optimizers apply last in a step, does
-the same to what an optimizer wrote past `assign`. The mask is a boolean ``tf.Variable``, neither a Keras nor an
+A masked variable gets a subclass of its own class. Assigned values become 0 where the mask is off, whatever assigns
+them: a step, a file, an average, a callback. Its constraint, which Keras' optimizers apply last in a step, does the
+same to values that an optimizer wrote without `assign`. The mask is a boolean ``tf.Variable``, neither a Keras nor an
 optimizer variable, so it changes no variable count and no checkpoint.
 """
 
@@ -38,22 +38,22 @@ class VariableMask(keras.constraints.Constraint):
             )
 
     def __call__(self, value: Any) -> tf.Tensor:
-        """What Keras assigns at the end of a step."""
+        """Return what Keras assigns at the end of a step."""
         return self.keep(value if self.user is None else self.user(value))
 
     def keep(self, value: Any) -> tf.Tensor:
-        """``value`` where the mask is True, else 0. Never a product: infinity times 0 is NaN."""
+        """Return ``value`` where the mask is True, else 0. Never a product, because infinity times 0 is NaN."""
         value = tf.convert_to_tensor(value)
         if self._kept() is value:
             return value
         # The mask's shape, not the value's: a gradient summed over positions of unknown number has no static shape.
         kept = tf.raw_ops.Select(condition=self.mask, x=value, y=tf.zeros(self.mask.shape, value.dtype))
-        # The constraint's result comes back to `assign`, and a wrapped optimizer's gradient to the inner one.
+        # The constraint's result returns to `assign`, and a wrapped optimizer's gradient to the inner one.
         self._kept = weakref.ref(kept)
         return kept
 
     def gradient(self, gradient: Any) -> Any:
-        """The gradient with its pruned entries 0; of an embedding, the rows that it has."""
+        """Return the gradient with pruned entries at 0; for an embedding, the rows that it has."""
         if isinstance(gradient, tf.IndexedSlices):
             rows = tf.gather(self.mask, gradient.indices)
             values = tf.where(rows, gradient.values, tf.zeros([], gradient.values.dtype))
@@ -66,16 +66,16 @@ class VariableMask(keras.constraints.Constraint):
         self.mask.assign(mask)
 
     def numpy(self) -> np.ndarray:
-        """The mask as a boolean array."""
+        """Return the mask as a boolean array."""
         return np.asarray(self.mask.numpy(), bool)
 
 
 class _Masked(keras.Variable):
-    """What a masked variable does otherwise than its class: mixed in by `attach`, taken out by `detach`."""
+    """How a masked variable differs from its class: mixed in by `attach`, removed by `detach`."""
 
     @property
     def constraint(self) -> Any:
-        """The mask; a constraint that a user sets later acts inside it."""
+        """Return the mask; a constraint that a user sets later acts inside it."""
         return vars(self)[_ATTRIBUTE]
 
     @constraint.setter
@@ -84,14 +84,14 @@ class _Masked(keras.Variable):
         vars(self)[_ATTRIBUTE].user = constraint
 
     def assign(self, value: Any) -> Any:
-        """Assign ``value`` with its pruned entries 0."""
+        """Assign ``value`` with pruned entries at 0."""
         tensor = self._convert_to_tensor(value, dtype=self._dtype)
         if tensor.shape.is_compatible_with(self.shape):
             tensor = vars(self)[_ATTRIBUTE].keep(tensor)
         return super().assign(tensor)
 
     def numpy(self) -> np.ndarray:
-        """The value; pruned entries are 0, whatever wrote them."""
+        """Return the value; pruned entries are 0, whatever wrote them."""
         _see(self)
         return super().numpy()
 
@@ -124,13 +124,13 @@ def _faces(variable: keras.Variable) -> list[Any]:
 
 
 def mask_of(variable: Any) -> VariableMask | None:
-    """The mask of a Keras variable, or of the raw ``tf.Variable`` in it; None without one."""
+    """Return the mask of a Keras variable, or of the raw ``tf.Variable`` in it; None if there is none."""
     held = getattr(variable, "__dict__", {}).get(_ATTRIBUTE)
     return held if isinstance(held, VariableMask) else None
 
 
 def attach(variable: keras.Variable, strategy: tf.distribute.Strategy) -> VariableMask:
-    """Give ``variable`` a full mask."""
+    """Give ``variable`` a mask that keeps everything."""
     mask = VariableMask(variable, strategy)
     for one in _faces(variable):
         vars(one)[_ATTRIBUTE] = mask
@@ -140,11 +140,11 @@ def attach(variable: keras.Variable, strategy: tf.distribute.Strategy) -> Variab
 
 
 def detach(variable: keras.Variable) -> None:
-    """Give ``variable`` its own class and constraint back."""
+    """Restore the class and constraint of ``variable``."""
     mask = mask_of(variable)
     if mask is None:
         return
-    # A step that was traced with this mask and is beyond reach prunes nothing from now on.
+    # A step traced with this mask that cannot be found prunes nothing from now on.
     mask.assign(np.ones(tuple(variable.shape), bool))
     for one in _faces(variable):
         vars(one).pop(_ATTRIBUTE, None)
@@ -158,7 +158,7 @@ def heal(variable: keras.Variable) -> None:
 
 
 def settle(variable: keras.Variable, name: str = "") -> None:
-    """Set pruned entries to 0 and warn if some were not: a value came past `assign`."""
+    """Set pruned entries to 0, and warn if some were not, because a value was written without `assign`."""
     mask = mask_of(variable)
     if mask is None or variable._value is None:
         return
@@ -167,7 +167,7 @@ def settle(variable: keras.Variable, name: str = "") -> None:
         count = int(tf.math.count_nonzero(revived))
         heal(variable)
         warnings.warn(
-            f"{count} pruned weights of {(name or variable.path)!r} came past the mask (a concrete function "
+            f"{count} pruned weights of {(name or variable.path)!r} were written without Keras (by a concrete function "
             "traced before lth.mask, a raw tf.Variable or a tf.train.Checkpoint) and are 0 again: trace the function "
             "after lth.mask, or assign to the Keras variable",
             stacklevel=3,
@@ -175,7 +175,7 @@ def settle(variable: keras.Variable, name: str = "") -> None:
 
 
 def _see(variable: Any) -> None:
-    """`settle` before an eager read; inside a graph or a stateless scope nothing can be seen."""
+    """`settle` before an eager read; inside a graph or a stateless scope values cannot be read."""
     inside = tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context()
     if tf.executing_eagerly() and not inside:
         settle(variable)

@@ -1,4 +1,4 @@
-"""Warnings about a model: short, and once for a cause and a model."""
+"""Short warnings about a model, once per cause and model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _said: weakref.WeakKeyDictionary[keras.layers.Layer, set[str]] = weakref.WeakKey
 
 
 def warn_once(model: keras.layers.Layer, cause: str, text: str, stacklevel: int = 2) -> None:
-    """Warn with at most 300 characters of ``text``, unless ``model`` had a warning of this ``cause`` already."""
+    """Warn with at most 300 characters of ``text``, unless ``model`` already had a warning with this ``cause``."""
     causes = _said.setdefault(model, set())
     if cause not in causes:
         causes.add(cause)

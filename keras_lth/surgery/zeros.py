@@ -1,4 +1,4 @@
-"""Masks of a model that comes with zeros and without masks: from a file, or from another tool."""
+"""Masks for a model that has zeros but no masks: from a file, or from another tool."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ __all__ = ["masks_from_zeros"]
 def masks_from_zeros(model: keras.Model, include: Filter = None, exclude: Filter = None, also: Filter = None) -> Masks:
     """Make masks of the exact zeros of the prunable weights of ``model``: a weight remains where it is not 0.
 
-    For a model that was saved masked and loaded: ``lth.mask(model, lth.masks_from_zeros(model))``. A weight that
-    remained and happened to be exactly 0 cannot be told from a pruned one; a `keras_lth.Ticket` keeps the masks.
+    Use it for a model that was saved masked and then loaded: ``lth.mask(model, lth.masks_from_zeros(model))``. A
+    remaining weight that happens to be exactly 0 cannot be distinguished from a pruned one; a `keras_lth.Ticket` keeps
+    the masks.
 
     Args:
         model: a built model.
         include, exclude, also: which weights, as in `prunable`.
 
     Raises:
-        ValueError: as `prunable`; or no weight is 0, so that there are no masks to find.
+        ValueError: as in `prunable`; or no weight is 0, so there are no masks to find.
     """
     weights = prunable(model, include, exclude, also)
     masks = Masks({path: np.asarray(variable._value.numpy()) != 0 for path, variable in weights.items()})
     if masks.remaining == masks.size:
         raise ValueError(
-            f"model {model.name!r} has no zeros among its {masks.size:,} prunable weights: no masks to find"
+            f"model {model.name!r} has no zeros among its {masks.size:,} prunable weights, so there are no masks "
+            "to find"
         )
     return masks

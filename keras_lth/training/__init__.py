@@ -1,4 +1,4 @@
-"""A training loop of our own, for what Keras' ``fit`` cannot do: exact stops, many steps a call, exact resuming."""
+"""A training loop for what Keras' ``fit`` cannot do: exact stops, many steps per call, exact resuming."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ __all__ = ["agree"]
 
 
 def agree(model: keras.Model, data: Any, callbacks: Iterable[Any], call: dict[str, Any]) -> None:
-    """Compare what the workers were given: model, optimizer, data, callbacks by name, arguments of the call.
+    """Compare the arguments of all workers: model, optimizer, data, callbacks by name, arguments of the call.
 
-    Raises ``RuntimeError`` that names the first thing that differs, on all of them.
+    Raises ``RuntimeError`` on all of them that names the first difference.
     """
     hosts = surgery.hosts_of(model)
     if hosts.count == 1:
@@ -37,7 +37,7 @@ def agree(model: keras.Model, data: Any, callbacks: Iterable[Any], call: dict[st
 
 
 def _digest(data: Any) -> str:
-    """Of examples in memory; files are shared among the hosts, each of which sees its own."""
+    """A digest of examples in memory. Files are divided among the hosts, so each host sees different ones."""
     digest = hashlib.sha256()
     if isinstance(data, Ordered):
         for array in tf.nest.flatten(data.arrays):

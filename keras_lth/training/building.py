@@ -1,4 +1,4 @@
-"""Making the variables that Keras makes in the first step of ``fit``: before it, and without running it."""
+"""Create, before the first step of ``fit`` and without running it, the variables that Keras creates in that step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["batch_spec", "build"]
 
 
 def build(model: keras.Model, data: Any) -> None:
-    """Make slots, metrics, and what a custom ``train_step`` makes, from the shapes of a batch of ``data``.
+    """Create slots, metrics, and what a custom ``train_step`` creates, from the shapes of a batch of ``data``.
 
-    Nothing is run, so no statistic, seed or weight changes. Keras builds from shapes alone where the step is its own; a
-    custom step is traced once, as ``fit`` traces it: what it does with a batch is known to nobody else.
+    Nothing is run, so no statistic, seed or weight changes. Keras builds its own step from shapes alone. A custom step
+    is traced once, as ``fit`` traces it, because only the step itself knows what it creates.
     """
     batch = batch_spec(model, data)
     strategy = model.distribute_strategy
@@ -31,12 +31,12 @@ def build(model: keras.Model, data: Any) -> None:
         tf.function(lambda one: strategy.run(model.train_step, (one,))).get_concrete_function(batch)
         for leaf in _leaves(model):
             if leaf.built and id(leaf) not in built:
-                # A value that was assigned while tracing is none.
+                # A value assigned while tracing is not a value.
                 surgery.start_fresh(leaf)
 
 
 def batch_spec(model: keras.Model, data: Any) -> Any:
-    """Shapes and types of the batch that one replica takes: its size is a number, as some layers and losses need."""
+    """Return shapes and types of one replica's batch; its size is a number, because some layers and losses need one."""
     size = data.batch_size
     if hasattr(data, "arrays"):
         size = min(size, int(tf.nest.flatten(data.arrays)[0].shape[0]))

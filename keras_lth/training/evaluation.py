@@ -1,4 +1,4 @@
-"""What ``model.evaluate`` does, in compiled calls of many steps, also on several replicas and hosts."""
+"""Do what ``model.evaluate`` does, in compiled calls of many steps, also on several replicas and hosts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def evaluate(
 ) -> dict[str, float]:
     """Return loss and metrics over all of ``data``: `ordered` data, or arrays (x, y) or (x, y, sample_weight).
 
-    ``batch_size`` is of arrays: by default the one that the model's inputs are made for, else 1000.
+    ``batch_size`` applies to arrays: by default the one that the model's inputs fix, else 1000.
     """
     return Evaluation(model, data, batch_size or _fixed_batch(model) or 1000, jit_compile).run()
 
 
 class Evaluation:
-    """Tests a model on one dataset, compiled once."""
+    """Tests a model on one dataset; compiled once."""
 
     def __init__(self, model: keras.Model, data: Any, batch_size: int, jit_compile: bool | None) -> None:
         if not isinstance(data, Ordered | Streamed):
@@ -37,7 +37,7 @@ class Evaluation:
         self.steps = TestSteps(model, data, uses_jit(model, jit_compile))
 
     def run(self, callbacks: keras.callbacks.CallbackList | None = None) -> dict[str, float]:
-        """Loss and metrics of the model as it is now."""
+        """Return loss and metrics of the model in its current state."""
         if callbacks is not None:
             callbacks.on_test_begin()
         self.model.make_test_function()  # heals a masked model
@@ -60,5 +60,5 @@ def _fixed_batch(model: keras.Model) -> int | None:
 
 
 def numbers_of(logs: Mapping[str, Any]) -> dict[str, float]:
-    """The values of metrics as numbers of Python."""
+    """Return the values of metrics as Python numbers."""
     return {name: float(np.asarray(value)) for name, value in logs.items()}

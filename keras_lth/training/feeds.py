@@ -1,5 +1,7 @@
-"""How batches come to the steps: gathered from examples on the device, or streamed from files. Both in compiled calls
-of many steps, with no host call inside a step."""
+"""How batches reach the steps: gathered from examples on the device, or streamed from files.
+
+Both run in compiled calls of many steps, with no host call inside a step.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,10 @@ _CONVOLUTIONS = (
 
 
 class Feed:
-    """Runs steps ``first … first + count - 1`` of an epoch on their batches. Under a strategy each replica takes an
-    equal part of a batch.
+    """Runs steps ``first … first + count - 1`` of an epoch on their batches.
 
-    ``variants`` gives for a key the step to compile; ``jit_compile`` compiles it by XLA.
+    Under a strategy each replica takes an equal part of a batch. ``variants`` maps a key to the step to compile;
+    ``jit_compile`` compiles it with XLA.
     """
 
     def __init__(self, model: keras.Model, data: Any, variants: Callable[[Any], Step], jit_compile: bool) -> None:
@@ -47,21 +49,21 @@ class Feed:
         self._compiled: dict[Any, Any] = {}
 
     def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:
-        """The steps, in the order of ``seed``."""
+        """Run the steps, in the data order of ``seed``."""
         raise TypeError(f"{type(self).__name__} has no steps.")
 
     def run_all(self, variant: Any) -> None:
-        """A step on every batch of the data as it lies."""
+        """Run a step on every batch of the data, in its stored order."""
         raise TypeError(f"{type(self).__name__} has no steps.")
 
     def check_shares(self) -> None:
-        """Raises ``ValueError`` when replicas cannot share a batch equally."""
+        """Raise ``ValueError`` if the replicas cannot share a batch equally."""
 
 
 class Gathered(Feed):
     """Batches of `Ordered` data, gathered on the device inside the call.
 
-    The batches of an epoch have one size, but for the last, which has a function of its own: shapes are static.
+    The batches of an epoch have one size, except for the last, which has its own function: shapes are static.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -71,16 +73,16 @@ class Gathered(Feed):
         self._order: tuple[tuple[int, int], Any] | None = None
 
     def check_shares(self) -> None:
-        """Raises ``ValueError`` when replicas cannot share a batch equally."""
+        """Raise ``ValueError`` if the replicas cannot share a batch equally."""
         for size in {min(self.batch, self.examples), self.examples % self.batch or self.batch}:
             if size % self.replicas:
                 raise ValueError(
                     f"{self.replicas} replicas cannot share a batch of {size} examples equally: choose a batch_size "
-                    f"that they divide, and examples ({self.examples}) that leave no such rest."
+                    f"that they divide, and a number of examples (now {self.examples}) with no smaller last batch."
                 )
 
     def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:
-        """As `Feed.run`."""
+        """Run as `Feed.run` does."""
         size, whole = self.batch, self.examples // self.batch
         full = min(first + count, whole) - first
         if full > 0:
@@ -89,7 +91,7 @@ class Gathered(Feed):
             self._call(epoch, seed, whole * size, 1, self.examples - whole * size, variant)
 
     def run_all(self, variant: Any) -> None:
-        """Every example once, in the order they have, however replicas share them."""
+        """Use every example once, in order, however the replicas share them."""
         size = max(self.batch - self.batch % self.replicas, self.replicas)
         whole, rest = divmod(self.examples, size)
         odd = rest % self.replicas
@@ -104,8 +106,10 @@ class Gathered(Feed):
     def _call(
         self, epoch: int, seed: int, begin: int, count: int, size: int, variant: Any, *, alone: bool = False
     ) -> None:
-        """``count`` steps on batches of ``size`` examples, from the example at ``begin`` of the order on; ``alone`` on
-        the first replica only."""
+        """``count`` steps on batches of ``size`` examples, from example ``begin`` of the order.
+
+        ``alone``: only on the first replica.
+        """
         if self._order is None or self._order[0] != (epoch, seed):
             self._order = (epoch, seed), tf.constant(self.data.order(epoch, seed))
         if (size, variant, alone) not in self._compiled:
@@ -149,7 +153,7 @@ class Gathered(Feed):
 
 
 class Streaming(Feed):
-    """Batches that each host reads, `Streamed` from files or, for a TPU, from the memory of the host."""
+    """Batches that each host reads: `Streamed` from files, or for a TPU from the memory of the host."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -158,7 +162,7 @@ class Streaming(Feed):
         self._iterator: Any = None
 
     def check_shares(self) -> None:
-        """As `Feed.check_shares`."""
+        """Check as `Feed.check_shares` does."""
         if self.data.batch_size % self.replicas:
             raise ValueError(
                 f"{self.replicas} replicas cannot share a batch of {self.data.batch_size} examples equally: choose a "
@@ -166,14 +170,14 @@ class Streaming(Feed):
             )
 
     def run_all(self, variant: Any) -> None:
-        """All batches of an epoch; what several hosts, or a TPU, cannot share is left out."""
+        """Run all batches of an epoch, except for those that several hosts, or a TPU, cannot share."""
         steps = self.data.steps_per_epoch
         if not isinstance(self.data, Streamed):
             steps = tf.nest.flatten(self.data.arrays)[0].shape[0] // self.data.batch_size
         self.run(0, self.data.seed, 0, steps, variant)
 
     def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:
-        """As `Feed.run`; steps that follow each other take from one iterator."""
+        """Run as `Feed.run` does; consecutive steps use one iterator."""
         if self._at != (epoch, seed, first):
             self._iterator = iter(
                 self.strategy.distribute_datasets_from_function(
@@ -186,7 +190,7 @@ class Streaming(Feed):
         self._at = epoch, seed, first + count
 
     def _of_host(self, epoch: int, seed: int, first: int, context: Any) -> Any:
-        """Each element is the part of one replica; the parts of a batch follow each other."""
+        """Each element is the part of one replica; the parts of a batch are consecutive."""
         hosts, host = context.num_input_pipelines, context.input_pipeline_id
         if isinstance(self.data, Streamed):
             batches = self.data.stream(epoch, seed, first, hosts=hosts, host=host)
@@ -195,7 +199,7 @@ class Streaming(Feed):
         if self.replicas > hosts:
             batches = batches.rebatch(self.data.batch_size // self.replicas)
         options = tf.data.Options()
-        # An iterator that is let go with steps left waits for the tuning thread, which sleeps for up to a minute.
+        # An iterator dropped with steps left waits for the tuning thread, which sleeps for up to a minute.
         options.autotune.enabled = False
         return batches.with_options(options)
 
@@ -212,21 +216,21 @@ class Streaming(Feed):
 
 
 def feed_for(model: keras.Model, data: Any, variants: Callable[[Any], Step], jit_compile: bool) -> Feed:
-    """`Gathered` where the examples can stay on the device, else `Streaming`."""
+    """Return `Gathered` if the examples can stay on the device, else `Streaming`."""
     kind = Gathered if isinstance(data, Ordered) and not on_tpu(model) else Streaming
     return kind(model, data, variants, jit_compile)
 
 
 def on_tpu(model: keras.Model) -> bool:
-    """Whether ``model`` was made under a TPUStrategy."""
+    """Return whether ``model`` was made under a TPUStrategy."""
     return isinstance(model.distribute_strategy, tf.distribute.TPUStrategy)
 
 
 def convolves_on_cpu(model: keras.Model) -> bool:
-    """Whether ``model`` has convolutions, and no GPU computes them.
+    """Return whether ``model`` has convolutions that run on a CPU.
 
-    There XLA turns their gradients into matrix products outside of a loop only; inside one a step of ResNet-20 takes
-    twenty times as long. A layer with a kernel of four axes or more counts, Keras' own or not.
+    On a CPU, XLA turns their gradients into matrix products only outside a loop; inside one a step of ResNet-20 takes
+    twenty times as long. Any layer with a kernel of four or more axes counts.
     """
     convolves = any(isinstance(layer, _CONVOLUTIONS) for layer in model._flatten_layers())
     convolves = convolves or any(len(weight.shape) > 3 for weight in model.trainable_weights)
@@ -235,13 +239,13 @@ def convolves_on_cpu(model: keras.Model) -> bool:
 
 def _compiled(many: Callable[..., None], **options: bool) -> Any:
     function = tf.function(many, **options)
-    # Each training has functions of its own; TensorFlow would warn that this one is traced too often.
+    # Each training has its own functions; TensorFlow would warn that a shared one is traced too often.
     function._omit_frequent_tracing_warning = True
     return function
 
 
 def _rows(data: Ordered, epoch: int, seed: int, first: int, hosts: int, host: int) -> Any:
-    """The part of one host of the batches of an epoch of `Ordered` data, from a step on; whole batches only."""
+    """One host's part of the batches of an epoch of `Ordered` data, from a step on; whole batches only."""
     share = data.batch_size // hosts
     order = data.order(epoch, seed)
     whole = order[: len(order) // data.batch_size * data.batch_size].reshape(-1, hosts, share)[first:, host]

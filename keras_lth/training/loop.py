@@ -1,8 +1,9 @@
-"""The loop: what ``fit`` does, on ``ordered`` data, with exact stops and many steps in one compiled call.
+"""The loop does what ``fit`` does, on ``ordered`` data, with exact stops and many steps in one compiled call.
 
-Keras' ``fit`` hands each batch from Python to the step; here the examples stay on the device and a call runs as many
-steps as nothing has to be seen between. The callbacks are Keras' own and see what they see in ``fit`` with
-``steps_per_execution``, but a callback may ask for a stop (`steps_until_stop`), and a call ends there exactly.
+Keras' ``fit`` passes each batch from Python to the step. Here the examples stay on the device, and one call runs all
+steps up to the next point at which a callback must see the model. The callbacks are Keras' own and see what they see in
+``fit`` with ``steps_per_execution``, but a callback may request a stop (`steps_until_stop`), and a call ends exactly
+there.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ STEPS_PER_CALL = 500
 class Loop:
     """The compiled steps of one compiled model on one ``ordered`` dataset, or one from files.
 
-    Raises ``TypeError`` for other data, ``ValueError`` for a model that is not built or compiled, or a batch that the
-    replicas cannot share.
+    Raises ``TypeError`` for other data, and ``ValueError`` for a model that is not built or compiled, or a batch that
+    the replicas cannot share.
     """
 
     def __init__(self, model: keras.Model, data: Data, *, jit_compile: bool | None = None) -> None:
         given: Any = data
         if not isinstance(given, Ordered | Streamed):
-            made = "ordered, or from_files, of keras_lth.datasets"
-            raise TypeError(f"training needs data made by {made}, not {type(given).__name__}")
+            made = "keras_lth.datasets.ordered or from_files"
+            raise TypeError(f"training needs data from {made}, not {type(given).__name__}")
         surgery.check_built(model)
         if not model.compiled:
             raise ValueError("training needs a compiled model: call model.compile(...) first")
@@ -50,17 +51,17 @@ class Loop:
         self.jit_compile = jit_compile
         self._traced: Any = None
         self._steps: TrainSteps | None = None
-        # Slots and metrics are made here: in a compiled loop no variable can be, and a resumed run gives them values.
+        # Slots and metrics are created here: a compiled loop cannot create variables, and a resumed run sets them.
         build(model, data)
 
     def run(self, step: int, count: int, seed: int) -> None:
-        """``count`` steps from ``step`` on, all of one epoch, in the order of ``seed``."""
+        """Run ``count`` steps from ``step``, all in one epoch, in the data order of ``seed``."""
         epoch, first = divmod(step, self.data.steps_per_epoch)
         self._current().run(epoch, seed, first, count)
 
     def _current(self) -> TrainSteps:
-        """The compiled steps; compiled again when ``fit``'s own function was."""
-        # Runs what a masked model does before training, and gives the function whose identity tells of a new trace.
+        """The compiled steps; compiled again if ``fit``'s own function was."""
+        # Runs a masked model's hooks before training; a new identity of the function shows that it was traced again.
         with own_loop(self.model):
             self.model.make_train_function()
         function = self.model.train_function
@@ -89,23 +90,23 @@ def fit(
 
     Args:
       model: built and compiled.
-      data: made by `datasets.ordered` or `from_files`; begins at its position, so also in the middle of an epoch.
-      epochs: trains up to this epoch.
+      data: from `datasets.ordered` or `from_files`; training begins at its position, even in the middle of an epoch.
+      epochs: the epoch to train up to.
       validation_data: `ordered` data, data from files, or arrays (x, y) or (x, y, sample_weight).
       validation_freq: epochs between validations.
-      callbacks: as in ``fit``; batch hooks come once a call.
+      callbacks: as in ``fit``; batch hooks run once per call.
       verbose: 0, or 1 and 2 as in ``fit``.
       initial_epoch: the number of the first epoch.
-      steps_per_call: at most so many steps between two batch hooks.
-      jit_compile: True, False, or None: XLA where the model allows it, and is not faster without (convolutions on a
-        CPU).
-      checkpoints: a folder. A run that was killed goes on there from its last commit, inside an epoch too, when the
-        same program is started again, and ends with the same bits as one that was never killed. On SIGTERM the run
-        commits and ends with ``SystemExit(143)``.
+      steps_per_call: maximum number of steps between two batch hooks.
+      jit_compile: True, False, or None: XLA if the model supports it, except for convolutions on a CPU, which are
+          faster without.
+      checkpoints: a folder. If a run is killed, the same program started again resumes from its last commit there, even
+          inside an epoch, and ends with the same bits as a run that was never killed. On SIGTERM the run commits and
+          raises ``SystemExit(143)``.
       checkpoint_every: seconds between commits; 0 commits after every call.
 
     Returns:
-      The ``History``, with the epochs of before a resumption.
+      The ``History``, including epochs before resuming.
 
     Raises:
       TypeError, ValueError: data that is not `ordered`, a model not built or compiled, a batch that the replicas
@@ -177,19 +178,19 @@ def train(
     steps_per_call: int = STEPS_PER_CALL,
     jit_compile: bool | None = None,
 ) -> Snapshot:
-    """The verb: from a state at step s to the state at step ``to``, under the noise that ``seed`` names.
+    """Train from a state at step s to the state at step ``to``, with the noise of ``seed``.
 
     Two trainings from one state that differ in the seed from step k on share their first k steps bit by bit
     (Frankle, thesis, section 4.1.1).
 
     Args:
-      model: built and compiled; it is left holding the result.
-      data: made by `datasets.ordered` or `from_files`.
-      to: the step to end at; steps are counted from the start of the training, over all epochs.
-      snapshot: the state to begin at; None is the model's own. Its optimizer part is restored where it has one, else
-        the slots are fresh.
-      masks: put on first; None keeps the model's.
-      seed: of the data order; None is the data's own.
+      model: built and compiled; it holds the result afterwards.
+      data: from `datasets.ordered` or `from_files`.
+      to: the last step; steps are counted from the start of the training, over all epochs.
+      snapshot: the state to start from; None is the model's own. Its optimizer part is restored if it has one, else the
+          slots are fresh.
+      masks: masks to set first; None keeps the model's.
+      seed: the seed of the data order; None is the data's own.
       steps_per_call: steps in one compiled call.
       jit_compile: as in `fit`.
 
@@ -197,7 +198,7 @@ def train(
       The state at step ``to``.
 
     Raises:
-      ValueError: a state beyond ``to``, or of another architecture.
+      ValueError: a state after step ``to``, or of another architecture.
     """
     if masks is not None:
         surgery.mask(model, masks)
@@ -206,7 +207,7 @@ def train(
     loop = Loop(model, data, jit_compile=jit_compile)
     step = surgery.step_of(model)
     if step > to:
-        raise ValueError(f"the state is at step {step}, beyond to={to}")
+        raise ValueError(f"the state is at step {step}, after to={to}: use a later to")
     chosen = data.seed if seed is None else seed
     with surgery.hosts_of(model).together():
         agree(model, data, (), {"to": to, "seed": chosen, "step": step, "steps_per_call": steps_per_call})

@@ -1,6 +1,7 @@
-"""Processes of one run meet before TensorFlow starts, which would wait for a missing one forever, and say nothing.
+"""Connect the processes of a run before TensorFlow starts, which would wait silently and forever for a missing one.
 
-The first worker listens at its own address, the others come there and say who they are; when all have come, all go on.
+The first worker listens at its own address. The others connect to it and identify themselves. When all are connected,
+all continue.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from typing import Any
 __all__ = ["meet", "reach"]
 
 _PAUSE = 0.2  # s between two attempts
-_PATIENCE = 2.0  # s in which who comes says who it is
+_PATIENCE = 2.0  # seconds for a caller to identify itself
 _LIMIT = 1 << 16  # bytes of a message
 
 
 def meet(workers: Sequence[str], index: int, timeout: float) -> None:
-    """Return when all of ``workers`` (host:port) are here; this process is the one at ``index``.
+    """Wait until all of ``workers`` (host:port) are connected; this process is the one at ``index``.
 
     Raises:
-      RuntimeError: who has not come in ``timeout`` seconds, or has another list of workers.
+      RuntimeError: names workers that did not connect within ``timeout`` seconds, or that have another worker list.
       ValueError: an address is not host:port.
     """
     places = [_place(worker) for worker in workers]
@@ -34,7 +35,7 @@ def meet(workers: Sequence[str], index: int, timeout: float) -> None:
 
 
 def reach(addresses: Sequence[str], timeout: float) -> list[str]:
-    """Those of ``addresses`` (host:port) at which nobody has answered within ``timeout`` seconds."""
+    """Return those of ``addresses`` (host:port) that did not answer within ``timeout`` seconds."""
     end = time.monotonic() + timeout
     silent = list(addresses)
     while silent and time.monotonic() < end:
@@ -53,7 +54,7 @@ def _wait_for_all(workers: Sequence[str], port: int, end: float, timeout: float)
                 if left <= 0:
                     missing = [f"{i} ({worker})" for i, worker in enumerate(workers) if i and i not in come]
                     raise RuntimeError(
-                        f"of {len(workers)} workers, {', '.join(missing)} did not come to {workers[0]} within "
+                        f"of {len(workers)} workers, {', '.join(missing)} did not connect to {workers[0]} within "
                         f"{timeout:.0f} s: is the same program running there, with the same list of workers and its "
                         "own index?"
                     )
@@ -69,7 +70,7 @@ def _wait_for_all(workers: Sequence[str], port: int, end: float, timeout: float)
                 if index in come:
                     come[index].close()
                 come[index] = caller
-                # One that has died since will come again.
+                # A worker that has died since then will connect again.
                 for gone in [i for i, held in come.items() if not _waits(held)]:
                     come.pop(gone).close()
         # The socket is closed: the address is free for TensorFlow's own server.
@@ -91,19 +92,19 @@ def _listening(address: str, port: int) -> socket.socket:
 
 
 def _asked(caller: socket.socket, workers: Sequence[str]) -> int | None:
-    """Which worker calls; None for a stranger, which gets a refusal."""
+    """The index of the calling worker; None for a stranger, which is refused."""
     caller.settimeout(_PATIENCE)
     said = _hear(caller)
     index = said.get("index")
     if said.get("workers") != list(workers):
-        _say(caller, {"refused": f"worker 0 has the list {', '.join(workers)}"})
+        _say(caller, {"refused": f"worker 0 has the worker list {', '.join(workers)}"})
     elif type(index) is int and 0 < index < len(workers):
         return index
     return None
 
 
 def _waits(caller: socket.socket) -> bool:
-    """Whether the other end is still there; it says nothing while it waits."""
+    """Whether the other end is still connected; it sends nothing while it waits."""
     caller.setblocking(False)
     try:
         return bool(caller.recv(1, socket.MSG_PEEK))
@@ -129,12 +130,13 @@ def _come(workers: Sequence[str], index: int, first: tuple[str, int], end: float
             return
         if "refused" in said:
             raise RuntimeError(
-                f"worker {index} was refused: {said['refused']}, this one {', '.join(workers)}: give all the same list"
+                f"worker {index} was refused: {said['refused']}, this one has {', '.join(workers)}: pass all "
+                "workers the same list"
             )
         time.sleep(_PAUSE)
     raise RuntimeError(
         f"worker {index} ({workers[index]}) did not meet the others at {workers[0]} within {timeout:.0f} s "
-        f"({reason}): is worker 0 running there, have the others come, and do firewalls let this port through?"
+        f"({reason}): are worker 0 and all other workers running, and do firewalls open this port?"
     )
 
 
@@ -147,7 +149,7 @@ def _say(connection: socket.socket, message: dict[str, Any]) -> None:
 
 
 def _hear(connection: socket.socket) -> dict[str, Any]:
-    """The next message; nothing if the other end is gone or talks of something else."""
+    """The next message; nothing if the peer is gone or sends something else."""
     data = b""
     try:
         while not data.endswith(b"\n") and len(data) < _LIMIT:
@@ -172,5 +174,5 @@ def _answers(place: tuple[str, int], end: float) -> bool:
 def _place(address: str) -> tuple[str, int]:
     host, _, port = address.removeprefix("grpc://").rpartition(":")
     if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16):
-        raise ValueError(f"an address is host:port, not {address!r}")
+        raise ValueError(f"an address must be host:port, not {address!r}")
     return host, int(port)

@@ -1,9 +1,9 @@
-"""Training steps on several replicas that Keras' own ``train_step`` cannot run there: XLA, gradient accumulation, and
-clipping that does what it does on one device.
+"""Training steps that Keras' own ``train_step`` cannot run on several replicas.
 
-XLA compiles no communication between replicas on every platform, and a condition may not enclose it. So a step is cut
-where communication begins, at the optimizer's ``apply_gradients``: what comes before is compiled, what Keras decides
-inside a condition is decided when the function is made.
+These are XLA, gradient accumulation, and clipping with the same result as on one device. XLA does not compile
+communication between replicas on every platform, and a condition must not enclose it. So a step is split where
+communication begins, at the optimizer's ``apply_gradients``. What comes before is compiled, and what Keras decides
+inside a condition is decided when the function is traced.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ __all__ = ["accumulated", "accumulation_steps", "clipped_together", "clips", "cu
 
 
 def accumulation_steps(model: keras.Model) -> int:
-    """The steps after which the optimizer of ``model`` applies its accumulated gradients; 1 without accumulation."""
+    """Return the number of steps whose gradients the optimizer of ``model`` accumulates; 1 without accumulation."""
     optimizer = _applied(model.optimizer)
     return int(optimizer.gradient_accumulation_steps or 1)
 
 
 def accumulated(model: keras.Model) -> int:
-    """The steps whose gradients the optimizer of ``model`` holds."""
+    """Return the number of steps whose gradients the optimizer of ``model`` currently holds."""
     optimizer = _applied(model.optimizer)
     # Not `iterations`, which counts the applied ones.
     return int(np.asarray(optimizer._iterations.numpy())) % accumulation_steps(model)
 
 
 def cut_step(model: keras.Model) -> Callable[[Any], None]:
-    """One training step in which XLA compiles all that comes before ``apply_gradients``.
+    """Return a training step in which XLA compiles everything before ``apply_gradients``.
 
-    It runs the model's ``train_step``, also a custom one that calls ``apply_gradients`` of the model's optimizer and
-    uses nothing that this changes afterwards.
+    It runs the model's ``train_step``. A custom one must call ``apply_gradients`` of the model's optimizer, and must
+    not use anything that this call changes afterwards.
     """
     optimizer = model.optimizer
     variables: list[list[Any]] = []
@@ -65,16 +65,16 @@ def cut_step(model: keras.Model) -> Callable[[Any], None]:
 
 
 def fixed_accumulation(step: Callable[[Any], None], model: keras.Model, last: bool) -> Callable[[Any], None]:
-    """``step`` where it is known whether it is the ``last`` of an accumulation, at which the optimizer applies it.
+    """Return ``step`` with a fixed ``last``: whether it ends an accumulation, so that the optimizer applies it.
 
-    What accumulates is the mean over the replicas, so that all hold the same.
+    The accumulated value is the mean over the replicas, so all replicas hold the same.
     """
     optimizer = _applied(model.optimizer)
     steps = accumulation_steps(model)
     if optimizer.ema_overwrite_frequency:
         raise ValueError(
             f"ema_overwrite_frequency={optimizer.ema_overwrite_frequency} cannot be run on several replicas with "
-            f"gradient_accumulation_steps={steps}: leave one of them out"
+            f"gradient_accumulation_steps={steps}: drop one of them"
         )
 
     def apply(gradients: Iterable[Any], variables: Iterable[Any]) -> None:
@@ -98,13 +98,13 @@ def fixed_accumulation(step: Callable[[Any], None], model: keras.Model, last: bo
 
 
 def clips(model: keras.Model) -> bool:
-    """Whether the optimizer of ``model`` clips gradients."""
+    """Return whether the optimizer of ``model`` clips gradients."""
     optimizer = _applied(model.optimizer)
     return any((optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue))
 
 
 def clipped_together(step: Callable[[Any], None], model: keras.Model) -> Callable[[Any], None]:
-    """``step`` in which the gradient of the whole batch is clipped, as on one device; Keras clips each replica's."""
+    """Return ``step`` with the whole batch's gradient clipped, as on one device; Keras clips each replica's."""
     optimizer = _applied(model.optimizer)
 
     def clip(gradients: Iterable[Any]) -> list[Any]:
@@ -118,14 +118,14 @@ def clipped_together(step: Callable[[Any], None], model: keras.Model) -> Callabl
 
 
 def _with(step: Callable[[Any], None], optimizer: Any, method: str, replaced: Any) -> Callable[[Any], None]:
-    """``step`` while ``replaced`` stands for a method of the optimizer."""
+    """``step`` while ``replaced`` replaces a method of the optimizer."""
 
     def run(batch: Any) -> None:
         vars(optimizer)[method] = replaced
         try:
             step(batch)
         finally:
-            # Replicas take turns inside `step`, so each of them comes here.
+            # Replicas take turns inside `step`, so each of them gets here.
             vars(optimizer).pop(method, None)
 
     return run

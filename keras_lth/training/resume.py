@@ -1,4 +1,4 @@
-"""What a killed training goes on from: commits of the whole state of a loop, inside an epoch too."""
+"""Resume a killed training: commits of the whole state of a loop, even inside an epoch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class Inside(NamedTuple):
-    """A place inside an epoch: the seed of the data order, the step, and the step at which the epoch began."""
+    """A position inside an epoch: the seed of the data order, the step, and the step at which the epoch began."""
 
     seed: int
     step: int
@@ -36,7 +36,7 @@ class Inside(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Begin:
-    """Where a loop begins: an epoch, and a place inside it if it was under way, with the logs up to there."""
+    """Where a loop begins: an epoch, and the position inside it if it was interrupted, with the logs so far."""
 
     epoch: int
     inside: Inside | None = None
@@ -44,10 +44,10 @@ class Begin:
 
 
 class Resuming:
-    """Commits the state of a loop to a folder, and begins a loop with the last commit; without a folder, neither.
+    """Commits the state of a loop to a folder, and starts a loop from the last commit; without a folder, does neither.
 
-    A context manager: the folder is locked inside, and SIGTERM makes the loop commit and end with
-    ``SystemExit(143)``. Of several hosts the chief writes, all read, and what one decides is done by all.
+    A context manager: inside, the folder is locked, and SIGTERM makes the loop commit and raise ``SystemExit(143)``. Of
+    several hosts the chief writes and all read; a decision of one applies to all.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Resuming:
                 signal.signal(signal.SIGTERM, self._previous)
 
     def start(self, epoch: int, gone_on: int | None) -> Begin:
-        """Where to begin: at the last commit where that is not before ``epoch``; model and callbacks follow.
+        """Return where to begin, and restore model and callbacks: at the last commit, if it is not before ``epoch``.
 
-        Without one at ``gone_on``, where a callback has gone on from files of its own. These may be ahead of a commit,
-        which is preferred all the same: it holds every callback.
+        Without a commit, begin at ``gone_on``, where a callback has resumed from its own files. These may be ahead of a
+        commit, but the commit takes precedence, because it holds the state of every callback.
 
-        Raises ``ValueError`` that says what differs when the folder holds another run.
+        Raises ``ValueError`` that names the differences if the folder contains another run.
         """
         begin = Begin(epoch if gone_on is None else max(epoch, gone_on))
         if self._store is None:
@@ -107,7 +107,7 @@ class Resuming:
         return Begin(state["epoch"], inside, decode(state["logs"]))
 
     def commit_if_due(self, epoch: int, inside: Inside | None = None, logs: Mapping[str, float] | None = None) -> None:
-        """Commit if the time has come, or if the process was asked to end: then it ends."""
+        """Commit if it is time, or if the process was asked to end; then end it."""
         if self._store is None:
             return
         due = self._hosts.chief and time.monotonic() - self._last >= self._every
@@ -119,12 +119,12 @@ class Resuming:
             raise SystemExit(TERMINATED)
 
     def finish(self, epochs: int, logs: Mapping[str, float]) -> None:
-        """Commit the end, so that the same program started again finds it."""
+        """Commit the end, so that the same program finds it when started again."""
         if self._store is not None:
             self._commit(epochs, None, logs)
 
     def _locked(self) -> bool:
-        """Whether the lock of the chief is seen: the folder is then one that all share."""
+        """Whether the lock of the chief is visible, so that all hosts share the folder."""
         if self._lock is None:
             return False
         if self._hosts.chief:
@@ -170,7 +170,7 @@ class Resuming:
         self._last = time.monotonic()
 
     def _metrics(self) -> list[np.ndarray]:
-        """Of each variable of the metrics what the replicas hold, each its part of the sum: (replicas, …)."""
+        """The values of each metric variable on the replicas, each a part of the sum: (replicas, …)."""
         mine = [np.stack([copy.numpy() for copy in _copies(v)]) for v in self._model.metrics_variables]
         said = b"".join(parts.tobytes() for parts in mine)
         words = np.frombuffer(said + bytes(-len(said) % 4), np.int32)
@@ -196,7 +196,7 @@ class Resuming:
             copies = _copies(variable)
             first = self._hosts.index * len(copies)
             if len(parts) != self._hosts.count * len(copies):
-                # Other replicas than before: one of them goes on from the sum.
+                # The number of replicas has changed: one of them continues from the sum.
                 parts = np.stack([parts.sum(axis=0, dtype=parts.dtype), *np.zeros_like(parts[:1])])
                 first = 0 if self._hosts.chief else 1
             for number, copy in enumerate(copies):
@@ -222,7 +222,7 @@ def _compare(there: Mapping[str, Any], here: Mapping[str, Any], store: Any) -> N
     differs = [key for key in here if there.get(key) != here[key]]
     if differs:
         listed = "; ".join(f"{key}: {_brief(there.get(key))} there, {_brief(here[key])} here" for key in differs)
-        raise ValueError(f"{store.folder} holds another run ({listed}): choose another folder")
+        raise ValueError(f"{store.folder} contains another run ({listed}): choose another folder")
 
 
 def _copies(variable: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Compiled steps of a model: many in one call."""
+"""Compiled steps of a model: many per call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["TestSteps", "TrainSteps", "uses_jit"]
 
 
 class TrainSteps:
-    """Training steps: the model's own ``train_step``, also a custom one."""
+    """Training steps: the model's own ``train_step``, which may be custom."""
 
     def __init__(self, model: keras.Model, data: Any, jit_compile: bool) -> None:
         self.model = model
@@ -33,7 +33,7 @@ class TrainSteps:
         self._feed.check_shares()
 
     def run(self, epoch: int, seed: int, first: int, count: int) -> None:
-        """Steps ``first … first + count - 1`` of an epoch in the order of ``seed``."""
+        """Run steps ``first … first + count - 1`` of an epoch in the data order of ``seed``."""
         if self._accumulates == 1:
             self._feed.run(epoch, seed, first, count, None)
             return
@@ -52,7 +52,7 @@ class TrainSteps:
 
 
 class TestSteps:
-    """Evaluation steps: the model's own ``test_step``, over all examples in the order they have."""
+    """Evaluation steps: the model's own ``test_step``, over all examples in order."""
 
     def __init__(self, model: keras.Model, data: Any, jit_compile: bool) -> None:
         self.model = model
@@ -61,7 +61,7 @@ class TestSteps:
         self._feed = feed_for(model, data, self._variant, jit_compile)
 
     def run(self) -> None:
-        """All steps of an epoch."""
+        """Run all steps of an epoch."""
         self._feed.run_all(None)
 
     def _variant(self, _: Any) -> Step:
@@ -69,9 +69,11 @@ class TestSteps:
 
 
 def uses_jit(model: keras.Model, asked: bool | None) -> bool:
-    """Whether the steps are compiled by XLA: as asked; else as the model was compiled under a strategy, and where the
-    model and its layers allow it on one device, but for convolutions on a CPU, which are faster without. On a TPU the
-    strategy compiles them."""
+    """Return whether XLA compiles the steps.
+
+    This is as requested; else as the model was compiled under a strategy; else, on one device, if the model and its
+    layers support it, except for convolutions on a CPU, which are faster without. On a TPU the strategy compiles them.
+    """
     if on_tpu(model):
         return False
     if asked is not None:

@@ -1,7 +1,7 @@
-"""Strategies by name: where a training runs.
+"""Distribution strategies by name: where a training runs.
 
-``none`` one device · ``mirrored`` all devices of this machine · ``multiworker`` several machines, each running the same
-program · ``tpu`` a TPU or a slice of a pod, driven by this one program.
+``none``: one device · ``mirrored``: all devices of this machine · ``multiworker``: several machines, each running the
+same program · ``tpu``: a TPU or a slice of a pod, driven by this program.
 """
 
 from __future__ import annotations
@@ -28,28 +28,29 @@ def make(
     index: int | None = None,
     timeout: float = 300.0,
 ) -> tf.distribute.Strategy:
-    """The strategy called ``name``; models are made in its ``scope()``. Call it before anything else of TensorFlow.
+    """Return the strategy ``name``; create models in its ``scope()``. Call it before anything else in TensorFlow.
 
     Args:
       name: one of `NAMES`.
-      tpu: name or grpc address of a TPU, or ``"local"`` for those of this machine.
-      devices: of ``mirrored``, such as ``["GPU:0", "GPU:1"]``; None is all GPUs, else all logical CPUs.
-      workers: of ``multiworker``: ``host:port`` of every worker, in the same order on each; none: from TF_CONFIG.
-      index: which of ``workers`` this process is.
+      tpu: the name or grpc address of a TPU, or ``"local"`` for those of this machine.
+      devices: for ``mirrored``, such as ``["GPU:0", "GPU:1"]``; None means all GPUs, or all logical CPUs if there is
+          none.
+      workers: for ``multiworker``, ``host:port`` of every worker, in the same order on each; TF_CONFIG by default.
+      index: the index of this process in ``workers``.
       timeout: seconds to wait for the other workers, or for the TPU.
 
     Raises:
       ValueError: an unknown name, or arguments that do not belong together.
-      RuntimeError: the workers or the TPU were not reached in time, or refused: what to check.
+      RuntimeError: the workers or the TPU could not be reached in time, or refused; says what to check.
     """
     if name not in NAMES:
-        raise ValueError(f"strategy is one of {', '.join(NAMES)}, not {name!r}")
+        raise ValueError(f"strategy must be one of {', '.join(NAMES)}, not {name!r}")
     if tpu is not None and name != "tpu":
-        raise ValueError(f"tpu={tpu!r} belongs to strategy 'tpu', not to {name!r}")
+        raise ValueError(f"tpu={tpu!r} needs strategy 'tpu', not {name!r}")
     if (workers or index is not None) and name != "multiworker":
-        raise ValueError(f"workers and index belong to strategy 'multiworker', not to {name!r}")
+        raise ValueError(f"workers and index need strategy 'multiworker', not {name!r}")
     if devices is not None and name != "mirrored":
-        raise ValueError(f"devices belong to strategy 'mirrored', not to {name!r}")
+        raise ValueError(f"devices needs strategy 'mirrored', not {name!r}")
     if name == "none":
         return tf.distribute.get_strategy()
     if name == "mirrored":
@@ -68,7 +69,7 @@ def _given(devices: Sequence[str]) -> list[str]:
     there = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
     missing = [name for name in devices if name.rpartition("/")[2].removeprefix("device:").upper() not in there]
     if missing:
-        raise ValueError(f"there is no device {', '.join(missing)} here, but {', '.join(there)}")
+        raise ValueError(f"there is no device {', '.join(missing)} here; available: {', '.join(there)}")
     return list(devices)
 
 
@@ -82,10 +83,10 @@ def _multiworker(workers: Sequence[str], index: int | None, timeout: float) -> t
 
 
 def _cluster(workers: Sequence[str], index: int | None) -> tuple[list[str], int]:
-    """The addresses of all workers, and which of them this process is."""
+    """The addresses of all workers, and the index of this process."""
     if workers:
         if index is None or not 0 <= index < len(workers):
-            raise ValueError(f"index is 0 … {len(workers) - 1}, one for each of the workers, not {index}")
+            raise ValueError(f"index must be 0 … {len(workers) - 1}, one for each worker, not {index}")
         return list(workers), index
     text = os.environ.get("TF_CONFIG")
     if not text:
@@ -98,7 +99,7 @@ def _cluster(workers: Sequence[str], index: int | None) -> tuple[list[str], int]
         return cluster, int(task["index"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"TF_CONFIG is not like {{'cluster': {{'worker': ['host:port', …]}}, 'task': {{'type': 'worker', "
+            f"TF_CONFIG must look like {{'cluster': {{'worker': ['host:port', …]}}, 'task': {{'type': 'worker', "
             f"'index': 0}}}}: {type(error).__name__}: {error}"
         ) from error
 
@@ -109,17 +110,17 @@ def _tpu(tpu: str, timeout: float) -> tf.distribute.Strategy:
         if tpu != "local":
             silent = reach([address for job in resolver.cluster_spec().as_dict().values() for address in job], timeout)
             if silent:
-                raise OSError(f"after {timeout:.0f} s there is no answer from {', '.join(silent)}")
+                raise OSError(f"no answer from {', '.join(silent)} after {timeout:.0f} s")
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
-    except Exception as error:  # whatever TensorFlow raises, what to check goes with it
-        here = "Has this machine a TPU, and its TensorFlow support for it (pip install tensorflow-tpu)?"
+    except Exception as error:  # whatever TensorFlow raises, add what to check
+        here = "Does this machine have a TPU, and does its TensorFlow support it (pip install tensorflow-tpu)?"
         there = (
-            "Is the name that of a TPU in this project and zone (gcloud compute tpus tpu-vm list), is it READY, and "
+            "Is this the name of a TPU in this project and zone (gcloud compute tpus tpu-vm list), is it READY, and "
             "does it run the same version of TensorFlow?"
         )
         advice = here if tpu == "local" else there
         raise RuntimeError(
-            f"TPU {tpu!r} was not reached: {type(error).__name__}: {str(error).splitlines()[0]}. {advice}"
+            f"TPU {tpu!r} cannot be reached: {type(error).__name__}: {str(error).splitlines()[0]}. {advice}"
         ) from error

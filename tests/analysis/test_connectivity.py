@@ -70,7 +70,7 @@ def test_integers_are_of_the_first_and_statistics_as_asked():
 
 def test_interpolate_refuses():
     a = {"w": np.zeros(2)}
-    with pytest.raises(ValueError, match=r"alpha lies in \[0, 1\], not 1.5"):
+    with pytest.raises(ValueError, match=r"alpha must be in \[0, 1\], not 1.5"):
         interpolate(a, a, 1.5)
     with pytest.raises(ValueError, match="'mean'"):
         interpolate(a, a, 0.5, "mean")
@@ -148,7 +148,7 @@ def test_path_goes_through_json():
 
 @pytest.mark.parametrize("points", [1, 0, -3, 2.5, True])
 def test_points_are_at_least_the_ends(points):
-    with pytest.raises(ValueError, match="points is a whole number ≥ 2"):
+    with pytest.raises(ValueError, match="points must be an integer ≥ 2"):
         linear_path({"w": np.zeros(1)}, {"w": np.zeros(1)}, lambda w: 0.0, points=points)
 
 
@@ -158,7 +158,7 @@ def test_linear_path_says_what_is_missing():
         linear_path(a, a)
     with pytest.raises(ValueError, match="train_data"):
         linear_path(a, a, model=object(), data=object(), statistics="reestimate")
-    with pytest.raises(ValueError, match="re-estimates nothing"):
+    with pytest.raises(ValueError, match="evaluate cannot re-estimate"):
         linear_path(a, a, lambda w: 0.0, statistics="reestimate")
     with pytest.raises(ValueError, match="'mean'"):
         linear_path(a, a, lambda w: 0.0, statistics="mean")

@@ -155,7 +155,7 @@ def test_workers_hand_over_no_batch_of_the_epoch_before() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"x": generator()}, "generator cannot be started again.*steps_per_epoch"),
+        ({"x": generator()}, "generator cannot be restarted.*steps_per_epoch"),
         ({"x": X, "y": Y, "batch_size": BATCH, "steps_per_epoch": 4}, "does not divide the 6 batches.*repeat"),
         ({"x": Batches(), "steps_per_epoch": 4}, "does not divide the 6 batches"),
     ],

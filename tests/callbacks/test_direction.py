@@ -119,7 +119,7 @@ def test_an_unknown_direction_is_asked_for_before_training() -> None:
     for mode, measure in (("min", "unheard_of"), ("max", "1 − unheard_of")):
         path = linear_path(*ends, model=net([unheard_of]), data=(X, Y), metric="unheard_of", mode=mode, points=2)
         assert path.measure == measure
-    with pytest.raises(ValueError, match="mode is"):
+    with pytest.raises(ValueError, match="mode must be"):
         linear_path(*ends, model=net(), data=(X, Y), metric="loss", mode="up")
     # Nobody asked for it: a log whose direction is known judges.
     imp = lth.IMPCallback(rounds=1, verbose=0)

@@ -151,7 +151,7 @@ def test_the_closing_line_says_how_to_get_the_ticket(capsys: pytest.CaptureFixtu
 
 def test_pictures_and_a_page(tmp_path: Path) -> None:
     run = imp()
-    with pytest.raises(RuntimeError, match="no training"):
+    with pytest.raises(RuntimeError, match="not finished a training"):
         run.trained()
     fit(model(), run, 3)
     assert run.figure(tmp_path / "one.png").axes and (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")

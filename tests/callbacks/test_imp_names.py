@@ -41,12 +41,12 @@ def test_each_layer_by_its_name() -> None:
     [
         (
             {"scope": "layer", "fraction": {"dense_9": 0.5, ".*": 0.2}},
-            "fraction='dense_9' matches no weight; near it are",
+            "fraction='dense_9' matches no weight; similar:",
         ),
-        ({"include": "dense_9"}, "include='dense_9' matches no prunable weight; near it are"),
-        ({"exclude": "dense_9"}, "exclude='dense_9' matches no weight; near it are"),
-        ({"also": "dense_9"}, "also='dense_9' matches no prunable weight; near it are"),
-        ({"min_per_layer": 60}, "min_per_layer=60.0 needs 180 weights in 3 layers, and 154 would remain"),
+        ({"include": "dense_9"}, "include='dense_9' matches no prunable weight; similar:"),
+        ({"exclude": "dense_9"}, "exclude='dense_9' matches no weight; similar:"),
+        ({"also": "dense_9"}, "also='dense_9' matches no prunable weight; similar:"),
+        ({"min_per_layer": 60}, "min_per_layer=60.0 needs 180 weights in 3 layers, but only 154 would remain"),
     ],
 )
 def test_what_cannot_work_fails_before_the_first_step(options: dict, words: str) -> None:

@@ -100,7 +100,7 @@ def test_a_finished_run_loads_and_returns(tmp_path: Path, capsys: pytest.Capture
     same(other, first)
     assert lth.masks_of(other) == run.masks(3)
     assert loaded.summary() == run.summary()
-    assert "is finished; loaded from" in capsys.readouterr().out
+    assert "is already finished; loaded it from" in capsys.readouterr().out
     # The next fit on this model trains: nothing is left behind.
     assert len(other.fit(np.zeros((4, 8), "float32"), np.zeros(4), epochs=2, verbose=0).epoch) == 2
 
@@ -250,7 +250,7 @@ def test_a_damaged_value_is_named_and_made_again(tmp_path: Path, name: str, trai
     ends = {level: whole.trained(level) for level in range(4)}
     damage(tmp_path, name)
     made = model(seed=5)
-    with pytest.warns(UserWarning, match=rf"{name} is damaged.*made again"):
+    with pytest.warns(UserWarning, match=rf"{name} is damaged.*recomputed"):
         history = fit(made, loaded := imp(tmp_path), 8)
     assert len(history.epoch) == 2 * trainings
     assert [loaded.masks(level) for level in range(4)] == [whole.masks(level) for level in range(4)]

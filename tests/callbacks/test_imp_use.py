@@ -140,7 +140,7 @@ def test_divergence_is_named() -> None:
 
     imp = lth.IMPCallback(rounds=2, epochs_per_round=1, callbacks=[], verbose=0)
     built = model()
-    with pytest.raises(RuntimeError, match="Round 1 diverged: dense_1/kernel holds NaN"):
+    with pytest.raises(RuntimeError, match="Round 1 diverged: dense_1/kernel contains NaN"):
         built.fit(data(), epochs=3, callbacks=[Poison(), imp], verbose=0, shuffle=False)
 
 
@@ -174,7 +174,7 @@ def test_data_that_does_not_tell_its_batches() -> None:
     imp = lth.IMPCallback(rounds=2, epochs_per_round=2, rewind_to=8, verbose=0)
     model(steps_per_execution=2).fit(unknown(), epochs=6, callbacks=[imp], verbose=0, shuffle=False)
     assert [level.steps for level in imp.history] == [12, 4, 4]
-    with pytest.raises(ValueError, match="does not tell"):
+    with pytest.raises(ValueError, match="does not report"):
         model().fit(unknown(), epochs=6, callbacks=[lth.IMPCallback(rewind_to="1%")], verbose=0, shuffle=False)
 
 
@@ -188,12 +188,12 @@ def test_validation_now_and_then() -> None:
 
 def test_wrong_arguments() -> None:
     for arguments, message in [
-        ({"keep": "none"}, "keep is"),
-        ({"span": "all"}, "span is"),
+        ({"keep": "none"}, "keep must be"),
+        ({"span": "all"}, "span must be"),
         ({"restore_optimizer": True, "span": "restart"}, "restore_optimizer"),
         ({"restore_optimizer": True, "keep": "trained"}, "restore_optimizer"),
         ({"rewind_to": "soon"}, "soon|Invalid duration"),
-        ({"mode": "up"}, "mode is"),
+        ({"mode": "up"}, "mode must be"),
     ]:
         with pytest.raises(ValueError, match=message):
             lth.IMPCallback(**arguments)

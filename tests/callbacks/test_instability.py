@@ -149,7 +149,7 @@ def test_three_runs_restart_and_masks(digits, capsys):
     assert printed.count("Instability, training") == 3
     assert "which led to the fork" in printed
     assert f"barrier {callback.barrier['test']:.4f}, mean of 3 pairs" in printed
-    assert "batch-norm statistics interpolated as the weights" in printed
+    assert "batch-norm statistics interpolated like the weights" in printed
 
 
 def test_folder_summary_and_figure(digits, tmp_path):
@@ -219,7 +219,7 @@ def test_averaged_weights_take_their_place_in_each_training(digits):
 def test_divergence_is_named(digits):
     train, test = digits
     callback = InstabilityCallback(data={"test": test}, verbose=0)
-    with pytest.raises(RuntimeError, match=r"diverged: \S+ holds NaN"):
+    with pytest.raises(RuntimeError, match=r"diverged: \S+ contains NaN"):
         run(callback, ordered(*train, batch_size=BATCH, seed=1), mlp(keras.optimizers.SGD(1e38)), epochs=2)
 
 
@@ -258,12 +258,12 @@ def test_a_fit_that_is_stopped_says_that_nothing_was_compared(digits, capsys):
         ({"runs": 1}, "runs must be a whole number of at least 2, not 1"),
         ({"points": 1}, "points must be a whole number of at least 2"),
         ({"batch_size": 0}, "batch_size"),
-        ({"data": None}, "data maps names"),
-        ({"data": {}}, "data maps names"),
-        ({"data": (np.zeros(3), np.zeros(3))}, "data maps names"),
-        ({"data": {"test": np.zeros((3, 64))}}, r"data\['test'\] is \(x, y\)"),
-        ({"data": {0: (np.zeros((3, 64)), np.zeros(3))}}, "name is a string, not 0"),
-        ({"statistics": "mean"}, "statistics is one of"),
+        ({"data": None}, "data must map names"),
+        ({"data": {}}, "data must map names"),
+        ({"data": (np.zeros(3), np.zeros(3))}, "data must map names"),
+        ({"data": {"test": np.zeros((3, 64))}}, r"data\['test'\] must be \(x, y\)"),
+        ({"data": {0: (np.zeros((3, 64)), np.zeros(3))}}, "name must be a string, not 0"),
+        ({"statistics": "mean"}, "statistics must be one of"),
         ({"statistics": "reestimate"}, "train_data"),
         ({"span": "rest"}, "span"),
         ({"threshold": 0}, "threshold"),
@@ -284,7 +284,7 @@ def test_what_cannot_work_is_said_at_the_begin(digits):
         callback = InstabilityCallback(fork, runs, data={"test": test}, verbose=0)
         run(callback, source, mlp(**settings), epochs=epochs)
 
-    with pytest.raises(ValueError, match="3 trainings need at least 3 epochs, fit has 2"):
+    with pytest.raises(ValueError, match="3 trainings need at least 3 epochs, but fit has 2"):
         start(0, runs=3, epochs=2)
     with pytest.raises(ValueError, match=r"fork_at='16 steps' is step 16, but each training has 16 steps"):
         start("16 steps")

@@ -73,7 +73,7 @@ def test_without_a_folder_it_says_where_it_starts(capsys: pytest.CaptureFixture[
     assert density < 0.7
     fit(built, imp := new(None, verbose=1), 3)
     first, *lines = capsys.readouterr().out.strip().splitlines()
-    assert f"first (density {density:.1%})" in first and "rewinding to the weights it has now" in first
+    assert f"first (density {density:.1%})" in first and "rewinding to its current weights" in first
     # Of masks the report says "left dense"; the run itself is called first, not dense.
     assert not any("dense" in line.replace("left dense", "") for line in [first, *lines])
     assert imp.summary().splitlines()[1].split()[4] == "first"
@@ -82,7 +82,7 @@ def test_without_a_folder_it_says_where_it_starts(capsys: pytest.CaptureFixture[
     trained.fit(X, Y, epochs=1, verbose=0)
     fit(trained, new(None, verbose=1), 3)
     text = capsys.readouterr().out
-    assert "1 dense epoch" in text and "rewinding to the weights it has now" in text
+    assert "1 dense epoch" in text and "rewinding to its current weights" in text
     fit(model(), new(None, verbose=1), 3)
     assert "rewinding to initialisation" in capsys.readouterr().out
 
@@ -92,7 +92,7 @@ def test_masks_of_a_users_own_are_not_taken_for_the_runs(tmp_path: Path) -> None
     built = model()
     lth.mask(built, {"dense/kernel": np.arange(96).reshape(8, 12) % 3 > 0})
     before = weights(built)
-    with pytest.raises(ValueError, match=r"none of the run in .*lth.unmask\(model\).*resume=False"):
+    with pytest.raises(ValueError, match=r"do not belong to the run in .*lth.unmask\(model\).*resume=False"):
         fit(built, new(tmp_path), 3)
     for old, now in zip(before, weights(built), strict=True):
         np.testing.assert_array_equal(old, now)

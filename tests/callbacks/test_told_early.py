@@ -104,7 +104,7 @@ def test_an_unwritable_directory(tmp_path: Path) -> None:
 
 def test_what_is_no_callback() -> None:
     for other in (keras.callbacks.EarlyStopping, "EarlyStopping", None):
-        with pytest.raises(ValueError, match="callbacks holds Keras callbacks"):
+        with pytest.raises(ValueError, match="callbacks must contain Keras callbacks"):
             lth.IMPCallback(callbacks=[other])
 
 

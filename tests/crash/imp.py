@@ -76,7 +76,7 @@ def run(folder: str, every: int = 1, told: Callable[[str, Any], None] = lambda w
             files.write_atomic(path, json.dumps(CONFIG).encode())
             told("file", "config.json")
         if json.loads(files.read_bytes(path)) != CONFIG:
-            raise ValueError(f"{folder} holds another run")
+            raise ValueError(f"{folder} contains another run")
         _go(folder, every, lock, told)
 
 

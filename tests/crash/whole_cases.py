@@ -154,7 +154,7 @@ def damaged(bench: Bench, number: int) -> Case:
     bench.finish(case, warned=True)
     # Without its manifest there is no checkpoint, and nothing to warn of.
     expected = 0 if (part, what) == ("manifest.json", "gone") else 1
-    case.struck = int([path in text and "is passed over" in text for text in case.warned] == [True] * expected)
+    case.struck = int([path in text and "is skipped" in text for text in case.warned] == [True] * expected)
     return case
 
 

@@ -195,7 +195,7 @@ def unknown(index, count):
 
 
 def test_a_number_of_examples_must_be_known_and_true():
-    with pytest.raises(ValueError, match=r"shard\(0, 1\) does not know .* examples="):
+    with pytest.raises(ValueError, match=r"shard\(0, 1\) does not report .* examples="):
         from_files(unknown, batch_size=4, seed=0)
     assert len(labels(from_files(unknown, batch_size=4, seed=0, examples=N).stream(0))) == 10
     with pytest.raises(tf.errors.FailedPreconditionError, match="12"):

@@ -218,7 +218,7 @@ def test_tfds_takes_test_or_else_validation(monkeypatch, splits, asked):
 def test_tfds_refuses_what_it_cannot_give():
     with pytest.raises(ValueError, match="images of one size"):
         datasets.tfds("cats_vs_dogs")
-    with pytest.raises(ValueError, match="no image classification"):
+    with pytest.raises(ValueError, match="not an image classification"):
         datasets.tfds("iris")
     with pytest.raises(ValueError, match="no data set is called 'fashion_minst'"):
         datasets.load("fashion_minst")

@@ -219,7 +219,7 @@ def test_sizes_are_not_believed_even_with_a_right_digest(tmp_path: Path, change)
 def test_a_newer_version_says_so(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(rewritten(small(path), lambda header: header["__metadata__"].update(version="2")))
-    with pytest.raises(ValueError, match=r"format version '2', this keras_lth reads 1"):
+    with pytest.raises(ValueError, match=r"format version '2', but this keras_lth reads 1"):
         files.read_arrays(path, kind="ticket")
 
 
@@ -248,7 +248,9 @@ def test_foreign_files(tmp_path: Path) -> None:
     for name, reason in reasons.items():
         with pytest.raises(ValueError, match=f"{name} is not a keras_lth ticket: ({reason})"):
             files.read_arrays(tmp_path / name, kind="ticket")
-    with pytest.raises(ValueError, match=r"ticket is not a keras_lth masks: it holds another kind of value: 'ticket'"):
+    with pytest.raises(
+        ValueError, match=r"ticket is not a keras_lth masks: it contains another kind of value: 'ticket'"
+    ):
         files.read_arrays(tmp_path / "ticket", kind="masks")
     with pytest.raises(FileNotFoundError, match="absent"):
         files.read_arrays(tmp_path / "absent", kind="ticket")

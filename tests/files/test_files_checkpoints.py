@@ -108,7 +108,7 @@ def test_sweep_removes_what_is_beyond_keep_once_the_newest_was_read(tmp_path: Pa
     store = Checkpoints(tmp_path, 1)
     store.sweep()
     assert store.steps() == [1, 2, 3, 4]
-    with pytest.warns(UserWarning, match="step 4 is passed over"):
+    with pytest.warns(UserWarning, match="step 4 is skipped"):
         same(store.latest(), 3)
     store.sweep()
     # 4 is damaged: it does not count, and it stays until a newer one is there.
@@ -121,7 +121,7 @@ def test_checkpoints_that_were_not_read_are_not_pushed_out(tmp_path: Path) -> No
     save(Checkpoints(tmp_path), 10, 20)
     before = names(tmp_path)
     store = Checkpoints(tmp_path)
-    with pytest.raises(ValueError, match=r"has not read, the newest of step 20: go on from latest\(\)"):
+    with pytest.raises(ValueError, match=r"has not read, the newest of step 20: resume from latest\(\)"):
         save(store, 1)
     assert names(tmp_path) == before
     same(store.latest(), 20)

@@ -66,7 +66,7 @@ def test_checkpoints(ram: str) -> None:
         store.save(step, {"w": np.full((2, 2), step, np.float16)}, {"step": step})
     assert store.steps() == [2, 3] and len(files.list_names(ram)) == 6
     files.write_atomic(files.join(ram, "000003_step_3.state.json"), b"{}")
-    with pytest.warns(UserWarning, match=f"step 3 is passed over: {ram}/000003_step_3.state.json is damaged"):
+    with pytest.warns(UserWarning, match=f"step 3 is skipped: {ram}/000003_step_3.state.json is damaged"):
         found = Checkpoints(ram).latest()
     assert found is not None and found.step == 2 and found.arrays["w"].tolist() == [[2, 2], [2, 2]]
 

@@ -151,7 +151,7 @@ def test_keep_lines(tmp_path: Path) -> None:
         assert path.read_bytes() == content
         path.write_bytes(b"a\n\nb\n")
     files.keep_lines(path, 3)
-    with pytest.raises(ValueError, match="has 3 lines, 4 were written: it was edited or another file"):
+    with pytest.raises(ValueError, match="has 3 lines, but 4 were written: it was edited or replaced"):
         files.keep_lines(path, 4)
     assert path.read_bytes() == b"a\n\nb\n" and path.stat().st_ino != inode
     inode = path.stat().st_ino
@@ -198,7 +198,7 @@ def test_reading_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ValueError, match=f"cannot read {tmp_path}: it is a folder"):
         files.read_bytes(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="it is no regular file"):
+    with pytest.raises(ValueError, match="it is not a regular file"):
         files.read_bytes(tmp_path / "pipe")
     with pytest.raises(FileNotFoundError, match="absent"):
         files.read_bytes(tmp_path / "absent")

@@ -226,7 +226,7 @@ def test_bad_groups(core: bool) -> None:
     closed = np.zeros((4, 6), bool)
     opposite = np.array([[1.0, np.inf], [-np.inf, 1.0]])
     cases: list[tuple[type[Exception], str, Any]] = [
-        (ValueError, "n = 5, m = 4: 1 <= n <= m", lambda: ops.n_of_m_masks(x, 5, 4)),
+        (ValueError, "n = 5, m = 4: use 1 <= n <= m", lambda: ops.n_of_m_masks(x, 5, 4)),
         (ValueError, "n = 0, m = 4", lambda: ops.n_of_m_masks(x, 0, 4)),
         (TypeError, "m must be an integer, not float", lambda: ops.n_of_m_masks(x, 2, 4.0)),
         (ValueError, r"axis = 2, but array has shape \(4, 6\)", lambda: ops.n_of_m_masks(x, 2, 4, 2)),

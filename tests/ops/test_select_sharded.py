@@ -221,7 +221,7 @@ def test_misuse(core: bool) -> None:
         with pytest.raises(ValueError, match="less than the counts of this shard alone"):
             new.refine(mine - mine)
         new.refine(mine)
-        with pytest.raises(ValueError, match=r"less than|does not hold the counts"):
+        with pytest.raises(ValueError, match=r"less than|does not contain the counts"):
             new.histogram()
             new.refine(np.zeros(2048, np.int64))
         while not new.done:

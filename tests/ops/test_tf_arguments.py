@@ -30,7 +30,7 @@ INDICES = ("starts", "others", "row_starts", "row_others", "row_ids")
         ({"bias": np.zeros(9)}, TypeError, "bias is float64"),
         ({"activation": "gelu"}, ValueError, "activation = 'gelu'"),
         ({"structure": MATRIX.kernel}, TypeError, "structure is ndarray"),
-        ({"structure": KERNEL.structure}, ValueError, "structure is of a kernel"),
+        ({"structure": KERNEL.structure}, ValueError, "structure describes a kernel"),
     ],
 )
 def test_of_the_product(change: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -51,7 +51,7 @@ def test_of_the_product(change: dict[str, Any], error: type[Exception], message:
         ({"strides": (1, 2, 3)}, ValueError, "strides = "),
         ({"padding": "causal"}, ValueError, "padding = 'causal'"),
         ({"activation": "elu"}, ValueError, "activation = 'elu'"),
-        ({"structure": MATRIX.structure}, ValueError, "structure is of a kernel"),
+        ({"structure": MATRIX.structure}, ValueError, "structure describes a kernel"),
     ],
 )
 def test_of_the_convolution(change: dict[str, Any], error: type[Exception], message: str) -> None:

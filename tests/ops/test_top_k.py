@@ -228,7 +228,11 @@ def test_bad_arguments(top_k_masks: Any) -> None:
         (ValueError, r"k = 1 is outside 0\.\.\.0", lambda: top_k_masks([], 1)),
         (ValueError, r"k = 3 is outside 0\.\.\.2", lambda: top_k_masks([x], 3, masks=[np.eye(2, 3, dtype=bool)])),
         (TypeError, "k must be an integer, not float", lambda: top_k_masks([x], 2.0)),
-        (TypeError, r"arrays\[1\] is int32; supported are float64", lambda: top_k_masks([x, x.astype(np.int32)], 1)),
+        (
+            TypeError,
+            r"arrays\[1\] is int32; supported dtypes are float64",
+            lambda: top_k_masks([x, x.astype(np.int32)], 1),
+        ),
         (TypeError, r"arrays\[0\] is float8_e5m2", lambda: top_k_masks([x.astype(ml_dtypes.float8_e5m2)], 1)),
         (TypeError, r"arrays\[0\] is float32 but arrays\[1\] is float64", lambda: top_k_masks([x, np.ones(2)], 1)),
         (TypeError, "arrays must be a list or tuple of arrays, not ndarray", lambda: top_k_masks(x, 1)),

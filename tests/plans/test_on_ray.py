@@ -53,7 +53,7 @@ def test_what_dies_is_started_again_until_it_died_too_often(tmp_path: Path, caps
     assert len({pid for (pid,) in lines(log)}) == 3
     assert capsys.readouterr().out.count("worker 0 died (WorkerCrashedError") == 2
     log.unlink()
-    assert "1 of 1 workers died 2 times, at last with WorkerCrashedError" in on_ray(
+    assert "1 of 1 workers died 2 times, the last with WorkerCrashedError" in on_ray(
         1, ray_tasks.die, (log, 9), restarts=1
     )
 

@@ -283,7 +283,7 @@ def test_a_row_that_contradicts_itself_is_refused() -> None:
         tidy([({}, ["a", "b"])], values.get)
     with pytest.raises(ValueError, match="several rows"):
         tidy([({}, ["m", "n"])], {"m": many, "n": Value({}, {"rows": [{"z": 1}, {"z": 2}]})}.get)
-    with pytest.raises(ValueError, match="not kept"):
+    with pytest.raises(ValueError, match="not stored"):
         Notebook(lambda step: None).row(toy.INIT(seed=1))
 
 

@@ -119,10 +119,10 @@ def test_functions_of_a_users_own() -> None:
 
 
 def test_what_a_worker_cannot_import_is_refused() -> None:
-    with pytest.raises(ValueError, match="top of a module"):
+    with pytest.raises(ValueError, match="top level of a module"):
         versioned(version=1)(lambda: None)
 
-    with pytest.raises(ValueError, match="top of a module"):
+    with pytest.raises(ValueError, match="top level of a module"):
 
         @step(version=1)
         def inner(value: Value) -> Value:
@@ -132,7 +132,7 @@ def test_what_a_worker_cannot_import_is_refused() -> None:
         resolve("no.such:thing")
     code = "from keras_lth.plans import versioned\n@versioned(version=1)\ndef f(): pass"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "put it into a module" in done.stderr
+    assert "move it to a module" in done.stderr
 
 
 def test_a_script_and_its_module_name_a_function_alike(tmp_path: Any) -> None:

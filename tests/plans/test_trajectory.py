@@ -195,5 +195,5 @@ def test_a_point_before_the_start_is_refused() -> None:
     fork = lab.train(line().at(40), None, Noise(9))
     with pytest.raises(ValueError, match="step > 40"):
         fork.at(39)
-    with pytest.raises(ValueError, match="growing steps"):
+    with pytest.raises(ValueError, match="increasing steps"):
         trajectory(toy.TRAIN, toy.INIT(seed=1), None, ((5, 0.1),))

@@ -87,7 +87,7 @@ def test_what_is_missing_stands_at_the_top(tmp_path: Path) -> None:
     words = read(report.write(made)).words
     top = words[: words.index("Verdict")]
     assert "21 rows are missing: 2 of curves, 1 of results, 18 of instability." in top
-    assert "instability waits" in top and "path, barrier" in top
+    assert "instability needs" in top and "path, barrier" in top
 
 
 def test_one_replicate_and_those_that_diverged_are_said(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_second_experiment_on_the_same_slice_is_refused(make: Callable[..., Cl
     cloud = make(1, "hangs")
     for command in ("create", "install", "run"):
         cloud.run(command)
-    assert "runs here already" in cloud.run("run", code=1)
+    assert "already running here" in cloud.run("run", code=1)
     assert len(cloud.programs()) <= 1
 
 

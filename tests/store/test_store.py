@@ -101,9 +101,9 @@ def contents(folder: str, memory: MemoryStore) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("store.json", json.dumps({"format": "keras_lth store", "version": 2}), "version 2, this keras_lth reads"),
-        ("store.json", "{}", "not of a keras_lth store"),
-        ("store.json", "", "not of a keras_lth store"),
+        ("store.json", json.dumps({"format": "keras_lth store", "version": 2}), "version 2, but this keras_lth reads"),
+        ("store.json", "{}", "not part of a keras_lth store"),
+        ("store.json", "", "not part of a keras_lth store"),
         ("config.json", "{}", "earlier keras_lth"),
         ("replicate_0/imp/levels.json", "[]", "earlier keras_lth"),
         ("results.csv", "", "earlier keras_lth"),

@@ -62,7 +62,7 @@ def test_any_host_can_ask() -> None:
 
 def test_what_differs_is_named_with_the_workers() -> None:
     Among(0, same, same).check_same(b"one", "masks")
-    wanted = r"^masks of worker 2 differ from worker 0's: do all run the same program, config, data and versions"
+    wanted = r"^masks of worker 2 differ from worker 0's: do all workers run the same program, config, data"
     with pytest.raises(RuntimeError, match=wanted):
         Among(0, same, lambda row: row + 1).check_same(b"one", "masks")
     with pytest.raises(RuntimeError, match=r"^files of worker 1, 2 differ"):
@@ -91,7 +91,7 @@ def test_what_the_chief_cannot_do_nobody_does() -> None:
     with pytest.raises(OSError, match="full"):
         chief.first(_full)
     assert [row.tolist() for row in chief.said] == [[1]]
-    with pytest.raises(RuntimeError, match="worker 0 could not go on; what it printed says why"):
+    with pytest.raises(RuntimeError, match="worker 0 failed; see its output for the reason"):
         Among(1, lambda _: [1]).first(_never)
 
 

@@ -158,7 +158,7 @@ def test_tables_tokens_and_positions_are_dense_by_a_printed_rule() -> None:
         "inner/bias": "bias",
     }
     text = str(weights)
-    assert "left dense by rule; also= prunes those it names, as also='embeddings'" in text
+    assert "left dense by rule; also= prunes those it names, such as also='embeddings'" in text
     assert text.splitlines()[-1] == weights.report.summary
     assert weights.report.summary.startswith("prunable: 36 of 204 weights (17.6%) in 1 array;")
     assert set(lth.prunable(model, also="embeddings")) == {"inner/kernel", "table/embeddings"}

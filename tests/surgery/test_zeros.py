@@ -86,6 +86,6 @@ def test_masks_are_matched_by_name_and_never_half_by_order() -> None:
     assert lth.masks_of(built) == lth.Masks(keep)
     # One name is another's, all shapes fit by order: refused, by name.
     wrong = {query: keep[query], "attention/q": keep[key], value: keep[value], output: keep[output]}
-    with pytest.raises(ValueError, match=r"'attention/q' .* is unknown.*by order they would fit"):
+    with pytest.raises(ValueError, match=r"'attention/q' .* is unknown.*the shapes match by order"):
         lth.mask(built, lth.Masks(wrong))
     assert lth.masks_of(built) == lth.Masks(keep)

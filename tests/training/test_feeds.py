@@ -116,7 +116,7 @@ def test_a_crop_that_changes_the_size(kind: str) -> None:
 
 
 def test_other_data_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"made by ordered, or from_files, of keras_lth\.datasets, not \w*Dataset"):
+    with pytest.raises(TypeError, match=r"data from keras_lth\.datasets\.ordered or from_files, not \w*Dataset"):
         training.fit(network(ONE), tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH))
     assert isinstance(network(ONE), keras.Sequential)
 

@@ -154,7 +154,7 @@ def test_evaluate_is_keras_evaluate() -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(TypeError, match=r"made by ordered, or from_files, of keras_lth\.datasets, not ndarray"):
+    with pytest.raises(TypeError, match=r"data from keras_lth\.datasets\.ordered or from_files, not ndarray"):
         training.fit(network(), X)
     with pytest.raises(ValueError, match="compiled"):
         training.fit(keras.Sequential([keras.Input((20,)), keras.layers.Dense(4)]), examples())
@@ -163,5 +163,5 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="not built"):
         training.fit(unbuilt, examples())
     model = network()
-    with pytest.raises(ValueError, match="at step 16, beyond to=3"):
+    with pytest.raises(ValueError, match="at step 16, after to=3"):
         training.train(model, examples(), to=3, snapshot=training.train(model, examples(), to=16))

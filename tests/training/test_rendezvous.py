@@ -80,13 +80,15 @@ def test_who_is_missing_is_named() -> None:
     chief, other = meeting.wait()
     assert isinstance(chief, RuntimeError)
     assert isinstance(other, RuntimeError)
-    assert f"of 3 workers, 2 ({workers[2]}) did not come to {workers[0]} within 2 s" in str(chief)
+    assert f"of 3 workers, 2 ({workers[2]}) did not connect to {workers[0]} within 2 s" in str(chief)
     assert f"worker 1 ({workers[1]}) did not meet the others at {workers[0]} within 2 s" in str(other)
 
 
 def test_an_absent_first_worker_is_named_with_the_reason() -> None:
     workers = addresses(2)
-    with pytest.raises(RuntimeError, match=rf"at {workers[0]} within 1 s \(.*refused\): is worker 0 running there"):
+    with pytest.raises(
+        RuntimeError, match=rf"at {workers[0]} within 1 s \(.*refused\): are worker 0 and all other workers running"
+    ):
         meet(workers, 1, 1.0)
 
 
@@ -98,8 +100,8 @@ def test_another_list_is_refused_and_the_right_one_still_comes() -> None:
     meeting.threads[1].join(10)
     refused = meeting.ended[1]
     assert isinstance(refused, RuntimeError)
-    assert f"worker 1 was refused: worker 0 has the list {', '.join(workers)}" in str(refused)
-    assert f"this one {', '.join(other)}: give all the same list" in str(refused)
+    assert f"worker 1 was refused: worker 0 has the worker list {', '.join(workers)}" in str(refused)
+    assert f"this one has {', '.join(other)}: pass all workers the same list" in str(refused)
     meeting.add(workers, 1)
     assert meeting.wait()[::2] == [None, None]
 
@@ -177,7 +179,7 @@ def test_a_worker_that_comes_twice_takes_its_own_place() -> None:
     "address", ["localhost", ":5000", "localhost:", "localhost:x", "localhost:70000", "a:0", "a:²"]
 )
 def test_what_is_no_address(address: str) -> None:
-    with pytest.raises(ValueError, match="an address is host:port, not "):
+    with pytest.raises(ValueError, match="an address must be host:port, not "):
         meet(["localhost:5000", address], 0, 1.0)
 
 

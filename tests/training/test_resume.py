@@ -88,5 +88,5 @@ def test_settings_of_a_callback_are_not_its_state() -> None:
 
 def test_another_run_is_refused(tmp_path: Path) -> None:
     training.fit(network(), examples(), epochs=1, checkpoints=tmp_path)
-    with pytest.raises(ValueError, match=r"holds another run \(batch_size: 16 there, 25 here; steps_per_epoch: 16"):
+    with pytest.raises(ValueError, match=r"contains another run \(batch_size: 16 there, 25 here; steps_per_epoch: 16"):
         training.fit(network(), examples(batch_size=25), epochs=1, checkpoints=tmp_path)

@@ -194,7 +194,7 @@ def test_state_that_cannot_be_kept_or_does_not_fit_is_refused_by_name() -> None:
         surgery.rewind(model, taken)
     model.feed = None
     model.steps = None
-    with pytest.raises(ValueError, match=r"\['steps'\].*where the model is made"):
+    with pytest.raises(ValueError, match=r"\['steps'\].*when the model is created"):
         surgery.rewind(model, taken)
     model.steps, model.more = tf.Variable(0, dtype=tf.int64), tf.Variable(1.0)
     with pytest.warns(UserWarning, match=r"\['more'\]: they stay"):

@@ -30,13 +30,13 @@ def test_one_device_and_all_of_this_machine() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "horovod"}, "strategy is one of none, mirrored, multiworker, tpu, not 'horovod'"),
-        ({"name": "none", "tpu": "local"}, "tpu='local' belongs to strategy 'tpu', not to 'none'"),
-        ({"name": "mirrored", "workers": TWO}, "workers and index belong to strategy 'multiworker', not to 'mirrored'"),
-        ({"name": "tpu", "index": 0}, "workers and index belong to strategy 'multiworker', not to 'tpu'"),
-        ({"name": "none", "devices": ["CPU:0"]}, "devices belong to strategy 'mirrored', not to 'none'"),
-        ({"name": "multiworker", "workers": TWO}, "index is 0 … 1, one for each of the workers, not None"),
-        ({"name": "multiworker", "workers": TWO, "index": 2}, "index is 0 … 1, one for each of the workers, not 2"),
+        ({"name": "horovod"}, "strategy must be one of none, mirrored, multiworker, tpu, not 'horovod'"),
+        ({"name": "none", "tpu": "local"}, "tpu='local' needs strategy 'tpu', not 'none'"),
+        ({"name": "mirrored", "workers": TWO}, "workers and index need strategy 'multiworker', not 'mirrored'"),
+        ({"name": "tpu", "index": 0}, "workers and index need strategy 'multiworker', not 'tpu'"),
+        ({"name": "none", "devices": ["CPU:0"]}, "devices needs strategy 'mirrored', not 'none'"),
+        ({"name": "multiworker", "workers": TWO}, "index must be 0 … 1, one for each worker, not None"),
+        ({"name": "multiworker", "workers": TWO, "index": 2}, "index must be 0 … 1, one for each worker, not 2"),
         (
             {"name": "multiworker", "workers": [TWO[0], TWO[0]], "index": 1},
             "two workers have the same address: localhost:5000, localhost:5000",
@@ -72,7 +72,7 @@ def config(cluster: Any = None, task: Any = None) -> str:
 def test_a_malformed_tf_config_is_named(text: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(
-        ValueError, match=r"^TF_CONFIG is not like \{'cluster': \{'worker': \['host:port', …\]\}"
+        ValueError, match=r"^TF_CONFIG must look like \{'cluster': \{'worker': \['host:port', …\]\}"
     ) as raised:
         strategies.make("multiworker")
     assert reason in str(raised.value)
@@ -87,17 +87,17 @@ def test_tf_config_names_who_is_missing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_tpu_that_does_not_answer(said: dict[str, Any]) -> None:
-    assert said["silent"].startswith(f"RuntimeError: TPU '{said['address']}' was not reached: ")
-    assert f"after 1 s there is no answer from {said['address'].removeprefix('grpc://')}" in said["silent"]
-    assert said["unknown"].startswith("RuntimeError: TPU 'no-such-tpu' was not reached: ")
+    assert said["silent"].startswith(f"RuntimeError: TPU '{said['address']}' cannot be reached: ")
+    assert f"no answer from {said['address'].removeprefix('grpc://')} after 1 s" in said["silent"]
+    assert said["unknown"].startswith("RuntimeError: TPU 'no-such-tpu' cannot be reached: ")
     for message in (said["silent"], said["unknown"]):
         assert "is it READY, and does it run the same version of TensorFlow?" in message
 
 
 def test_a_machine_without_a_tpu(said: dict[str, Any]) -> None:
-    assert said["local"].startswith("RuntimeError: TPU 'local' was not reached: ")
-    assert "Has this machine a TPU" in said["local"]
+    assert said["local"].startswith("RuntimeError: TPU 'local' cannot be reached: ")
+    assert "Does this machine have a TPU" in said["local"]
 
 
 def test_a_device_that_is_not_there(said: dict[str, Any]) -> None:
-    assert said["device"] == "ValueError: there is no device GPU:7 here, but CPU:0"
+    assert said["device"] == "ValueError: there is no device GPU:7 here; available: CPU:0"

@@ -128,7 +128,7 @@ def test_workers_that_do_not_run_the_same_are_told_what_differs(refused: list[An
         assert said["seed"].startswith("RuntimeError: the data of worker 1 differ from worker 0's: ")
         assert said["steps_per_call"].startswith("RuntimeError: the arguments of the training of worker 1 differ")
         assert said["callbacks"].startswith("RuntimeError: the callbacks of worker 1 differ from worker 0's: ")
-        assert "do all run the same program, config, data and versions" in said["callbacks"]
+        assert "do all workers run the same program, config, data and versions" in said["callbacks"]
 
 
 def test_a_folder_that_is_not_shared_is_named(refused: list[Any]) -> None:
@@ -140,7 +140,7 @@ def test_a_folder_that_is_not_shared_is_named(refused: list[Any]) -> None:
 def test_what_the_chief_cannot_do_ends_all(refused: list[Any]) -> None:
     chief, other = (row["said"]["chief"] for row in refused)
     assert "cannot write: Not a directory: '/dev/null/.lock'" in chief
-    assert other == "RuntimeError: worker 0 could not go on; what it printed says why"
+    assert other == "RuntimeError: worker 0 failed; see its output for the reason"
 
 
 def test_workers_share_files(refused: list[Any]) -> None:

@@ -10,21 +10,21 @@ from pathlib import Path
 from tests.zoo.walk import NAMES, OK
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results" / "proof"
-GROUPS = {"applications": "keras.applications", "hub": "keras-hub", "examples": "as keras.io's examples"}
+GROUPS = {"applications": "keras.applications", "hub": "keras-hub", "examples": "keras.io examples"}
 PACKAGES = ("keras", "keras-hub", "tensorflow", "numpy")
-HEAD = """# Models of others
+HEAD = """# Third-party models
 
-Written by `make proof` with {versions}. {right} of {count} models are right in every step.
+Written by `make proof` with {versions}. {right} of {count} models pass every step.
 Shapes are small, no weights are downloaded, and the last batch of each epoch holds one example. The steps are those of
 `tests/zoo/walk.py`:
 
 - **prunable**: every weight of rank 2 or more is of a known kind.
 - **mask**: half of each prunable weight, by magnitude; pruned ones are 0.
-- **fit**: an epoch; pruned weights stay 0, others move, all are finite.
+- **fit**: an epoch; pruned weights stay 0, the others change, all are finite.
 - **rewind**: a snapshot, an epoch, back to it with the optimiser's slots, bit by bit.
 - **report**: `lth.sparsity` counts and names every masked weight.
-- **save**: `.keras` files of the model, or of its parts where it has no configuration; all values are read back.
-- **IMP**: two rounds of a fifth inside `fit`, rewound to step 1 of an epoch of 3; exact counts.
+- **save**: `.keras` files of the model, or of its parts if it has no configuration; all values are read back.
+- **IMP**: two rounds that prune a fifth each inside `fit`, rewound to step 1 of an epoch of 3; exact counts.
 - **ticket**: written, read, applied to the other instance, bit by bit, and trained.
 
 """

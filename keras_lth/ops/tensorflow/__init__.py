@@ -1,8 +1,8 @@
 """The sparse products for TensorFlow tensors: eager, in graphs, in SavedModels, and under XLA.
 
-Importing this module loads the ops and registers their gradients; a process that loads a SavedModel with them imports
-it first. The kernels run on the CPU. Elsewhere, and where the library is missing, the kernel is made dense and
-multiplied by TensorFlow (`plain`), with the same result up to the order of the sums.
+Importing this module loads the ops and registers their gradients, so import it before you load a SavedModel with these
+ops. The kernels run on the CPU. On other devices, and without the library, the kernel is made dense and multiplied by
+TensorFlow (`plain`), with the same result up to the order of the sums.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ library.load()
 def sparse_matmul(
     x: Any, values: Any, structure: tensors.Structure, *, bias: Any = None, activation: str | None = None
 ) -> Any:
-    """``activation(x @ W + bias)`` for the sparse W that `structure` and `values` describe.
+    """Compute ``activation(x @ W + bias)`` for the sparse W that `structure` and `values` describe.
 
     Args:
       x: [..., inputs], a tensor or a Keras variable, float32, bfloat16 or float16.
@@ -44,11 +44,11 @@ def sparse_matmul(
       activation: None or "relu".
 
     Returns:
-      [..., outputs], of the dtype of x. Differentiable, twice too, for x, values and bias.
+      [..., outputs], in the dtype of x. Differentiable, also twice, for x, values and bias.
 
     Raises:
-      TypeError, ValueError: an argument of the wrong type or shape, by its name.
-      tf.errors.InvalidArgumentError: the same, where shapes are known only when the function runs.
+      TypeError, ValueError: an argument of the wrong type or shape; names it. tf.errors.InvalidArgumentError: the same,
+          if shapes are known only when the function runs.
     """
     check_matrix(structure_of(structure))
     relu = check_activation(activation)
@@ -68,7 +68,7 @@ def sparse_conv2d(
     bias: Any = None,
     activation: str | None = None,
 ) -> Any:
-    """A two-dimensional convolution with a sparse kernel.
+    """Compute a two-dimensional convolution with a sparse kernel.
 
     Args:
       x: [batch, height, width, inputs], dtypes as in `sparse_matmul`.
@@ -146,12 +146,12 @@ def _product(
 
 
 def _where(x: Any, loaded: library.Library | None, conv: bool) -> str:
-    """What computes the product of x: "kernel", "xla" (a custom call of it) or "plain"."""
+    """What computes the product with x: "kernel", "xla" (a custom call of the kernel) or "plain"."""
     if loaded is None:
         return "plain"
     compiled = xla.in_xla()
     device = "" if compiled else x.device
-    # Logical devices, not visible ones: those of other hosts count too, such as the TPUs that this process drives.
+    # Logical devices, not visible ones, so that those of other hosts count, such as TPUs that this process drives.
     if "CPU" not in device and (device or any(d.device_type != "CPU" for d in tf.config.list_logical_devices())):
         return "plain"
     if not compiled:
@@ -179,12 +179,12 @@ def _float(name: str, value: Any) -> Any:
 
 
 def _cast(tensor: Any, dtype: Any) -> Any:
-    # tf.cast of what has the dtype already costs as much as a small product.
+    # A tf.cast to the same dtype costs as much as a small product.
     return tensor if tensor.dtype == dtype else tf.cast(tensor, dtype)
 
 
 def _check_shape(name: str, tensor: Any, wanted: tuple[Any, ...]) -> None:
-    """Raises ValueError where what is known of the shape is wrong; a leading "..." stands for any dims."""
+    """Raise ValueError if a known dimension is wrong; a leading "..." stands for any dimensions."""
     if tensor.shape.rank is None:
         return
     shape = tuple(tensor.shape)

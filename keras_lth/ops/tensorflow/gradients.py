@@ -1,4 +1,4 @@
-"""Gradients of the ops, registered by name: eager tapes, graphs and loaded SavedModels find them.
+"""Gradients of the ops, registered by name, so that eager tapes, graphs and loaded SavedModels find them.
 
 The three ops of a product are closed under differentiation, so second derivatives work too.
 """
@@ -28,7 +28,7 @@ def _structure(op: Any) -> dict[str, Any]:
 
 
 def _skipped(op: Any) -> Any:
-    """Inputs whose gradient nobody asks for; only an eager tape knows."""
+    """Inputs whose gradient is not needed; only an eager tape knows."""
     return getattr(op, "skip_input_indices", None) or ()
 
 

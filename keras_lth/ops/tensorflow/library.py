@@ -1,4 +1,4 @@
-"""The library of TensorFlow ops, keras_lth/_tf_ops*.so: where it is, and how many threads it uses."""
+"""Find and load the library of TensorFlow ops, keras_lth/_tf_ops*.so, and set its number of threads."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Library:
     """A loaded library.
 
     Attributes:
-      ops: the module that TensorFlow made of it, a function an op.
-      xla_target: what XLA calls on the CPU, or None where this TensorFlow cannot be told.
-      binary: the file, for its plain C functions.
+      ops: the module that TensorFlow made of it, with one function per op.
+      xla_target: the name that XLA calls on the CPU, or None if this TensorFlow cannot register it.
+      binary: the library, for its plain C functions.
     """
 
     ops: Any
@@ -42,14 +42,14 @@ class Library:
 
 
 def find(folder: Path = FOLDER) -> Path | None:
-    """The library's file in the package, or None."""
+    """Return the library's file in the package, or None."""
     files = (folder / f"_tf_ops{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
     return next((file for file in files if file.exists()), None)
 
 
 @lru_cache(maxsize=1)
 def load() -> Library | None:
-    """Loads the library, once; None, and a warning once, where there is none or TensorFlow cannot use it."""
+    """Load the library, once; return None, with one warning, if it is missing or TensorFlow cannot use it."""
     file = find()
     try:
         if file is None:
@@ -60,7 +60,7 @@ def load() -> Library | None:
     except (OSError, tf.errors.OpError, ImportError) as error:
         warnings.warn(
             f"the TensorFlow ops of keras_lth are not available ({error}): sparse products run as dense ones, "
-            "same results but slower; reinstalling the package with a C++ compiler builds them",
+            "with the same results but slower; reinstall the package with a C++ compiler to build them",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -74,7 +74,7 @@ def load() -> Library | None:
 
 @lru_cache(maxsize=1)
 def set_threads() -> None:
-    """Takes TensorFlow's intra-op setting over, once, unless KERAS_LTH_THREADS is set.
+    """Adopt TensorFlow's intra-op setting, once, unless KERAS_LTH_THREADS is set.
 
     The setting is that of ``tf.config.threading.set_intra_op_parallelism_threads``, else of the environment variable
     TF_NUM_INTRAOP_THREADS; without either, all processors.

@@ -1,8 +1,8 @@
 """The sparse products in TensorFlow's own ops: the kernel is made dense, then multiplied.
 
-For accelerators, for XLA where it cannot call the kernels, and where the library is missing. The shapes are static, the
-memory is that of the dense kernel, and TensorFlow differentiates it: the gradient of the values is gathered from the
-dense gradient.
+Used on accelerators, under XLA when it cannot call the kernels, and without the library. Shapes are static, the memory
+is that of the dense kernel, and TensorFlow differentiates it: the gradient of the values is gathered from the dense
+gradient.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def geometry(structure: Structure, conv: tuple[int, int, bool] | None = None) ->
     """The sizes of the kernel as the dims of an empty int8 tensor, as cc/tf/problem.h reads them.
 
     Args:
-      structure: of a matrix, or of a convolution's kernel.
+      structure: the structure of a matrix, or of a convolution's kernel.
       conv: stride height, stride width, and whether the padding is "same".
     """
     sizes = [structure.rows, structure.cols, *structure.block]

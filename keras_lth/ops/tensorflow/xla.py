@@ -1,7 +1,7 @@
 """The sparse products inside a function that XLA compiles for the CPU: custom calls of the same kernels.
 
-A custom call has static shapes. Where the batch size is not known when the function is traced (Keras' fit), the batch
-is cut into tiles of a fixed size, the last one filled up with zeros.
+A custom call has static shapes. If the batch size is not known when the function is traced (Keras' fit), the batch is
+divided into tiles of a fixed size, and the last one is padded with zeros.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 try:
-    # TensorFlow makes no public name of this op.
+    # TensorFlow has no public name for this op.
     from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_custom_call_v2
 except ImportError:
     xla_custom_call_v2 = None
@@ -28,7 +28,7 @@ TILE = {False: 32, True: 8}
 
 
 def in_xla() -> bool:
-    """Whether what is being traced is compiled by XLA: tf.function(jit_compile=True), or a function inside one."""
+    """Return whether XLA compiles the function being traced: tf.function(jit_compile=True), or one inside it."""
     if tf.executing_eagerly():
         return False
     graph = tf.compat.v1.get_default_graph()
@@ -43,29 +43,29 @@ def in_xla() -> bool:
 
 
 def available(target: str | None, x: Any, conv: bool) -> bool:
-    """Whether custom calls can be made for x: the sizes of its images must be known."""
+    """Return whether custom calls can be made for x: the sizes of its images must be known."""
     if target is None or xla_custom_call_v2 is None or x.shape.rank is None:
         return False
     return not conv or x.shape[1:3].is_fully_defined()
 
 
 def product(target: str, x: Any, values: Any, structure: list[Any], bias: Any, relu: bool, conv: bool) -> Any:
-    """The product, which can be differentiated any number of times.
+    """Compute the product, which can be differentiated any number of times.
 
     Args:
-      target: the name XLA knows the kernels by.
+      target: the name of the kernels in XLA.
       x: float32 [..., inputs] or [batch, height, width, inputs].
       values: float32 or bfloat16 [stored, *block].
       structure: the five index arrays and the geometry.
       bias: float32 [outputs] or None.
-      relu: whether to end with ReLU.
+      relu: whether to apply ReLU at the end.
       conv: whether it is a convolution.
     """
     biases = [] if bias is None else [bias]
     sizes = structure[-1].shape.as_list()
     if conv:
         return _Calls(target, sizes, values, x.shape[1:3].as_list()).product(relu, x, values, structure, biases)
-    # The last axis only is the kernel's.
+    # Only the last axis belongs to the kernel.
     inputs, outputs = sizes[1:3]
     rows = x.shape.num_elements() // inputs if x.shape.is_fully_defined() else -1
     y = _Calls(target, sizes, values, None).product(relu, tf.reshape(x, [rows, inputs]), values, structure, biases)
@@ -73,9 +73,9 @@ def product(target: str, x: Any, values: Any, structure: list[Any], bias: Any, r
 
 
 class _Calls:
-    """The three custom calls of one product, which differentiate into one another.
+    """The three custom calls of one product, whose gradients are one another.
 
-    The structure's tensors are arguments of what is differentiated, not closed over: in the gradient of a loop
+    The structure's tensors are arguments of the differentiated function, not captured by it: in the gradient of a loop
     TensorFlow finds loop invariants among the former, and fails on eager tensors among the latter.
     """
 
@@ -135,7 +135,7 @@ class _Calls:
 
         return run(x, dy, *structure)
 
-    # Below no gradient may pass: a loop would be differentiated as such, where a tape watches its inputs.
+    # No gradient may pass below: a tape that watches the inputs would differentiate the loop itself.
 
     def _forward(self, x: Any, values: Any, structure: Any, biases: Any, relu: bool) -> Any:
         x, values, *biases = map(tf.stop_gradient, (x, values, *biases))
@@ -171,7 +171,7 @@ class _Calls:
         return total
 
     def _stacked(self, one: Callable[[Any], Any], x: Any, sizes: list[int], result: list[int]) -> Any:
-        """`one` of x, or of its tiles one after the other."""
+        """`one` of x, or of its tiles one after another."""
         if x.shape[0] is not None:
             return one(x)
         tile = TILE[self.conv]
@@ -180,7 +180,7 @@ class _Calls:
 
     def _tiles(self, x: Any, sizes: list[int]) -> Any:
         tile, rows = TILE[self.conv], tf.shape(x)[0]
-        # One tile at least: XLA compiles the body of a loop that never runs, and refuses to slice what is empty.
+        # At least one tile: XLA compiles even a loop body that never runs, and refuses to slice an empty tensor.
         missing = tf.maximum(tile, -(-rows // tile) * tile) - rows
         return tf.reshape(tf.pad(x, [[0, missing], *[[0, 0]] * len(sizes)]), [-1, tile, *sizes])
 
@@ -195,7 +195,7 @@ class _Calls:
     ) -> Any:
         shapes = [argument.shape.as_list() for argument in arguments]
         if shape_of_x is not None:
-            # Of x only the shape is read: the empty geometry stands for it.
+            # Only the shape of x is read, so the empty geometry replaces x.
             arguments, shapes = [*arguments, arguments[-1]], [*shapes, shape_of_x]
         words = [tf.TensorShape(shape).num_elements(), op + CONV * self.conv]
         words += [int(relu), int(arguments[1].dtype == tf.bfloat16), len(arguments)]
