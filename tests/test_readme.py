@@ -39,7 +39,7 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "train": ordered(x, y, batch_size=60, seed=1),
         "test": (x[:200], y[:200]),
     }
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     for block in BLOCKS:
         # The models are compiled already; a short fit stands for one whose arguments are left out.
         code = block.replace("model.compile(...)", "pass").replace("fit(...)", "fit(x, y, verbose=0)")

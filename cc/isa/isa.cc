@@ -9,19 +9,9 @@
 
 namespace keras_lth::isa {
 
-const char* Name(Level level) {
-  switch (level) {
-    case Level::kPortable:
-      return "portable";
-    case Level::kAvx2:
-      return "avx2";
-    case Level::kAvx512:
-      return "avx512";
-  }
-  return "unknown";
-}
+namespace {
 
-std::vector<Level> Supported() {
+std::vector<Level> Detect() {
   std::vector<Level> levels;
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -39,13 +29,33 @@ std::vector<Level> Supported() {
   return levels;
 }
 
+}  // namespace
+
+const char* Name(Level level) {
+  switch (level) {
+    case Level::kPortable:
+      return "portable";
+    case Level::kAvx2:
+      return "avx2";
+    case Level::kAvx512:
+      return "avx512";
+  }
+  return "unknown";
+}
+
+const std::vector<Level>& Supported() {
+  // Once: a virtual machine takes microseconds to say what its processor is. Never destroyed, as threads may outlive it.
+  static const std::vector<Level>& levels = *new std::vector<Level>(Detect());
+  return levels;
+}
+
 Level Choose(const std::string& name) {
   std::string wanted = name;
   if (wanted.empty()) {
     const char* forced = std::getenv("KERAS_LTH_ISA");
     if (forced != nullptr) wanted = forced;
   }
-  const std::vector<Level> levels = Supported();
+  const std::vector<Level>& levels = Supported();
   if (wanted.empty()) return levels.front();
   std::string names;
   for (const Level level : levels) {

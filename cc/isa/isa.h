@@ -17,7 +17,7 @@ enum class Level {
 const char* Name(Level level);
 
 // What this processor and operating system run, best first; the last is kPortable.
-std::vector<Level> Supported();
+const std::vector<Level>& Supported();
 
 // The level called `name`; an empty name means KERAS_LTH_ISA where that is set, else the best.
 // Throws std::invalid_argument for a name that is unknown or that the processor cannot run.

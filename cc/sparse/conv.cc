@@ -9,6 +9,7 @@
 #include "cc/sparse/conv_lists.h"
 #include "cc/sparse/conv_plan.h"
 #include "cc/sparse/kernels.h"
+#include "cc/sparse/phases.h"
 #include "cc/sparse/scratch.h"
 #include "cc/threads/for_each.h"
 
@@ -21,10 +22,9 @@ bool IsSmallProduct(const ConvShape& flat, const Structure& structure) {
   return structure.taps == 1 && flat.batch == 1 && flat.height == 1 && flat.stride_width == 1 && flat.width <= 128;
 }
 
-unsigned Threads(const Run& run, double multiplies) {
-  constexpr double kWorth = 1e6;  // multiplications that pay for waking a thread
-  if (run.threads != 0) return run.threads;
-  return static_cast<unsigned>(std::clamp(multiplies / kWorth, 1.0, static_cast<double>(threads::Size())));
+unsigned ThreadsOf(const Run& run, const Work& work, const Plan& plan) {
+  const double positions = static_cast<double>(plan.groups) * static_cast<double>(plan.y.tile * plan.x.tile * plan.lanes);
+  return ThreadsFor(run, static_cast<double>(work.multiplies) * positions);
 }
 
 Work WorkOf(const Structure& s, std::int64_t width, std::int64_t channels_in, std::int64_t channels_out) {
@@ -207,8 +207,7 @@ void Convolve(const Structure& structure, const Values& values, const ConvShape&
   const Work work = WorkOf(structure, structure.block_cols, structure.rows, structure.cols);
   const Plan plan = PlanForward(shape, work, kernels.lanes);
   if (plan.groups == 0 || structure.cols == 0) return;
-  const unsigned threads = Threads(run, static_cast<double>(work.multiplies) * static_cast<double>(plan.groups) *
-                                            static_cast<double>(plan.y.tile * plan.x.tile * plan.lanes));
+  const unsigned threads = ThreadsOf(run, work, plan);
   std::vector<Lists> passes;
   passes.push_back(ForwardLists(structure, &values, plan, shape, threads));
   std::vector<float> bias;
@@ -228,8 +227,7 @@ void ConvolveTransposed(const Structure& structure, const Values& values, const 
   const Work work = WorkOf(structure, structure.block_rows, structure.cols, structure.rows);
   const Plan plan = PlanTransposed(shape, work, kernels.lanes);
   if (plan.groups == 0 || structure.rows == 0) return;
-  const unsigned threads = Threads(run, static_cast<double>(work.multiplies) * static_cast<double>(plan.groups) *
-                                            static_cast<double>(plan.y.tile * plan.x.tile * plan.lanes));
+  const unsigned threads = ThreadsOf(run, work, plan);
   Product(plan, TransposedLists(structure, values, plan, shape, threads), kernels,
           Reader(dy, shape.OutHeight(), shape.OutWidth(), structure.cols), {dx, structure.rows, nullptr, false},
           threads);
@@ -245,8 +243,7 @@ void SampleConvolution(const Structure& structure, const ConvShape& original, co
   const std::int64_t area = std::int64_t{structure.block_rows} * structure.block_cols;
   std::fill(dvalues + (plan.groups == 0 ? 0 : work.multiplies), dvalues + structure.room * area, 0.0F);
   if (structure.Stored() == 0 || plan.groups == 0) return;
-  const unsigned threads = Threads(run, static_cast<double>(work.multiplies) * static_cast<double>(plan.groups) *
-                                            static_cast<double>(plan.y.tile * plan.x.tile * plan.lanes));
+  const unsigned threads = ThreadsOf(run, work, plan);
   const Lists lists = ForwardLists(structure, nullptr, plan, shape, threads);
   const std::int64_t groups = lists.groups, width = lists.width, size = lists.Entries() * width;
   // A number that does not depend on the threads: the pieces' sums are added in order.

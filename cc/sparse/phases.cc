@@ -1,5 +1,6 @@
 #include "cc/sparse/phases.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <deque>
@@ -11,6 +12,8 @@
 namespace keras_lth::sparse {
 
 namespace {
+
+constexpr double kWorthAThread = 1e6;  // multiplications: 20 to 50 microseconds
 
 struct Progress {
   Progress(std::size_t tasks, unsigned threads) : shares(tasks, threads) {}
@@ -28,6 +31,12 @@ void Wait(const Progress& progress, const std::atomic<bool>& failed) {
 }
 
 }  // namespace
+
+unsigned ThreadsFor(const Run& run, double multiplications) {
+  if (run.threads != 0) return run.threads;
+  if (multiplications < 2 * kWorthAThread) return 1;
+  return static_cast<unsigned>(std::min<double>(multiplications / kWorthAThread, threads::Size()));
+}
 
 void RunPhases(unsigned threads, const std::vector<Phase>& phases) {
   if (threads <= 1) {

@@ -6,7 +6,13 @@
 #include <functional>
 #include <vector>
 
+#include "cc/sparse/spmm.h"
+
 namespace keras_lth::sparse {
+
+// Threads for so many multiplications: those that `run` names, else as many as have enough to do to be worth waking. A
+// small product is computed by its caller alone.
+unsigned ThreadsFor(const Run& run, double multiplications);
 
 struct Phase {
   std::int64_t tasks;

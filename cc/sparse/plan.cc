@@ -4,15 +4,12 @@
 #include <stdexcept>
 #include <string>
 
-#include "cc/threads/for_each.h"
-
 namespace keras_lth::sparse {
 
 namespace {
 
 constexpr std::int64_t kStripFloats = std::int64_t{1} << 23;
 constexpr std::int64_t kPackedFeatures = 256;  // features packed by a task
-constexpr double kWorthAThread = 2e5;          // multiplications
 
 std::int64_t RoundUp(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -43,12 +40,6 @@ Side Backward(const Structure& s) {
 
 void ExpectOneTap(const Structure& s) {
   if (s.taps != 1) throw std::invalid_argument("a product's structure has 1 tap, not " + std::to_string(s.taps));
-}
-
-unsigned Threads(const Run& run, const Side& side, std::int64_t m) {
-  const unsigned size = run.threads == 0 ? threads::Size() : run.threads;
-  const double multiplications = static_cast<double>(side.Stored() * side.Area()) * static_cast<double>(m);
-  return static_cast<unsigned>(std::min<double>(size, 1 + multiplications / kWorthAThread));
 }
 
 std::int64_t Tiles::Width(std::int64_t tile) const {

@@ -21,6 +21,7 @@ struct Side {
   std::int64_t PaddedInputs() const { return input_groups * depth; }
   std::int64_t Area() const { return group * depth; }
   std::int64_t Stored() const { return list.starts[groups]; }
+  double Multiplications(std::int64_t m) const { return static_cast<double>(Stored() * Area()) * static_cast<double>(m); }
   bool Singles() const { return group == 1 && depth == 1; }
   // The entries of one group; the caller sets the inputs.
   Entries Of(std::int64_t g) const;
@@ -31,9 +32,6 @@ Side Backward(const Structure& structure);  // the other way round
 
 // Throws std::invalid_argument unless the structure has one tap.
 void ExpectOneTap(const Structure& structure);
-
-// Threads worth starting for m samples: what `run` allows, fewer where the work is small.
-unsigned Threads(const Run& run, const Side& side, std::int64_t m);
 
 // The batch in tiles of `full` samples, the last one as wide as it needs to be.
 struct Tiles {

@@ -188,7 +188,7 @@ void SampleProduct(const Structure& structure, const float* x, const float* dy, 
   float* const behind = dvalues + (m == 0 ? 0 : side.Stored()) * side.Area();
   std::fill(behind, dvalues + structure.room * side.Area(), 0.0F);
   if (m == 0 || side.Stored() == 0) return;
-  const unsigned threads = Threads(run, side, m);
+  const unsigned threads = ThreadsFor(run, side.Multiplications(m));
   const std::int64_t parts = std::max(side.Stored() * side.Area() / kPartWeights,
                                       (side.Singles() ? kSinglesParts : kParts) * std::int64_t{threads});
   const Sampling sampling{KernelsFor(run.level), side, CutGroups(side, parts), dvalues};

@@ -202,7 +202,7 @@ void RunProduct(const Structure& structure, Side side, Values values, const floa
                 const Epilogue& epilogue, float* y, const Run& run) {
   ExpectOneTap(structure);
   if (m == 0 || side.outputs == 0) return;
-  const unsigned threads = Threads(run, side, m);
+  const unsigned threads = ThreadsFor(run, side.Multiplications(m));
   std::optional<Scratch> collected;
   if (side.Singles() && (side.list.ids != nullptr || values.storage != Storage::kFloat32)) {
     collected.emplace(side.Stored());

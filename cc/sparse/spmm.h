@@ -24,7 +24,7 @@ struct Epilogue {
   bool relu = false;
 };
 
-// How to run: the instruction set, and threads (0: threads::Size(), fewer where the work is small).
+// How to run: the instruction set, and threads (0: up to threads::Size(), fewer where the work is small).
 struct Run {
   isa::Level level;
   unsigned threads = 0;

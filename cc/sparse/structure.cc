@@ -30,13 +30,21 @@ bool InRange(const std::int32_t* items, std::int64_t count, std::int64_t limit) 
   return signs >> 31 == 0;
 }
 
-// Whether each item, none of which is negative, is below the next one.
-bool Ascends(const std::int32_t* items, std::int64_t count) {
-  std::uint32_t signs = std::uint32_t{1} << 31;
-  for (std::int64_t i = 0; i + 1 < count; ++i) {
-    signs &= static_cast<std::uint32_t>(items[i]) - static_cast<std::uint32_t>(items[i + 1]);
+// Items that are not above the one before them, of items begin ... end - 1; begin > 0.
+std::int64_t Descents(const std::int32_t* items, std::int64_t begin, std::int64_t end) {
+  std::int32_t descents = 0;  // a part's fit
+  for (std::int64_t i = begin; i < end; ++i) descents += items[i - 1] >= items[i] ? 1 : 0;
+  return descents;
+}
+
+// The same, of those that are the first of a group.
+std::int64_t DescentsBetween(const BlockList& list, std::int64_t groups, std::int64_t begin, std::int64_t end) {
+  const std::int64_t* next = std::lower_bound(list.starts, list.starts + groups + 1, begin);
+  std::int64_t descents = 0;
+  for (std::int64_t last = -1; *next < end; last = *next++) {
+    descents += *next != last && list.others[*next - 1] >= list.others[*next] ? 1 : 0;
   }
-  return signs != 0;
+  return descents;
 }
 
 // The number of blocks that a list ends with.
@@ -68,12 +76,10 @@ void CheckList(const BlockList& list, const std::string& name, std::int64_t grou
     if (list.ids != nullptr && !InRange(list.ids + begin, end - begin, stored)) {
       Refuse(name + ".ids holds a number that is not in 0..." + std::to_string(stored - 1));
     }
-    // From the entry before this part on, so that the step between two parts is looked at too.
-    const std::int64_t* next = std::upper_bound(list.starts, list.starts + groups + 1, std::max<std::int64_t>(begin - 1, 0));
-    for (std::int64_t e = std::max<std::int64_t>(begin - 1, 0); e < end; ++next) {
-      const std::int64_t last = std::min(*next, end);
-      if (!Ascends(list.others + e, last - e)) Refuse(name + ".others does not ascend within a group");
-      e = last;
+    // Only from one group to the next may the others go down. Counted, because that takes whole vectors.
+    const std::int64_t first = std::max<std::int64_t>(begin, 1);
+    if (Descents(list.others, first, end) != DescentsBetween(list, groups, first, end)) {
+      Refuse(name + ".others does not ascend within a group");
     }
   });
 }

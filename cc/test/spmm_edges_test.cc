@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "cc/isa/isa.h"
+#include "cc/sparse/phases.h"
 #include "cc/sparse/spmm.h"
 #include "cc/test/spmm_testing.h"
+#include "cc/threads/for_each.h"
 
 namespace {
 
@@ -102,6 +104,50 @@ void CheckRoom() {
   }
 }
 
+// A small product wakes nobody; whoever names a number of threads gets it.
+void CheckThreads() {
+  keras_lth::threads::SetSize(4);
+  const auto level = keras_lth::isa::Choose("");
+  const auto threads = [level](unsigned named, double multiplications) {
+    return std::to_string(sp::ThreadsFor({level, named}, multiplications));
+  };
+  Expect(threads(0, 0) == "1" && threads(0, 1.9e6) == "1", "a small product has " + threads(0, 1.9e6) + " threads");
+  Expect(threads(0, 2e6) == "2" && threads(0, 1e12) == "4", "large products have " + threads(0, 2e6) + " and " +
+                                                                threads(0, 1e12) + " threads");
+  Expect(threads(3, 0) == "3", "instead of 3 threads there are " + threads(3, 0));
+  keras_lth::threads::SetSize(0);
+}
+
+// A number that does not ascend is found wherever it is, at the end of the parts that Check cuts long lists into, too;
+// and from one group to the next numbers may go down, or not.
+void CheckOrder() {
+  std::mt19937_64 random(9);
+  constexpr std::int64_t kPart = std::int64_t{1} << 16;
+  for (const std::int64_t rows : {kPart - 3, 2 * kPart + 5}) {
+    Matrix matrix;
+    Build(rows, 3, 1, 1, [&](std::int64_t r, std::int64_t c) { return c == 0 || (c == 2 && r > rows / 2); }, &random,
+          &matrix);
+    std::vector<std::int32_t>& others = matrix.by_col.others;
+    for (const unsigned threads : {1U, 3U}) {
+      sp::Check(matrix.s, threads);
+      for (const std::int64_t at : {std::int64_t{0}, std::int64_t{1}, rows - 1, rows, kPart - 1, kPart, kPart + 1,
+                                    static_cast<std::int64_t>(others.size()) - 1}) {
+        // At the beginning of a group only the next number shows that it is wrong.
+        const bool begins = at == 0 || at == rows;
+        const std::int32_t before = others[static_cast<std::size_t>(at)];
+        others[static_cast<std::size_t>(at)] = others[static_cast<std::size_t>(begins ? at + 1 : at - 1)];
+        try {
+          sp::Check(matrix.s, threads);
+          Fail("accepted: the same number twice, at " + std::to_string(at));
+        } catch (const std::invalid_argument& error) {
+          Expect(std::string(error.what()) == "by_col.others does not ascend within a group", error.what());
+        }
+        others[static_cast<std::size_t>(at)] = before;
+      }
+    }
+  }
+}
+
 void CheckRefusals() {
   std::mt19937_64 random(5);
   const auto refused = [&random](const std::string& part, const std::function<void(Matrix*)>& change) {
@@ -170,6 +216,8 @@ int main() {
   CheckNotFinite();
   CheckPadding();
   CheckRoom();
+  CheckThreads();
+  CheckOrder();
   CheckRefusals();
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;

@@ -21,15 +21,17 @@ class Kernel {
     std::vector<Tensor> tensors;
     std::vector<View> arguments;
     const int count = Api().TF_NumInputs(context);
+    tensors.reserve(static_cast<std::size_t>(count));
+    arguments.reserve(static_cast<std::size_t>(count));
+    const Status status = NewStatus();
     for (int i = 0; i < count; ++i) {
-      tensors.push_back(Input(context, i));
+      tensors.push_back(Input(context, i, status.get()));
       const TF_Tensor* tensor = tensors.back().get();
       arguments.push_back({Api().TF_TensorData(tensor), DimsOf(tensor), Api().TF_TensorType(tensor) == kBfloat16});
     }
     const Problem problem = Prepare(op_, arguments, relu_);
-    CheckOnce(problem, arguments[kGeometry].dims, context);
+    CheckOnce(problem, arguments[kGeometry].dims, context, status.get());
     const std::size_t bytes = OutputBytes(problem);
-    const Status status = NewStatus();
     const Tensor output(Api().TF_AllocateOutput(context, 0, kFloat32, problem.output.data(),
                                                 static_cast<int>(problem.output.size()), bytes, status.get()));
     Ensure(status.get());
@@ -37,26 +39,27 @@ class Kernel {
   }
 
  private:
-  static Tensor Input(TF_OpKernelContext* context, int i) {
-    const Status status = NewStatus();
+  static Tensor Input(TF_OpKernelContext* context, int i, TF_Status* status) {
     TF_Tensor* tensor = nullptr;
-    Api().TF_GetInput(context, i, &tensor, status.get());
+    Api().TF_GetInput(context, i, &tensor, status);
     Tensor owned(tensor);
-    Ensure(status.get());
+    Ensure(status);
     return owned;
   }
 
   // Indices are read once, not at every step: the tensors that were found good are held, so that their memory can
   // neither be freed nor be written to (TensorFlow reuses buffers, and updates variables, in place only where nobody
   // else refers to them). The same addresses are then the same indices.
-  void CheckOnce(const Problem& problem, const Dims& geometry, TF_OpKernelContext* context) {
+  void CheckOnce(const Problem& problem, const Dims& geometry, TF_OpKernelContext* context, TF_Status* status) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (Same(geometry, problem.structure)) return;
     }
     CheckIndices(problem.structure);
     std::array<Tensor, kIndexArrays> good;
-    for (std::size_t i = 0; i < kIndexArrays; ++i) good[i] = Input(context, static_cast<int>(kIndices + i));
+    for (std::size_t i = 0; i < kIndexArrays; ++i) {
+      good[i] = Input(context, static_cast<int>(kIndices + i), status);
+    }
     const std::lock_guard<std::mutex> lock(mutex_);
     held_.swap(good);
     geometry_ = geometry;
