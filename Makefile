@@ -34,7 +34,7 @@ test: .venv/installed data-fashion_mnist
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --durations=30 --durations-min=5
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=5
 
 # The long tests, including all third-party models. Writes docs/results/proof.
 proof: .venv/installed

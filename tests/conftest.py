@@ -13,13 +13,54 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import pytest
 from hypothesis import settings
 
+from tests import forms
 from tests.proof import Found
 
-settings.register_profile("keras_lth", deadline=None, max_examples=60, derandomize=True)
-settings.load_profile("keras_lth")
+# They take a minute or more, or start several processes: begun first, both workers end together. The longest first.
+FIRST = (
+    "tests/cc/test_sanitizers.py",
+    "tests/tpu/test_legality.py",
+    "tests/zoo/test_zoo.py",
+    "tests/training/test_workers.py",
+    "tests/ops/test_tf_library.py",
+    "tests/callbacks/test_imp_resume.py",
+    "tests/training/test_replicated.py",
+    "tests/callbacks/test_imp_strategy.py",
+    "tests/surgery/test_mirrored.py",
+    "tests/callbacks/test_imp_modes.py",
+    "tests/surgery/test_holders.py",
+    "tests/training/test_resume_state.py",
+    "tests/plans/test_on_ray.py",
+    "tests/experiments/",
+    "tests/crash/",
+    "tests/callbacks/",
+    "tests/surgery/",
+    "tests/training/",
+    "tests/plans/",
+    "tests/ops/",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep what `make proof` finds; workers leave it to the process above them."""
-    if config.option.markexpr == "proof" and "PYTEST_XDIST_WORKER" not in os.environ:
+    """Choose the form of the tests, and keep what `make proof` finds; workers leave that to the process above them."""
+    forms.proving = config.option.markexpr == "proof"
+    settings.register_profile("keras_lth", deadline=None, max_examples=forms.examples(60), derandomize=True)
+    settings.load_profile("keras_lth")
+    if forms.proving and "PYTEST_XDIST_WORKER" not in os.environ:
         config.pluginmanager.register(Found())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest; in `make proof` the tests of Hypothesis run once more, with all examples."""
+    place = {name: number for number, name in enumerate(FIRST)}
+
+    def when(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        return min((place[name] for name in FIRST if file.startswith(name)), default=len(FIRST))
+
+    items.sort(key=when)
+    if forms.proving:
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.proof)

@@ -18,11 +18,11 @@ MARK = "RESULT "
 
 
 @cache
-def result_of(program: Path) -> dict[str, Any]:
-    """What the program handed to `report`; run once for all tests that ask for it."""
+def result_of(program: Path, *arguments: str) -> dict[str, Any]:
+    """What the program handed to `report`; run once with these arguments for all tests that ask for it."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, str(program)],
+        [sys.executable, str(program), *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path},

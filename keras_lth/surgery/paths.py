@@ -119,6 +119,8 @@ def _children(layer: keras.layers.Layer) -> list[tuple[str, keras.layers.Layer]]
         names = [_own_name(child) for child in children]
     else:
         children = _distinct(layer._layers)
+        if not children:  # most layers hold none: their attributes need not be walked
+            return []
         attributes = _attributes(layer)
         names = [attributes.get(id(child)) or _class_name(child) for child in children]
     taken: set[str] = set()

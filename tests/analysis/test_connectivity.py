@@ -16,12 +16,13 @@ from hypothesis.extra import numpy as hnp
 from keras_lth import surgery
 from keras_lth.analysis import Path, cosine, error_barrier, interpolate, l2, linear_path
 from keras_lth.tickets import Snapshot
+from tests.forms import examples
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 arrays = hnp.arrays(np.float32, 7, elements=floats)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(arrays, arrays, st.floats(0, 1), hnp.arrays(bool, 7))
 def test_interpolate_keeps_ends_equal_values_and_zeros(a, b, alpha, pruned):
     a, b = np.where(pruned, np.float32(0), a), np.where(pruned, np.float32(0), b)

@@ -15,6 +15,7 @@ import pytest
 import keras_lth as lth
 from tests.callbacks.ledger import mask_of_each, no_pruned_weight
 from tests.callbacks.small import STEPS, X, Y, data, fit, model
+from tests.forms import spread
 
 C = keras.callbacks
 
@@ -116,9 +117,9 @@ class Restarted(Cycle):
         self.count = 0
 
 
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("k", [0, 3])
-@pytest.mark.parametrize("where", ["batch begin", "batch end", "epoch begin"])
+@pytest.mark.parametrize(
+    ("where", "k", "first"), spread(2, ["batch begin", "batch end", "epoch begin"], [0, 3], [True, False])
+)
 def test_a_rate_that_counts_over_all_rounds_is_refused_in_either_order(where: str, k: int, first: bool) -> None:
     imp = lth.IMPCallback(rounds=1, epochs_per_round=2, rewind_to=k, verbose=0)
     cycle = Cycle(where)

@@ -3,9 +3,11 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,27 @@ def imp(folder: Path, **options: Any) -> lth.IMPCallback:
     return lth.IMPCallback(**{"rounds": 3, "epochs_per_round": 2, "directory": folder, "verbose": 0, **options})
 
 
-def same(a: keras.Model, b: keras.Model) -> None:
-    for x, y in zip(weights(a), weights(b), strict=True):
+def same(a: keras.Model, b: keras.Model | list[np.ndarray]) -> None:
+    for x, y in zip(weights(a), b if isinstance(b, list) else weights(b), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run of `imp` that was never stopped, trained once for all tests; they write into a copy of its folder."""
+
+    run: lth.IMPCallback
+    weights: list[np.ndarray]
+
+    def copy(self, folder: Path) -> Path:
+        return shutil.copytree(self.run.directory, folder, ignore=shutil.ignore_patterns(".lock"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    built, run = model(), imp(tmp_path_factory.mktemp("whole") / "run")
+    fit(built, run, 8)
+    return Finished(run, weights(built))
 
 
 def without_seconds(row: dict[str, Any]) -> dict[str, Any]:
@@ -89,44 +109,39 @@ def test_a_stopped_run_ends_as_one_that_was_never_stopped(tmp_path: Path, option
     assert all(expected.trained(level).same_bits(resumed.trained(level)) for level in range(4))
 
 
-def test_a_finished_run_loads_and_returns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = model()
-    run = imp(tmp_path)
-    fit(first, run, 8)
+def test_a_finished_run_loads_and_returns(whole: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = model(seed=9)
-    loaded = imp(tmp_path, verbose=1)
+    loaded = imp(whole.copy(tmp_path / "run"), verbose=1)
     history = fit(other, loaded, 8)
     assert history.epoch == []
-    same(other, first)
-    assert lth.masks_of(other) == run.masks(3)
-    assert loaded.summary() == run.summary()
+    same(other, whole.weights)
+    assert lth.masks_of(other) == whole.run.masks(3)
+    assert loaded.summary() == whole.run.summary()
     assert "is already finished; loaded it from" in capsys.readouterr().out
     # The next fit on this model trains: nothing is left behind.
     assert len(other.fit(np.zeros((4, 8), "float32"), np.zeros(4), epochs=2, verbose=0).epoch) == 2
 
 
-def test_more_rounds_go_on_from_a_finished_run(tmp_path: Path) -> None:
+def test_more_rounds_go_on_from_a_finished_run(whole: Finished, tmp_path: Path) -> None:
     fit(model(), imp(tmp_path, rounds=1), 4)
     longer = imp(tmp_path)
     history = fit(model(seed=4), longer, 8)
     assert len(history.epoch) == 4
-    whole = imp(tmp_path / "whole")
-    fit(model(), whole, 8)
-    assert longer.masks(3) == whole.masks(3)
-    assert Store(tmp_path).names() == Store(tmp_path / "whole").names()
+    assert longer.masks(3) == whole.run.masks(3)
+    assert Store(tmp_path).names() == Store(whole.run.directory).names()
     assert fit(model(seed=6), imp(tmp_path), 8).epoch == []
 
 
-def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
-    fit(model(), imp(tmp_path), 8)
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*.value")}
+def test_another_run_is_not_overwritten(whole: Finished, tmp_path: Path) -> None:
+    folder = whole.copy(tmp_path / "run")
+    before = {p: p.read_bytes() for p in folder.rglob("*.value")}
     with pytest.raises(ValueError, match=r"another run \(fraction: 0.2 there, 0.5 here\).*resume=False"):
-        fit(model(), imp(tmp_path, fraction=0.5), 8)
-    assert before and before == {p: p.read_bytes() for p in tmp_path.rglob("*.value")}
-    again = imp(tmp_path, fraction=0.5, resume=False)
+        fit(model(), imp(folder, fraction=0.5), 8)
+    assert before and before == {p: p.read_bytes() for p in folder.rglob("*.value")}
+    again = imp(folder, fraction=0.5, resume=False)
     fit(model(), again, 8)
     assert [level.remaining for level in again.history] == [144, 72, 36, 18]
-    assert len(list((tmp_path / "values").glob("*.masks.value"))) == 4
+    assert len(list((folder / "values").glob("*.masks.value"))) == 4
 
 
 KILLED = """
@@ -144,7 +159,7 @@ fit(model(), imp({folder!r}), 8, beside=[Die()])
 """
 
 
-def test_killed_for_real_and_started_again(tmp_path: Path) -> None:
+def test_killed_for_real_and_started_again(whole: Finished, tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
     code = KILLED.format(root=root, folder=str(tmp_path / "cut"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -152,10 +167,9 @@ def test_killed_for_real_and_started_again(tmp_path: Path) -> None:
     # Level 2's masks are there, its training was cut off.
     assert {"imp.level_01", "imp.level_02.masks"} <= (there := Store(tmp_path / "cut").names())
     assert "imp.level_02" not in there
-    whole, again = model(), model(seed=5)
-    fit(whole, imp(tmp_path / "whole"), 8)
+    again = model(seed=5)
     fit(again, imp(tmp_path / "cut"), 8)
-    same(again, whole)
+    same(again, whole.weights)
 
 
 HOLDER = """
@@ -167,17 +181,18 @@ with files.DirectoryLock(sys.argv[1]):
 """
 
 
-def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+def test_two_processes_do_not_share_a_folder(whole: Finished, tmp_path: Path) -> None:
+    folder = whole.copy(tmp_path / "run")
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     try:
         with pytest.raises(RuntimeError, match=f"in use by process {holder.pid}"):
-            fit(model(), imp(tmp_path), 8)
+            fit(model(), imp(folder), 8)
     finally:
         holder.communicate("")
-    fit(model(), imp(tmp_path), 8)
+    assert fit(model(), imp(folder), 8).epoch == []
 
 
 def test_the_folder_is_free_after_a_failed_fit(tmp_path: Path) -> None:
@@ -207,7 +222,9 @@ def test_an_unwritable_folder_is_said_before_training(tmp_path: Path) -> None:
         fit(model(), imp(tmp_path / "file" / "run"), 8)
 
 
-def test_a_full_disk_loses_nothing_that_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_nothing_that_was_finished(
+    whole: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, full = os.write, []
 
     def write(descriptor: int, data: bytes) -> int:
@@ -222,10 +239,9 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path: Path, monkeypatch
             fit(model(), imp(tmp_path), 8)
     assert full
     assert not list(tmp_path.rglob("*.tmp"))
-    again, whole = model(seed=5), model()
+    again = model(seed=5)
     fit(again, imp(tmp_path), 8)
-    fit(whole, imp(tmp_path / "whole"), 8)
-    same(again, whole)
+    same(again, whole.weights)
 
 
 def damage(tmp_path: Path, name: str) -> None:
@@ -244,41 +260,40 @@ def damage(tmp_path: Path, name: str) -> None:
         ("imp.origin", 0),
     ],
 )
-def test_a_damaged_value_is_named_and_made_again(tmp_path: Path, name: str, trainings: int) -> None:
-    whole = imp(tmp_path)
-    fit(model(), whole, 8)
-    ends = {level: whole.trained(level) for level in range(4)}
-    damage(tmp_path, name)
+def test_a_damaged_value_is_named_and_made_again(whole: Finished, tmp_path: Path, name: str, trainings: int) -> None:
+    damage(folder := whole.copy(tmp_path / "run"), name)
     made = model(seed=5)
     with pytest.warns(UserWarning, match=rf"{name} is damaged.*recomputed"):
-        history = fit(made, loaded := imp(tmp_path), 8)
+        history = fit(made, loaded := imp(folder), 8)
     assert len(history.epoch) == 2 * trainings
-    assert [loaded.masks(level) for level in range(4)] == [whole.masks(level) for level in range(4)]
-    assert loaded.summary().splitlines()[:3] == whole.summary().splitlines()[:3]
-    assert all(loaded.trained(level).same_bits(ends[level]) for level in range(4))
+    assert [loaded.masks(level) for level in range(4)] == [whole.run.masks(level) for level in range(4)]
+    assert loaded.summary().splitlines()[:3] == whole.run.summary().splitlines()[:3]
+    assert all(loaded.trained(level).same_bits(whole.run.trained(level)) for level in range(4))
 
 
-def test_a_damaged_end_is_named_when_it_is_asked_for(tmp_path: Path) -> None:
-    fit(model(), run := imp(tmp_path), 8)
-    damage(tmp_path, "imp.level_01.trained")
+def test_a_damaged_end_is_named_when_it_is_asked_for(whole: Finished, tmp_path: Path) -> None:
+    folder = whole.copy(tmp_path / "run")
+    run = imp(folder)
+    assert fit(model(), run, 8).epoch == []
+    damage(folder, "imp.level_01.trained")
     with (
         pytest.warns(UserWarning, match=r"imp\.level_01\.trained is damaged"),
         pytest.raises(ValueError, match="level 1"),
     ):
         run.trained(1)
-    assert fit(model(), imp(tmp_path), 8).epoch == []
+    assert fit(model(), imp(folder), 8).epoch == []
 
 
 @pytest.mark.parametrize("name", ["imp.level_01", "imp.rewind"])
-def test_what_only_the_whole_run_would_make_again_is_refused(tmp_path: Path, name: str) -> None:
-    fit(model(), imp(tmp_path), 8)
-    before = sorted(path.name for path in tmp_path.rglob("*.value"))
-    damage(tmp_path, name)
+def test_what_only_the_whole_run_would_make_again_is_refused(whole: Finished, tmp_path: Path, name: str) -> None:
+    folder = whole.copy(tmp_path / "run")
+    before = sorted(path.name for path in folder.rglob("*.value"))
+    damage(folder, name)
     with pytest.raises(ValueError, match=rf"{name} is damaged.*from a copy.*resume=False"):
-        fit(model(), imp(tmp_path), 8)
-    assert sorted(path.name for path in tmp_path.rglob("*.value")) == before
-    damage(tmp_path, name)  # put back
-    assert fit(model(), imp(tmp_path), 8).epoch == []
+        fit(model(), imp(folder), 8)
+    assert sorted(path.name for path in folder.rglob("*.value")) == before
+    damage(folder, name)  # put back
+    assert fit(model(), imp(folder), 8).epoch == []
 
 
 def test_the_folder_of_an_earlier_version_is_left_as_it_is(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,31 @@ def interrupted(built: keras.Model, callback: Any, epoch: int, epochs: int = 3) 
         fit(built, callback, epochs, beside=[Stop(epoch)])
 
 
+@dataclass(frozen=True)
+class Ran:
+    """Runs of `new` that all tests here take copies of the folders of: one that was never stopped, and one that was."""
+
+    whole: lth.IMPCallback
+    weights: list[np.ndarray]
+    cut: Path
+
+    def copy(self, folder: Path, *, whole: bool) -> None:
+        origin = self.whole.directory if whole else self.cut
+        shutil.copytree(origin, folder, ignore=shutil.ignore_patterns(".lock"), dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
+    """By what is kept."""
+    found = {}
+    for keep in ("rewind", "trained"):
+        folder = tmp_path_factory.mktemp(keep)
+        fit(built := model(), run := new(folder / "whole", keep=keep), 3)
+        interrupted(model(), new(folder / "cut", keep=keep), 1)
+        found[keep] = Ran(run, weights(built), folder / "cut")
+    return found
+
+
 @pytest.mark.parametrize(
     ("epoch", "kernel", "keep"),
     [
@@ -47,10 +74,9 @@ def interrupted(built: keras.Model, callback: Any, epoch: int, epochs: int = 3) 
     ],
 )  # fmt: skip
 def test_the_same_cell_again_ends_as_if_it_had_not_been_stopped(
-    tmp_path: Path, epoch: int, kernel: str, keep: str
+    ran: dict[str, Ran], tmp_path: Path, epoch: int, kernel: str, keep: str
 ) -> None:
-    whole, expected = model(), new(tmp_path / "whole", keep=keep)
-    fit(whole, expected, 3)
+    expected = ran[keep].whole
     built = model()
     interrupted(built, new(tmp_path / "cut", keep=keep), epoch)
     if kernel == "new":
@@ -59,7 +85,7 @@ def test_the_same_cell_again_ends_as_if_it_had_not_been_stopped(
         interrupted(built, new(tmp_path / "cut", keep=keep), epoch)
     again = new(tmp_path / "cut", keep=keep)
     fit(built, again, 3)
-    same(built, whole)
+    same(built, ran[keep].weights)
     assert [again.masks(r).digest for r in range(3)] == [expected.masks(r).digest for r in range(3)]
     assert [level.score for level in again.history] == [level.score for level in expected.history]
     # Once more: it is finished and says so.
@@ -87,8 +113,8 @@ def test_without_a_folder_it_says_where_it_starts(capsys: pytest.CaptureFixture[
     assert "rewinding to initialisation" in capsys.readouterr().out
 
 
-def test_masks_of_a_users_own_are_not_taken_for_the_runs(tmp_path: Path) -> None:
-    fit(model(), new(tmp_path), 3)
+def test_masks_of_a_users_own_are_not_taken_for_the_runs(ran: dict[str, Ran], tmp_path: Path) -> None:
+    ran["rewind"].copy(tmp_path, whole=True)
     built = model()
     lth.mask(built, {"dense/kernel": np.arange(96).reshape(8, 12) % 3 > 0})
     before = weights(built)
@@ -172,11 +198,10 @@ RECIPES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("number", "name"), list(enumerate(RECIPES)))
-def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path, number: int, name: str) -> None:
-    if number % 2:
-        fit(model(), new(tmp_path), 3)
-    else:
-        interrupted(model(), new(tmp_path), 1)
+def test_another_recipe_in_the_same_folder_is_refused(
+    ran: dict[str, Ran], tmp_path: Path, number: int, name: str
+) -> None:
+    ran["rewind"].copy(tmp_path, whole=number % 2 == 1)
     options, match = RECIPES[name]
     built = model()
     built.compile(
@@ -189,12 +214,13 @@ def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path, number: in
         fit(built, new(tmp_path, rounds=3), 4)
     assert int(built.optimizer.iterations.numpy()) == 0
     assert files_in(tmp_path) == before
-    fit(built, imp := new(tmp_path, resume=False), 3)
-    assert len(imp.history) == 3
+    if number < 2:  # of a run that was stopped and of one that was not
+        fit(built, imp := new(tmp_path, resume=False), 3)
+        assert len(imp.history) == 3
 
 
-def test_other_steps_and_another_judge_are_refused(tmp_path: Path) -> None:
-    fit(model(), new(tmp_path), 3)
+def test_other_steps_and_another_judge_are_refused(ran: dict[str, Ran], tmp_path: Path) -> None:
+    ran["rewind"].copy(tmp_path, whole=True)
     with pytest.raises(ValueError, match="steps_per_epoch: 6 there, 3 here"):
         model().fit(X, Y, batch_size=32, epochs=3, validation_data=(X, Y), callbacks=[new(tmp_path)], verbose=0)
     with pytest.raises(ValueError, match="monitor: 'val_accuracy' there, 'val_loss' here"):

@@ -14,6 +14,7 @@ import pytest
 
 from cc.programs import ROOT, Build, fuzzer, run
 from keras_lth import _core
+from tests.cc.cached import CachedBuild
 
 TESTS = sorted((ROOT / "cc" / "test").glob("*_test.cc"))
 # Arguments that spare the sanitizers what they gain nothing from; races depend on neither format nor size.
@@ -37,7 +38,7 @@ class Programs:
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Programs:
     sanitizer = str(request.param)
     flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
-    build = Build(tmp_path_factory.mktemp("sanitized"), flags)
+    build = CachedBuild(tmp_path_factory.mktemp("sanitized"), flags)
     return Programs(sanitizer, build, build.core())
 
 
@@ -69,7 +70,7 @@ def passes(programs: Programs, source: Path, isa: str, arguments: list[str]) -> 
 
 @pytest.mark.parametrize("source", [path for path in TESTS if path.stem.startswith("threads_")], ids=lambda p: p.stem)
 def test_the_thread_pool_has_no_races(tmp_path: Path, source: Path) -> None:
-    build = Build(tmp_path, ["-fsanitize=thread", "-fno-sanitize-recover=all"])
+    build = CachedBuild(tmp_path, ["-fsanitize=thread", "-fno-sanitize-recover=all"])
     objects = build.objects([*sorted((ROOT / "cc" / "threads").glob("*.cc")), source])
     assert run(build.program(source.stem, objects)).splitlines()[-1] == "0 failures"
 

@@ -12,6 +12,7 @@ from keras_lth.datasets import CentreCrop, Crop, Flip, RandomResizedCrop
 from keras_lth.datasets.augment import augmented, sequence
 from keras_lth.datasets.noise import Noise
 from tests.datasets import reference_augment as reference
+from tests.forms import examples
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -27,7 +28,7 @@ def run(x, augment, seed, epoch, index):
 # --- against loops -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(
     seed=st.integers(0, 2**63 - 1),
     epoch=st.integers(0, 2**62 - 1),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from keras_lth.datasets import ordered
 from tests.datasets.reference_order import expected_batches, expected_order
+from tests.forms import examples
 
 
 def batches(data):
@@ -21,7 +22,7 @@ def batches(data):
 # --- the order ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(
     n=st.integers(1, 40),
     batch=st.integers(1, 45),

@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from select_cases import DTYPES, ORDERS, bools, each_dtype, numpy_only, rank, same, shaped
 
+from tests.forms import examples
+
 
 def n_of_m_by_loops(x: np.ndarray, n: int, m: int, axis: int, mask: np.ndarray | None, by: str, largest: bool) -> Any:
     out = np.zeros(x.shape, bool)
@@ -47,7 +49,7 @@ def lines(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(lines())
 def test_n_of_m(case: dict[str, Any]) -> None:
     expected = n_of_m_by_loops(*case.values())
@@ -113,7 +115,7 @@ def kernels(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(kernels(), st.data())
 def test_blocks(case: dict[str, Any], data: st.DataObject) -> None:
     arrays, masks, (rows, cols) = case["arrays"], case["masks"], case["block"]

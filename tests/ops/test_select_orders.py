@@ -19,14 +19,14 @@ from select_cases import (
     DTYPES,
     ORDERS,
     bools,
-    each_dtype,
-    each_order,
     first_positions,
     marked,
     numpy_only,
     same,
     shaped,
 )
+
+from tests.forms import examples, spread
 
 
 @st.composite
@@ -40,7 +40,7 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
     return {"arrays": arrays, "masks": masks, "k": draw(st.integers(0, eligible)), "by": by, "largest": largest}
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(problems(), st.booleans(), st.booleans(), st.floats(allow_nan=False) | st.none())
 def test_every_order_with_bytes_and_bits(
     problem: dict[str, Any], bits_in: bool, bits_out: bool, near: float | None
@@ -67,10 +67,10 @@ def test_every_order_with_bytes_and_bits(
     assert same(ops.top_k_masks(arrays, k, **options), expected)
 
 
-@each_order
-@each_dtype
-def test_large_arrays_in_every_order(dtype: np.dtype[Any], by: str, largest: bool) -> None:
+@pytest.mark.parametrize(("dtype", "order"), spread(2, DTYPES, ORDERS))
+def test_large_arrays_in_every_order(dtype: np.dtype[Any], order: tuple[str, bool]) -> None:
     """Where the threshold is guessed; by every instruction set, with a right, a near and a wrong guess."""
+    by, largest = order
     random = np.random.default_rng(4)
     sizes, best = [60_007, 3, 32_768], _core.supported()[0]
     normal = [(random.standard_normal(n) + 0.5).astype(dtype) for n in sizes]
@@ -81,12 +81,12 @@ def test_large_arrays_in_every_order(dtype: np.dtype[Any], by: str, largest: boo
             ranked = [np.abs(a.astype(np.float64)) if by == "magnitude" else a.astype(np.float64) for a in arrays]
             joined = np.concatenate(ranked)
             positions = np.arange(joined.size) if allowed is None else np.flatnonzero(np.concatenate(allowed))
-            order = positions[np.argsort(-joined[positions] if largest else joined[positions], kind="stable")]
-            for k in (1, order.size // 5, order.size - 1, order.size):
+            ranks = positions[np.argsort(-joined[positions] if largest else joined[positions], kind="stable")]
+            for k in (1, ranks.size // 5, ranks.size - 1, ranks.size):
                 flat = np.zeros(joined.size, bool)
-                flat[order[:k]] = True
+                flat[ranks[:k]] = True
                 expected = np.split(flat, np.cumsum(sizes)[:-1])
-                threshold = joined[order[k - 1]]
+                threshold = joined[ranks[k - 1]]
                 for isa in _core.supported():
                     for near in (threshold, threshold * 1.001, -3.0) if isa == best else (None,):
                         with pytest.MonkeyPatch.context() as patch:

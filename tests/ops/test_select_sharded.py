@@ -19,7 +19,9 @@ from keras_lth import ops
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from select_cases import DTYPES, ORDERS, bools, each_dtype, each_order, numpy_only, same, shaped
+from select_cases import DTYPES, ORDERS, bools, numpy_only, same, shaped
+
+from tests.forms import examples, spread
 
 ROUNDS = {"float64": 6, "float32": 3, "float16": 2, "bfloat16": 2}
 
@@ -74,22 +76,22 @@ def check(case: dict[str, Any]) -> None:
             assert shard.threshold == whole.threshold and shard.threshold.dtype == case["dtype"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(sharded())
 def test_shards_in_one_process(case: dict[str, Any]) -> None:
     check(case)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(sharded())
 def test_shards_without_the_extension(case: dict[str, Any]) -> None:
     with numpy_only():
         check(case)
 
 
-@each_order
-@each_dtype
-def test_large_shards_with_ties(dtype: np.dtype[Any], by: str, largest: bool) -> None:
+@pytest.mark.parametrize(("dtype", "order"), spread(2, DTYPES, ORDERS))
+def test_large_shards_with_ties(dtype: np.dtype[Any], order: tuple[str, bool]) -> None:
+    by, largest = order
     random = np.random.default_rng(6)
     coarse = [np.round(random.standard_normal(n) * 4).astype(dtype) for n in (70_000, 5, 0, 130_001)]
     normal = [random.standard_normal(n).astype(dtype) for n in (70_000, 5, 0, 130_001)]

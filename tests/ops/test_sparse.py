@@ -14,6 +14,7 @@ from hypothesis import given, settings
 
 from keras_lth import _core, ops
 from keras_lth.ops import SparseStructure, sparse
+from tests.forms import examples
 from tests.ops.test_structure import mask_of_blocks
 
 BLOCKS = [None, (1, 16), (4, 4), (8, 8), (16, 16), (32, 32), (64, 64), (3, 5), (16, 1), (2, 32)]
@@ -47,7 +48,7 @@ def close(got: Any, wanted: Any) -> None:
     np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-5 * max(1.0, float(np.abs(wanted).max(initial=0.0))))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.integers(1, 70), st.integers(1, 70), st.sampled_from(BLOCKS), st.sampled_from([0.0, 0.1, 0.5, 1.0]),
     st.sampled_from([0, 1, 2, 5, 8, 15, 16, 17, 33, 64, 65, 130]), st.sampled_from([0, 0, 1, 9]),
@@ -129,7 +130,7 @@ def naive_conv(x: Any, kernel: Any, strides: tuple[int, int], same: bool) -> Any
     return y
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.integers(1, 12), st.integers(1, 12), st.sampled_from([(1, 1), (3, 3), (5, 5), (7, 7), (1, 3), (2, 4)]),
     st.sampled_from([(1, 1), (2, 2), (1, 2), (3, 3)]), st.booleans(), st.sampled_from([1, 2, 3, 16, 17]),

@@ -9,12 +9,13 @@ import pytest
 import tensorflow as tf
 from hypothesis import assume, given, settings
 
+from tests.forms import examples, spread
 from tests.ops.tf_case import MODES, case, check_product, close, in_mode, op_types, with_gradients
 
 sides = st.sampled_from([1, 3, 5])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     sides, sides, st.integers(1, 9), st.integers(1, 9), st.sampled_from([None, (1, 4), (4, 4), (3, 2)]),
     st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.integers(1, 3), st.integers(1, 11), st.integers(1, 11),
@@ -32,17 +33,18 @@ def test_shapes(
     check_product(given_)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("block", "padding"), [(None, "same"), ((2, 4), "valid")])
-@pytest.mark.parametrize(("batch", "room"), [(2, 0), (19, 0), (2, 5), (19, 5)])
-def test_modes(mode: str, block: Any, padding: str, batch: int, room: int) -> None:
-    given_ = case((3, 3, 5, 7), block, (batch, 9, 8), more_room=room, strides=(2, 2), padding=padding,
+@pytest.mark.parametrize(
+    ("mode", "how", "batch"),
+    spread(2, MODES, [(None, "same"), ((2, 4), "valid")], [(2, 0), (19, 0), (2, 5), (19, 5)]),
+)
+def test_modes(mode: str, how: tuple[Any, str], batch: tuple[int, int]) -> None:
+    (block, padding), (images, room) = how, batch
+    given_ = case((3, 3, 5, 7), block, (images, 9, 8), more_room=room, strides=(2, 2), padding=padding,
                   activation="relu")  # fmt: skip
     check_product(given_, mode)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(("mode", "padding"), spread(2, MODES, ["same", "valid"]))
 def test_an_empty_batch(mode: str, padding: str) -> None:
     given_ = case((3, 3, 5, 7), None, (0, 9, 8), strides=(2, 2), padding=padding, activation="relu")
     arguments = (given_.x, given_.values, given_.bias)

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 
 from keras_lth import ops
 from keras_lth.ops import tensorflow as tf_ops
+from tests.forms import examples, spread
 from tests.ops.tf_case import MODES, case, check_product, close, in_mode, normal, op_types, with_gradients
 
 BLOCKS = [None, (1, 16), (4, 4), (8, 8), (16, 16), (3, 5), (16, 1)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.integers(1, 40), st.integers(1, 40), st.sampled_from(BLOCKS), st.sampled_from([0.0, 0.1, 0.5, 1.0]),
     st.sampled_from([(0,), (1,), (7,), (33,), (2, 3), (2, 0, 3), ()]), st.sampled_from([None, "relu"]),
@@ -31,10 +32,12 @@ def test_shapes(
     check_product(case((inputs, outputs), block, batch, density, seed, room, activation=activation))
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("block", "room"), [(None, 0), ((4, 8), 0), (None, 7), ((4, 8), 3)])
-@pytest.mark.parametrize("batch", [(0,), (5,), (70,), (3, 2)])
-def test_modes(mode: str, block: Any, room: int, batch: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("mode", "how", "batch"),
+    spread(3, MODES, [(None, 0), ((4, 8), 0), (None, 7), ((4, 8), 3)], [(0,), (5,), (70,), (3, 2)]),
+)
+def test_modes(mode: str, how: tuple[Any, int], batch: tuple[int, ...]) -> None:
+    block, room = how
     check_product(case((21, 30), block, batch, more_room=room, activation="relu"), mode)
 
 

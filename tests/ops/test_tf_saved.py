@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lth.ops import tensorflow as tf_ops
+from tests.forms import spread
 from tests.ops.tf_case import MODES, case, check_product, in_mode, op_types, with_gradients
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,8 +59,7 @@ class Module(tf.Module):
         )
 
 
-@pytest.mark.parametrize("mode", ["graph", "jit"])
-@pytest.mark.parametrize("product", CASES)
+@pytest.mark.parametrize(("product", "mode"), spread(2, CASES, ["graph", "jit"]))
 def test_saved_and_loaded(product: str, mode: str, tmp_path: Path) -> None:
     given = CASES[product]
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
@@ -86,8 +86,7 @@ def test_saved_and_loaded(product: str, mode: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_library")
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("product", CASES)
+@pytest.mark.parametrize(("product", "mode"), spread(2, CASES, MODES))
 def test_the_plain_path_gives_the_same(product: str, mode: str) -> None:
     check_product(CASES[product], mode)
 

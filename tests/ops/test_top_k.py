@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from keras_lth import _core, ops
 from keras_lth.ops import ranking
+from tests.forms import examples, spread
 
 DTYPES = [np.dtype(d) for d in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)]
 ISAS = _core.supported()
@@ -74,7 +75,7 @@ def problems(draw: st.DrawFn) -> tuple[list[np.ndarray], int, list[np.ndarray] |
     return arrays, draw(st.integers(0, eligible)), masks if masked else None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(problems())
 def test_core_equals_reference(problem: tuple[list[np.ndarray], int, list[np.ndarray] | None]) -> None:
     arrays, k, masks = problem
@@ -85,8 +86,7 @@ def test_core_equals_reference(problem: tuple[list[np.ndarray], int, list[np.nda
         assert same(run(arrays, k, masks, isa, 2), expected)
 
 
-@each_dtype
-@pytest.mark.parametrize("share", [0.0, 1e-5, 0.2, 0.5, 0.999, 1.0])
+@pytest.mark.parametrize(("dtype", "share"), spread(2, DTYPES, [0.0, 1e-5, 0.2, 0.5, 0.999, 1.0]))
 def test_large_arrays_on_every_path(dtype: np.dtype[Any], share: float) -> None:
     """Sizes at which the threshold is guessed from a sample, in several chunks and threads."""
     random = np.random.default_rng(3)

@@ -18,6 +18,7 @@ from keras_lth.imp import Noise
 from keras_lth.plans import Notebook, Step, Trajectory, run, trajectory
 from keras_lth.plans.run import Session
 from keras_lth.store import Store
+from tests.forms import examples
 from tests.plans import toy
 
 RATES = ((0, 0.05), (30, 0.01), (60, 0.002))
@@ -55,7 +56,7 @@ class Stop(BaseException):
     pass
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.lists(st.integers(1, 99), max_size=4), st.integers(1, 40), st.lists(st.integers(0, 30), max_size=2))
 def test_one_state_one_name(cuts: list[int], calls: int, kills: list[int]) -> None:
     """Asked for in any parts, run in calls of any length, killed after any of them."""
@@ -165,7 +166,7 @@ def test_observed_rows_are_beside_the_trajectory(store: Store, log: Path) -> Non
 
 
 @given(st.integers(1, 30), st.integers(1, 60), st.integers(0, 20))
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 def test_rows_do_not_depend_on_where_it_was_killed(every: int, to: int, kill: int) -> None:
     whole = line()
     wanted = whole.observed("test", every=every, to=to)

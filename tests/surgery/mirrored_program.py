@@ -1,7 +1,8 @@
-"""Run by test_mirrored.py in a process of its own, on two devices."""
+"""Run by test_mirrored.py in a process of its own, on two devices; its arguments are names of OPTIMIZERS."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import keras
@@ -120,10 +121,11 @@ def by_hand(strategy: Any) -> int:
     return sum(int(np.count_nonzero(value.numpy()[~mask])) for value in values)
 
 
-def main() -> None:
+def main(*names: str) -> None:
     strategy = mirrored()
     result: dict[str, Any] = {"optimizers": {}}
-    for name, make in OPTIMIZERS.items():
+    for name in names:
+        make = OPTIMIZERS[name]
         model, masks = run(strategy, make)
         result["optimizers"][name] = findings(model, masks)
         single, _ = run(tf.distribute.get_strategy(), make)
@@ -137,4 +139,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

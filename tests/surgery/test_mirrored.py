@@ -7,31 +7,37 @@ from typing import Any
 
 import pytest
 
+from tests import forms
 from tests.two_devices import result_of
 
 PROGRAM = Path(__file__).with_name("mirrored_program.py")
-# As in the program.
-NAMES = [
+# As in the program. In every run a rule without slots, with one and with two, and all settings.
+LONG = [
     *("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "lion", "nadam", "adagrad"),
     *("global_clipnorm", "ema", "loss_scale"),
 ]
+SHORT = ("sgd", "momentum", "adamw", "global_clipnorm", "ema", "loss_scale")
 
 
-def result() -> dict[str, Any]:
-    return result_of(PROGRAM)
+def names(*without: str) -> list[Any]:
+    return forms.short_if(lambda name: name in SHORT, [name for name in LONG if name not in without])
 
 
-@pytest.mark.parametrize("name", NAMES)
+def result(short: bool = True) -> dict[str, Any]:
+    return result_of(PROGRAM, *[name for name in LONG if (name in SHORT) == short])
+
+
+@pytest.mark.parametrize("name", names())
 def test_pruned_weights_are_zero_on_both_replicas_which_agree(name: str) -> None:
-    row = result()["optimizers"][name]
+    row = result(name in SHORT)["optimizers"][name]
     assert row["wrong"] == 0
     assert row["agree"]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("global_clipnorm",)])
+@pytest.mark.parametrize("name", names("global_clipnorm"))
 def test_two_replicas_train_as_one(name: str) -> None:
     # Clipping is left out: Keras clips on each replica before it sums the gradients, so there two differ from one.
-    assert result()["optimizers"][name]["distance"] < 1e-4
+    assert result(name in SHORT)["optimizers"][name]["distance"] < 1e-4
 
 
 def test_cells_that_keras_cannot_run_are_named_errors() -> None:

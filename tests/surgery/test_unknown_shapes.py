@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_lth as lth
+from tests.forms import spread
 
 L = keras.layers
 SEQUENCE = np.random.default_rng(0).random((9, 5, 16)).astype(np.float32)
@@ -45,8 +46,7 @@ CASES: dict[str, tuple[Callable[[], keras.Model], np.ndarray]] = {
 }
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "jit"), spread(2, CASES, [False, True]))
 def test_trains_with_a_partial_last_batch(name: str, jit: bool) -> None:
     build, x = CASES[name]
     model = build()

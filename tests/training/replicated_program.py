@@ -1,11 +1,13 @@
 """Run by test_replicated.py in a process of its own, on two devices: what plain ``fit`` cannot run on replicas.
 
+Its arguments are whether what is resumed runs with XLA, and the cells: rule/settings/steps of an accumulation/XLA.
 Each cell trains a masked network on two replicas. The reference is one without pruned weights, its surviving ones in
 one vector scattered into each kernel, trained by Keras' own ``fit`` on one device with the same global batch.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from contextlib import suppress
 from typing import Any
@@ -36,17 +38,6 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "weight_decay": {"weight_decay": 0.05},
     "ema": {"use_ema": True, "ema_momentum": 0.8},
 }
-# rule, settings, steps of an accumulation, XLA
-CELLS = [
-    *[(rule, "plain", steps, jit) for rule in RULES for steps in (1, 2, 3) for jit in (False, True)],
-    ("momentum", "global_clipnorm", 1, True),
-    ("adam", "global_clipnorm", 2, False),
-    ("momentum", "clipnorm", 3, True),
-    ("momentum", "clipvalue", 1, False),
-    ("adam", "weight_decay", 2, True),
-    ("adam", "ema", 1, True),
-    ("momentum", "ema", 3, False),
-]
 
 
 def optimizer(rule: str, extra: str, steps: int) -> keras.optimizers.Optimizer:
@@ -177,17 +168,20 @@ def hand(strategy: Any) -> list[str]:
     return said
 
 
-def main() -> None:
+def main(resumed_with_xla: str, *names: str) -> None:
     two = mirrored()
-    rows = {"/".join(map(str, cell)): cell_row(two, cell) for cell in CELLS}
+    rows = {}
+    for name in names:
+        rule, extra, steps, jit = name.split("/")
+        rows[name] = cell_row(two, (rule, extra, int(steps), jit == "True"))
     report(
         {
             "cells": rows,
-            "resumed": {str(jit): resumed(two, jit) for jit in (False, True)},
+            "resumed": {resumed_with_xla: resumed(two, resumed_with_xla == "True")},
             "hand": hand(two),
         }
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

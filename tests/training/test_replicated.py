@@ -7,57 +7,71 @@ from typing import Any
 
 import pytest
 
+from tests import forms
 from tests.two_devices import result_of
 
-# As in the program: rule, settings, steps of an accumulation, XLA.
-NAMES = [
+# Rule, settings, steps of an accumulation, XLA. In every run each value of each; with XLA each rule and count.
+SHORT = (
+    *("adam/plain/1/False", "momentum/plain/2/True", "momentum/global_clipnorm/1/True", "momentum/clipnorm/3/True"),
+    *("momentum/clipvalue/1/False", "adam/weight_decay/2/True", "momentum/ema/3/False"),
+)
+LONG = [
     *[f"{rule}/plain/{steps}/{jit}" for rule in ("momentum", "adam") for steps in (1, 2, 3) for jit in (False, True)],
     *("momentum/global_clipnorm/1/True", "adam/global_clipnorm/2/False", "momentum/clipnorm/3/True"),
     *("momentum/clipvalue/1/False", "adam/weight_decay/2/True", "adam/ema/1/True", "momentum/ema/3/False"),
 ]
+NAMES = forms.short_if(lambda name: name in SHORT, LONG)
+# With XLA or without: what goes on after it was struck.
+RESUMED = forms.short_if(lambda jit: jit == "True", ["False", "True"])
 
 
-@pytest.fixture(scope="module")
-def result() -> dict[str, Any]:
-    return result_of(Path(__file__).with_name("replicated_program.py"))
+def result(short: bool = True) -> dict[str, Any]:
+    cells = [name for name in LONG if (name in SHORT) == short]
+    return result_of(Path(__file__).with_name("replicated_program.py"), str(short), *cells)
 
 
-def test_all_cells_are_asked_for(result: dict[str, Any]) -> None:
-    assert sorted(result["cells"]) == sorted(NAMES)
+def cell(name: str) -> dict[str, Any]:
+    return result(name in SHORT)["cells"][name]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_zero_is_zero_on_every_replica_after_every_call(result: dict[str, Any], name: str) -> None:
-    assert result["cells"][name]["wrong"] == 0
-    assert result["cells"][name]["final"] == 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_replicas_agree_bit_by_bit(result: dict[str, Any], name: str) -> None:
-    assert result["cells"][name]["compared"] >= 4 * 6
-    assert result["cells"][name]["differ"] == 0
+def test_every_value_is_in_the_short_form() -> None:
+    assert set(SHORT) < set(LONG)
+    for place in range(4):
+        assert {name.split("/")[place] for name in SHORT} == {name.split("/")[place] for name in LONG}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_replicas_are_one_device_without_the_pruned_weights(result: dict[str, Any], name: str) -> None:
-    row = result["cells"][name]
+def test_zero_is_zero_on_every_replica_after_every_call(name: str) -> None:
+    assert cell(name)["wrong"] == 0
+    assert cell(name)["final"] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_replicas_agree_bit_by_bit(name: str) -> None:
+    assert cell(name)["compared"] >= 4 * 6
+    assert cell(name)["differ"] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_replicas_are_one_device_without_the_pruned_weights(name: str) -> None:
+    row = cell(name)
     assert row["step"] == 12
     assert row["moved"] > 1e-2, "the network did not train"
     assert row["distance"] < 1e-5
 
 
-@pytest.mark.parametrize("jit", ["False", "True"])
-def test_struck_inside_an_accumulation_and_gone_on_with(result: dict[str, Any], jit: str) -> None:
-    row = result["resumed"][jit]
+@pytest.mark.parametrize("jit", RESUMED)
+def test_struck_inside_an_accumulation_and_gone_on_with(jit: str) -> None:
+    row = result(jit == "True")["resumed"][jit]
     assert row["struck"]
     assert row["differences"] == []
     assert row["losses"][0] == row["losses"][1]
 
 
-@pytest.mark.parametrize("jit", ["False", "True"])
-def test_the_bits_depend_on_no_call_size(result: dict[str, Any], jit: str) -> None:
-    assert result["resumed"][jit]["by_call_size"] == []
+@pytest.mark.parametrize("jit", RESUMED)
+def test_the_bits_depend_on_no_call_size(jit: str) -> None:
+    assert result(jit == "True")["resumed"][jit]["by_call_size"] == []
 
 
-def test_a_mask_that_differs_on_one_replica_is_named(result: dict[str, Any]) -> None:
-    assert result["hand"] == ["", "the replicas hold different masks of dense_1/kernel"]
+def test_a_mask_that_differs_on_one_replica_is_named() -> None:
+    assert result()["hand"] == ["", "the replicas hold different masks of dense_1/kernel"]

@@ -67,11 +67,15 @@ def both(folder: Path, strikes: dict[int, Any] | None = None, **task: Any) -> li
     return ends(*[start(workers=workers, index=i, folder=str(folder), strike=strikes.get(i), **task) for i in range(2)])
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    rows = both(tmp_path_factory.mktemp("undisturbed"))
+def undisturbed_run(folder: Path, **task: Any) -> list[Any]:
+    rows = both(folder, **task)
     assert [code for code, _, _ in rows] == [0, 0], rows[0][2][-2000:] + rows[1][2][-2000:]
     return [reported for _, reported, _ in rows]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    return undisturbed_run(tmp_path_factory.mktemp("undisturbed"))
 
 
 def test_two_workers_are_one_device(undisturbed: list[Any], tmp_path: Path) -> None:
@@ -98,9 +102,23 @@ def test_only_the_chief_writes(undisturbed: list[Any]) -> None:
     assert {"os.mkdir plans", "os.mkdir values"} <= set(undisturbed[0]["wrote"])
 
 
+# The chief is killed, then the other one is told to end.
+STRIKES = ((0, 5, "SIGKILL"), (1, 3, "SIGTERM"))
+
+
 def test_a_run_struck_in_every_way_ends_as_if_it_never_was(undisturbed: list[Any], tmp_path: Path) -> None:
-    for victim, at, strike in ((0, 5, "SIGKILL"), (1, 3, "SIGTERM")):
-        rows = both(tmp_path, {victim: [at, strike]})
+    struck_and_resumed(undisturbed, tmp_path)
+
+
+@pytest.mark.proof
+def test_processes_that_train_with_xla_too_end_with_the_same_bits(tmp_path: Path) -> None:
+    whole = undisturbed_run(tmp_path / "whole", combined=True)
+    struck_and_resumed(whole, tmp_path / "struck", combined=True)
+
+
+def struck_and_resumed(whole: list[Any], folder: Path, **task: Any) -> None:
+    for victim, at, strike in STRIKES:
+        rows = both(folder, {victim: [at, strike]}, **task)
         assert rows[victim][0] == ENDED[strike], rows[victim][2][-2000:]
         code, reported, err = rows[1 - victim]
         assert reported is None
@@ -110,10 +128,10 @@ def test_a_run_struck_in_every_way_ends_as_if_it_never_was(undisturbed: list[Any
             assert code not in (0, 143)
             assert f"RuntimeError: worker {1 - victim} of 2 stops: another worker was lost" in err, err[-2000:]
             assert "Start all workers again" in err
-    rows = both(tmp_path)
+    rows = both(folder, **task)
     assert [code for code, _, _ in rows] == [0, 0], rows[0][2][-2000:]
-    for (_, resumed, _), whole in zip(rows, undisturbed, strict=True):
-        assert {**resumed, "wrote": None} == {**whole, "wrote": None}
+    for (_, resumed, _), one in zip(rows, whole, strict=True):
+        assert {**resumed, "wrote": None} == {**one, "wrote": None}
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         "rates": struck[0].rates,
         "plateau": [plateau.wait, float(plateau.best)],
         "wrote": wrote,
-        "combined": combined(strategy),
+        "combined": combined(strategy) if task.get("combined") else None,
     }
 
 
