@@ -83,14 +83,19 @@ DEFAULT = Costs(
 
 @functools.cache
 def measured() -> Costs:
-    """Return the costs on this machine: from a file in the user's cache folder, else measured in about a second."""
+    """Return the costs on this machine: from a file in the user's cache folder, else measured in about a second.
+
+    What was measured while other work held the processors up is used once, and not kept.
+    """
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keras_lth" / "costs.json"
     key = "; ".join([platform.processor() or platform.machine(), ops.isa(), f"{_threads()} threads", tf.__version__])
     known = _read(path)
-    if key not in known:
-        known[key] = asdict(_measure())
-        _write(path, known)
-    return Costs(**{name: Line(**line) for name, line in known[key].items()})
+    if key in known:
+        return Costs(**{name: Line(**line) for name, line in known[key].items()})
+    costs, steady = _measure()
+    if steady:
+        _write(path, known | {key: asdict(costs)})
+    return costs
 
 
 def _threads() -> int:
@@ -116,52 +121,63 @@ def _write(path: Path, known: dict[str, Any]) -> None:
         return
 
 
-def _measure() -> Costs:
+def _measure() -> tuple[Costs, bool]:
+    """The costs, and whether the two halves of the measurement agree."""
     rng = np.random.default_rng(0)
+    matrix, convolution = (512, 512), (3, 3, 64, 64)
+    rows = rng.normal(size=(128, 512)).astype(np.float32)
+    images = rng.normal(size=(16, 16, 16, 64)).astype(np.float32)
 
-    def line(shape: tuple[int, ...], x: Any, dense: Callable[..., Any], sparse: Callable[..., Any]) -> Line:
-        positions = int(np.prod(dense(x, np.zeros(shape, np.float32)).shape[:-1]))
-        whole = float(np.prod(shape)) * positions
-        packed = positions * (shape[-2] + shape[-1])
+    def convolved(x: Any, values: Any, structure: SparseStructure) -> Any:
+        return sparse_conv2d(x, values, structure, padding="same")
 
-        def seconds(mask: Any, block: int | None) -> tuple[float, float]:
-            structure = SparseStructure.from_mask(mask, block)
-            values = np.ones((structure.room, *structure.block), np.float32)
-            return _seconds(lambda x, v: sparse(x, v, structure), x, values), positions * float(values.size)
-
-        (many, of_many), (few, of_few) = (seconds(rng.random(shape) < density, None) for density in (0.2, 0.02))
-        rate = (many - few) / (of_many - of_few)
-        tiles = np.kron(rng.random((*shape[:-2], shape[-2] // 16, shape[-1] // 16)) < 0.2, np.ones((16, 16), bool))
-        in_blocks, of_blocks = seconds(tiles, 16)
+    jobs: list[tuple[Callable[[], Any], int]] = []
+    for shape, x, dense, sparse in (
+        (matrix, rows, tf.matmul, sparse_matmul),
+        (convolution, images, lambda x, w: tf.nn.conv2d(x, w, 1, "SAME"), convolved),
+    ):
         one = np.zeros(shape, bool)
         one.flat[0] = True
-        call, _ = seconds(one, None)
-        rest = max(few - rate * of_few, 0.0)
-        small = (
-            _seconds(lambda x, v: sparse(x, v, tiny), x[:1], np.ones((1, 1, 1), np.float32))
-            if (tiny := SparseStructure.from_mask(one))
-            else call
-        )
-        return Line(
-            dense=_seconds(dense, x, np.ones(shape, np.float32)) / whole,
-            sparse=max(rate, 1e-13),
-            blocks=max((in_blocks - rest) / of_blocks, 1e-13),
-            packed=max(rest - small, 0.0) / packed,
-            call=small,
-        )
+        tiles = rng.random((*shape[:-2], shape[-2] // 16, shape[-1] // 16)) < 0.2
+        blocks = np.kron(tiles, np.ones((16, 16), bool))
+        jobs.append((_step(dense, x, np.ones(shape, np.float32)), 0))
+        many, few = (rng.random(shape) < density for density in (0.2, 0.02))
+        for mask, block, given in ((many, None, x), (few, None, x), (blocks, 16, x), (one, None, x[:1])):
+            structure = SparseStructure.from_mask(mask, block)
+            product = functools.partial(sparse, structure=structure)
+            values = np.ones((structure.room, *structure.block), np.float32)
+            jobs.append((_step(product, given, values), values.size))
+    # All in turn, so that other work on the machine holds up none more than the others.
+    best = np.full((2, len(jobs)), np.inf)
+    for turn in range(2 * _TURNS):
+        for number, (job, _) in enumerate(jobs):
+            begin = time.perf_counter()
+            job()
+            best[turn % 2, number] = min(best[turn % 2, number], time.perf_counter() - begin)
+    seconds, sizes = best.min(axis=0).reshape(2, -1), np.array([size for _, size in jobs]).reshape(2, -1)
+    steady = bool((best.max(axis=0) < 1.25 * best.min(axis=0)).all())
+    lines = [
+        _line(shape, positions, of, size)
+        for shape, positions, of, size in zip((matrix, convolution), (128, 16 * 16 * 16), seconds, sizes, strict=True)
+    ]
+    return Costs(*lines), steady
 
-    matrix = line((512, 512), rng.normal(size=(128, 512)).astype(np.float32), tf.matmul, sparse_matmul)
-    convolution = line(
-        (3, 3, 64, 64),
-        rng.normal(size=(16, 16, 16, 64)).astype(np.float32),
-        lambda x, w: tf.nn.conv2d(x, w, 1, "SAME"),
-        lambda x, v, structure: sparse_conv2d(x, v, structure, padding="same"),
-    )
-    return Costs(matrix, convolution)
+
+_TURNS = 30
 
 
-def _seconds(product: Callable[..., Any], x: Any, weights: Any) -> float:
-    """Seconds of a product and both of its gradients: the least of some."""
+def _line(shape: tuple[int, ...], positions: int, seconds: Any, sizes: Any) -> Line:
+    """From the seconds of a dense step, of two densities, of blocks and of next to nothing."""
+    dense, many, few, blocks, call = map(float, seconds)
+    rate = max(many - few, 0.2 * many) / (float(sizes[1] - sizes[2]) * positions)
+    rest = max(few - rate * float(sizes[2]) * positions, call)
+    packed = (rest - call) / (positions * (shape[-2] + shape[-1]))
+    of_blocks = max(blocks - rest, 0.2 * blocks) / (float(sizes[3]) * positions)
+    return Line(dense / (float(np.prod(shape)) * positions), rate, of_blocks, packed, call)
+
+
+def _step(product: Callable[..., Any], x: Any, weights: Any) -> Callable[[], Any]:
+    """A product and both of its gradients, compiled."""
 
     @tf.function
     def step(x: Any, weights: Any) -> Any:
@@ -172,10 +188,10 @@ def _seconds(product: Callable[..., Any], x: Any, weights: Any) -> float:
 
     with tf.device("/CPU:0"):
         given = tf.constant(x), tf.constant(weights)
-        step(*given)
-        best, until = float("inf"), time.perf_counter() + 0.05
-        while time.perf_counter() < until:
-            begin = time.perf_counter()
-            step(*given)
-            best = min(best, time.perf_counter() - begin)
-    return best
+
+    def run() -> Any:
+        with tf.device("/CPU:0"):
+            return step(*given)
+
+    run()
+    return run
