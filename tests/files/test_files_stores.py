@@ -62,7 +62,7 @@ def test_lines(memory: MemoryStore) -> None:
     memory.calls.clear()
     files.keep_lines(path, 2)
     assert "put" not in {kind for kind, _ in memory.calls}
-    with pytest.raises(ValueError, match="has 2 lines, 3 were written"):
+    with pytest.raises(ValueError, match="has 2 lines, but 3 were written"):
         files.keep_lines(path, 3)
 
 
