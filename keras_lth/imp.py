@@ -246,8 +246,10 @@ class IMP:
             )
         return keep_counts(scores, masks, counts, self.min_per_layer, self.structure)
 
-    def check(self, first: Masks) -> None:
+    def check(self, first: Masks, *, levels: str | None = None) -> None:
         """Raise ``ValueError`` if the cuts from ``first`` on would empty a layer; the message says what would work.
+
+        ``levels`` is what a caller without ``target_density`` calls its number of rounds.
 
         With ``scope="global"`` the cuts fail if they leave fewer weights than layers, or than ``min_per_layer`` needs;
         with ``scope="layer"``, if they leave none in some layer.
@@ -260,8 +262,8 @@ class IMP:
         asked = f"target_density={self.target_density}"
         fewer = ""
         if self.target_density is None:
-            asked = f"rounds={self.rounds} at fraction={self.fraction}"
-            fewer = f"rounds={self._fine(first)} or fewer, or "
+            asked = f"{levels or 'rounds'}={self.rounds} at fraction={self.fraction}"
+            fewer = f"{levels or 'rounds'}={self._fine(first)} or fewer"
         last = self._last(first)
         if last is not None and self.min_per_layer is not None:
             floor = floors(self._counted(Masks.ones(first)), self.min_per_layer)
@@ -271,9 +273,10 @@ class IMP:
             left = "nothing" if last is None else str(sum(last.values()))
             empty = [] if last is None else self._emptied(last, there)
             where = f", none in {listed(empty)}" if empty else ""
+            more = "" if levels else f"target_density={layers / size:.2g} or more"
             raise ValueError(
                 f"{asked} would leave {left} of {size:,} weights for {layers} layers{where}, and a layer "
-                f"without weights blocks the signal. Use {fewer}target_density={layers / size:.2g} or more."
+                f"without weights blocks the signal. Use {', or '.join(filter(None, (fewer, more)))}."
             )
 
     def _fine(self, first: Masks) -> int:

@@ -163,11 +163,7 @@ def plans_of(config: Config, examples: int) -> dict[str, Plan]:
 
 def check_levels(imp: IMP, masks: Masks) -> None:
     """Raise ``ValueError`` if the levels leave fewer weights than layers; say how many levels would work."""
-    try:
-        imp.check(masks)
-    except ValueError as error:
-        said, _, _ = str(error).replace("rounds=", "levels=").partition(", or target_density")
-        raise ValueError(f"{said}.") from None
+    imp.check(masks, levels="levels")
 
 
 def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:
