@@ -137,6 +137,14 @@ def half_precision() -> dict[str, Any]:
     return {**described(text), "products": sorted(set(re.findall(r"= (\w+)\[[\d,]*\]\S* dot\(", text)))}
 
 
+def sparse() -> dict[str, Any]:
+    """A step of a network whose kernels are stored sparse: they are made dense, then multiplied."""
+    model = compiled(models.lenet_300_100(SHAPE, CLASSES, seed=1), "adam")
+    masks = lth.select(lth.criteria.Magnitude()(model), density=0.05)
+    lth.sparsify(model, masks, only_if_faster=False)
+    return {**described(step_of(model)), "stored": [int(mask.sum()) for mask in masks.values()]}
+
+
 class Through(keras.layers.Layer):
     """Its input through a function of TensorFlow."""
 
@@ -192,6 +200,7 @@ if __name__ == "__main__":
             "tpus": len(tf.config.list_logical_devices("TPU")),
             "models": models_lowered(json.loads(sys.argv[1])),
             "half_precision": half_precision(),
+            "sparse": sparse(),
             "host_calls": host_calls(),
             "own_ops": own_ops(),
         }

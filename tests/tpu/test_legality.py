@@ -91,6 +91,14 @@ def test_half_precision_is_lowered(result: dict[str, Any]) -> None:
     assert masks_in(row["arguments"]) == ["3072,300", "300,100", "100,10"]
 
 
+def test_sparse_layers_are_lowered_as_their_dense_form(result: dict[str, Any]) -> None:
+    row = result["sparse"]
+    assert row["outside"] == []
+    # Of a weight and its two slots the stored values alone go in and come out.
+    for stored in row["stored"]:
+        assert row["results"].count(f"f32[{stored},1,1]") == 3
+
+
 def test_a_host_call_in_the_step_is_refused(result: dict[str, Any]) -> None:
     found = result["host_calls"]
     assert found["none"] == "not refused"
