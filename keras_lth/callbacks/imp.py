@@ -270,10 +270,11 @@ class IMPCallback(InDirectory):
         self._began, self._seen, self._logs, self._rows = time.perf_counter(), {}, {}, []
 
     def _go_back(self, round: int) -> None:
-        surgery.mask(self.model, masks := self._masks[round])
-        surgery.check_replicas(self.model)
-        start = self._start(self._kept.get(round))
-        surgery.rewind(self.model, start, masks, restore_optimizer=self.restore_optimizer)
+        with surgery.whole(self.model):
+            surgery.mask(self.model, masks := self._masks[round])
+            surgery.check_replicas(self.model)
+            start = self._start(self._kept.get(round))
+            surgery.rewind(self.model, start, masks, restore_optimizer=self.restore_optimizer)
         self._sparsify()
 
     def _sparsify(self) -> None:

@@ -268,7 +268,7 @@ class _Whole(Mapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         kernel, store = self._kernels.get(id(value)), self._store
-        array = np.asarray(value if kernel is None else kernel.whole(value.numpy()))
+        array = keras.ops.convert_to_numpy(value) if kernel is None else kernel.whole(value.numpy())
         if array.ndim < 2 or array.dtype.name == "bfloat16" or type(store).__name__ != "H5IOStore":
             store[name] = array
             return

@@ -15,7 +15,7 @@ from keras_lth.layers.costs import Costs, measured
 from keras_lth.layers.sparse import attribute_of, layout_of, positions, sparse_model, wanted, why_dense
 from keras_lth.masks import Masks
 from keras_lth.names import chosen, shown_as
-from keras_lth.ops import SparseStructure
+from keras_lth.ops import SparseStructure, count_groups
 from keras_lth.surgery import mask, masks_of, optimizers_of
 from keras_lth.surgery.entry import check_built, check_model
 from keras_lth.surgery.hooks import follow
@@ -275,10 +275,10 @@ def _choice(entry: Entry, mask: np.ndarray, block: int | Sequence[int] | None, b
     layout = layout_of(layer, name)
     product = layout.product(mask)
     sides = _block(product, block, entry.path)
-    structure = SparseStructure.from_mask(product, sides)
+    density = count_groups(product, block=sides) * sides[0] * sides[1] / product.size
     line = costs.line(layout.shape)
     rows = batch * positions(layer)
-    seconds = line.times(layout.shape, structure.density, sides != (1, 1), rows)
+    seconds = line.times(layout.shape, density, sides != (1, 1), rows)
     return _Choice(entry, mask, "", name, product, sides, seconds, line.pays_below(layout.shape, sides != (1, 1), rows))
 
 

@@ -16,7 +16,7 @@ from keras_lth.surgery.optimizers import optimizers_of, refuse_coupling, reset_p
 from keras_lth.surgery.paths import entries
 from keras_lth.surgery.report import ReportedMasks, reported
 from keras_lth.surgery.roles import prunable, refuse_replaced_weights
-from keras_lth.surgery.stored import on_whole
+from keras_lth.surgery.stored import mask_array, on_whole
 from keras_lth.surgery.variable_mask import attach, detach, heal, mask_of
 
 __all__ = ["heal_model", "mask", "masks_of", "resolve", "unmask"]
@@ -73,15 +73,14 @@ def unmask(model: keras.Model) -> None:
         follow(masked)
 
 
-@on_whole
 def masks_of(model: keras.Model) -> Masks:
     """Return the current masks of the masked weights, in order of construction; empty if there are none."""
     check_model(model)
     current = {}
     for entry in entries(model):
-        held = mask_of(entry.variable)
+        held = mask_array(entry.variable)
         if held is not None:
-            current[entry.path] = held.numpy()
+            current[entry.path] = held
     return Masks(current)
 
 

@@ -19,7 +19,7 @@ from keras_lth.surgery.holders import trace_again
 from keras_lth.surgery.masking import mask, masks_of, resolve, unmask
 from keras_lth.surgery.optimizers import leaves, reset_pruned, slots, start_fresh
 from keras_lth.surgery.paths import entries, variables
-from keras_lth.surgery.stored import on_whole
+from keras_lth.surgery.stored import on_whole, whole_shape
 from keras_lth.tickets import Snapshot, Ticket
 
 __all__ = ["noise_variables", "rewind", "shapes", "snapshot", "step_of"]
@@ -156,10 +156,9 @@ def step_of(model: keras.Model) -> int:
     return near or places.steps_done(places.outermost(model, things))
 
 
-@on_whole
 def shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
     """Return the shape of every variable of ``model``, by structural path; of stored kernels that of the whole one."""
-    return {path: tuple(variable.shape) for path, variable in variables(model).items()}
+    return {path: whole_shape(variable) for path, variable in variables(model).items()}
 
 
 def noise_variables(model: keras.Model) -> dict[str, Any]:

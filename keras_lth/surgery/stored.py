@@ -29,7 +29,20 @@ from keras_lth.surgery.optimizers import COPY, EMA, fresh_fill, leaves, slots
 from keras_lth.surgery.paths import layers
 from keras_lth.surgery.variable_mask import attach, detach, mask_of
 
-__all__ = ["Kernel", "Layout", "View", "Wanted", "is_stored", "is_whole", "kernels_of", "on_whole", "store", "whole"]
+__all__ = [
+    "Kernel",
+    "Layout",
+    "View",
+    "Wanted",
+    "is_stored",
+    "is_whole",
+    "kernels_of",
+    "mask_array",
+    "on_whole",
+    "store",
+    "whole",
+    "whole_shape",
+]
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -164,6 +177,20 @@ class View:
 def is_stored(variable: Any) -> bool:
     """Whether a variable holds the stored values of a kernel."""
     return _KERNEL in getattr(variable, "__dict__", {})
+
+
+def mask_array(variable: keras.Variable) -> np.ndarray | None:
+    """The mask of a variable, by its mask or by what is stored of it; None if it has neither."""
+    worn = mask_of(variable)
+    if worn is not None:
+        return worn.numpy()
+    return vars(variable)[_KERNEL].mask if is_stored(variable) else None
+
+
+def whole_shape(variable: keras.Variable) -> tuple[int, ...]:
+    """The shape of a variable; of a stored kernel that of the whole one."""
+    shape: tuple[int, ...] = vars(variable)[_KERNEL].shape if is_stored(variable) else tuple(variable.shape)
+    return shape
 
 
 def kernels_of(layer: keras.layers.Layer) -> dict[str, Kernel]:
@@ -305,7 +332,11 @@ def _again(before: Iterable[Wanted]) -> list[Wanted]:
 
 
 def is_whole(mask: np.ndarray, block: tuple[int, int]) -> bool:
-    """Whether a mask keeps every block whole or not at all."""
+    """Whether a mask, as the product has it, keeps every block whole or not at all, and not only cut-off ones."""
+    inside = count_groups(mask, block=block) * block[0] * block[1]
+    # Cheaper than a structure, and most masks are of single weights.
+    if 4 * np.count_nonzero(mask) < inside:
+        return False
     try:
         SparseStructure.from_mask(mask, block)
     except ValueError:
