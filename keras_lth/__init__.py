@@ -32,6 +32,7 @@ _NAMES = {
     "unknown_layers": "keras_lth.surgery",
     "IMPCallback": "keras_lth.callbacks.imp",
     "InstabilityCallback": "keras_lth.callbacks.instability",
+    "fuse": "keras_lth.layers.fused",
     "step": "keras_lth.plans",
     "versioned": "keras_lth.plans",
 }
