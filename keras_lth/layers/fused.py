@@ -13,8 +13,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 
+from keras_lth.ops.tensorflow.xla import in_xla
 from keras_lth.surgery.entry import check_built, check_model
 from keras_lth.surgery.holders import trace_again
 from keras_lth.surgery.paths import layers
@@ -61,7 +61,7 @@ def fuse(model: keras.Model) -> Fused:
     """Let the BatchNormalization layers of ``model`` run by TensorFlow's fused operation on CPUs, in place.
 
     In training and inference, equal to rounding, second derivatives and moving statistics included; an activation of
-    3 axes or more, channels last, is normalised two to five times as fast. Weights, names, optimizer, masks and files
+    3 axes or more, channels last, is normalised two to four times as fast. Weights, names, optimizer, masks and files
     stay as they are, and a saved or cloned model is a plain one: call ``fuse`` on it again. Functions that were traced
     before are traced again. Steps compiled by XLA (``compile``'s default) keep Keras' computation, which is as fast
     there: XLA takes the variance as a difference of large numbers. So compile with ``jit_compile=False``; the loop of
@@ -164,5 +164,5 @@ def _fits(layer: Any, inputs: Any) -> bool:
         and inputs.shape.rank is not None
         and inputs.shape.rank >= 3
         and layer.axis in (-1, inputs.shape.rank - 1)
-        and not control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+        and not in_xla()
     )
