@@ -8,6 +8,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from keras_lth.ops import SparseStructure
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -95,3 +97,21 @@ def test_a_wrong_result_is_not_timed(bench):
     for wrong in (right + 1, np.full_like(right, np.nan)):
         with pytest.raises(RuntimeError, match="what differs"):
             cases.close("what differs", wrong, right)
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_masks_of_whole_networks_keep_their_share_of_each_kernel(bench, block):
+    nets, layers = bench("nets"), bench("sparse_layers")
+    net = nets.Net("small", "transformer", (64, 4, 128, 1), (8, 64), "Adam", 2, ((0.75, block),), 1)
+    model = layers.network(net)
+    masks = layers.masks_of(model, 0.75, block)
+    assert len(masks) == 6 + (block == 1)  # the head is narrower than a block
+    for path, mask in masks.items():
+        assert mask.mean() == pytest.approx(0.25, abs=1e-2), path
+        SparseStructure.from_mask(layers.as_product(path, mask), block)  # raises where a block is kept in part
+    assert all(mask.sum() == 1 for mask in layers.one_left(masks).values())
+
+
+def test_a_ratio_is_the_median_of_neighbouring_turns(bench):
+    found = bench("sparse_layers").ratio([2.0, 4.0, 12.0], [1.0, 1.0, 2.0])
+    assert found == {"median": 4.0, "quartile 1": 2.0, "quartile 3": 6.0}

@@ -1,0 +1,168 @@
+"""Batch normalisation in one operation on a CPU: what Keras spells out as a dozen passes over the activations.
+
+A fused layer becomes of a subclass of its own class, with another `call`, as a masked variable does. It says that it
+is of the class that it was, so it is saved, cloned and pickled as that.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_lth.ops.tensorflow.xla import in_xla
+from keras_lth.surgery.entry import check_built, check_model
+from keras_lth.surgery.holders import trace_again
+from keras_lth.surgery.paths import layers
+from keras_lth.tables import html_table, text_table
+
+__all__ = ["Fused", "fuse"]
+
+_Norm: Any = keras.layers.BatchNormalization
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What `fuse` did; ``str()`` is a line for each BatchNormalization of the model, and a summary.
+
+    Attributes:
+        model: the model's name.
+        layers: path of each layer → why it runs as Keras has it; "" where it is fused.
+        note: what is to be known about the model's own steps; "" if nothing.
+    """
+
+    model: str
+    layers: Mapping[str, str]
+    note: str = ""
+
+    @property
+    def summary(self) -> str:
+        """One line: how many layers are fused."""
+        fused = sum(not reason for reason in self.layers.values())
+        note = f"; {self.note}" if self.note and fused else ""
+        return f"{fused} of {len(self.layers)} BatchNormalization layers of {self.model!r} are fused{note}"
+
+    def __str__(self) -> str:
+        return "\n".join([text_table(self._cells(), left=(0, 1)), self.summary])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._cells(), note=self.summary)
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        rows = [(path, f"Keras' own: {reason}" if reason else "fused") for path, reason in self.layers.items()]
+        return [("layer", "runs"), *rows]
+
+
+def fuse(model: keras.Model) -> Fused:
+    """Let the BatchNormalization layers of ``model`` run by TensorFlow's fused operation on CPUs, in place.
+
+    In training and inference, equal to rounding, second derivatives and moving statistics included; an activation of
+    3 axes or more, channels last, is normalised two to four times as fast. Weights, names, optimizer, masks and files
+    stay as they are, and a saved or cloned model is a plain one: call ``fuse`` on it again. Functions that were traced
+    before are traced again. Steps compiled by XLA (``compile``'s default) keep Keras' computation, which is as fast
+    there: XLA takes the variance as a difference of large numbers. So compile with ``jit_compile=False``; the loop of
+    `keras_lth.training` does so itself where a model has convolutions.
+
+    Args:
+        model: a built model; a layer that other models share is fused there too. A second call changes nothing.
+
+    Returns:
+        Which layers are fused, which not and why: all of them are left where TensorFlow has a GPU or TPU.
+
+    Raises:
+        TypeError: an object that is no Keras 3 model on TensorFlow.
+        ValueError: a model that is not built.
+    """
+    check_model(model)
+    check_built(model)
+    found: dict[str, str] = {}
+    changed = []
+    for path, layer in layers(model):
+        if isinstance(layer, _Norm):
+            found[str(path)] = reason = _why_not(layer)
+            if not reason and not isinstance(layer, _FusedNorm):
+                cls: Any = type(layer)
+                object.__setattr__(layer, "__class__", _fused_class(cls))
+                changed.append(layer)
+    if changed:
+        trace_again(variable for layer in changed for variable in layer.variables)
+    xla = "steps that XLA compiles run as before: compile(jit_compile=False) lets them gain"
+    return Fused(model.name, found, xla if getattr(model, "jit_compile", False) else "")
+
+
+class _FusedNorm(keras.layers.BatchNormalization):
+    """What a fused layer does otherwise than its class."""
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """The class's own computation, or the fused one where it is the same and faster."""
+        if mask is not None or tf.is_tensor(training) or not _fits(self, inputs):
+            return super().call(inputs, training=training, mask=mask)
+        # Half types are normalised in float32. The operation does so itself, in float16 slowly; and it returns its
+        # input's type, which may be less than the layer's.
+        native = inputs.dtype == tf.bfloat16 and self.compute_dtype == "bfloat16"
+        x = inputs if native else tf.cast(inputs, tf.float32)
+        if len(inputs.shape) != 4:
+            x = tf.reshape(x, [-1, 1, 1, self.moving_mean.shape[0]])
+        mean, variance = tf.cast(self.moving_mean, tf.float32), tf.cast(self.moving_variance, tf.float32)
+        trains = bool(training and self.trainable)
+        y, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=tf.cast(self.gamma, tf.float32) if self.scale else tf.ones_like(mean),
+            offset=tf.cast(self.beta, tf.float32) if self.center else tf.zeros_like(mean),
+            mean=mean,
+            variance=variance,
+            epsilon=self.epsilon,
+            is_training=trains,
+        )
+        if trains:
+            # The operation returns the estimate with n - 1, Keras keeps the one with n.
+            n = tf.cast(tf.size(x, tf.int64) // mean.shape[0], tf.float32)
+            new = batch_mean, batch_variance * ((n - 1.0) / n)
+            for kept, old, one in zip((self.moving_mean, self.moving_variance), (mean, variance), new, strict=True):
+                kept.assign(old * self.momentum + one * (1.0 - self.momentum))
+        return tf.cast(y if len(inputs.shape) == 4 else tf.reshape(y, tf.shape(inputs)), self.compute_dtype)
+
+
+@functools.cache
+def _fused_class(cls: Any) -> Any:
+    # Whoever asks the layer itself for its class, to save or to clone it, hears of the one that it had.
+    asked = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__class__": property(lambda _: cls)}
+    return type(cls.__name__, (_FusedNorm, cls), asked)
+
+
+def _why_not(layer: Any) -> str:
+    """Why ``layer`` cannot be fused, whatever its input; "" if it can."""
+    cls = type(layer)
+    spec = layer.input_spec if layer.built else None
+    accelerators = [kind for kind in ("GPU", "TPU") if tf.config.list_logical_devices(kind)]
+    if accelerators:
+        return f"there is a {accelerators[0]}"
+    if not isinstance(layer, _FusedNorm) and (cls.call, cls._moments) != (_Norm.call, _Norm._moments):
+        return f"{cls.__name__} computes something else"
+    if layer.synchronized:
+        return "synchronized"
+    if getattr(layer, "renorm", False):
+        return "renorm"
+    if layer.compute_dtype not in ("float32", "bfloat16", "float16"):
+        return layer.compute_dtype
+    if spec is not None and layer.axis not in (-1, spec.ndim - 1):
+        return f"channels are axis {layer.axis} of {spec.ndim}, not the last"
+    if spec is not None and spec.ndim < 3:
+        return f"as fast on {spec.ndim} axes"
+    return ""
+
+
+def _fits(layer: Any, inputs: Any) -> bool:
+    """Whether this input, here, is one that the fused operation takes, and is faster on."""
+    return (
+        isinstance(inputs, tf.Tensor)
+        and inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
+        and inputs.shape.rank is not None
+        and inputs.shape.rank >= 3
+        and layer.axis in (-1, inputs.shape.rank - 1)
+        and not in_xla()
+    )
