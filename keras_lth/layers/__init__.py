@@ -1,7 +1,8 @@
-"""Layers: the Masked wrapper, and sparse layers."""
+"""Layers: the Masked wrapper, sparse layers, fused normalisation."""
 
 from __future__ import annotations
 
+from keras_lth.layers.fused import Fused, fuse
 from keras_lth.layers.masked import Masked
 from keras_lth.layers.sparse import register_sparse
 from keras_lth.layers.sparsify import KERNELS, Sparsified, densify, fitted, sparsify
@@ -9,11 +10,13 @@ from keras_lth.surgery.stored import Layout, kernels_of
 
 __all__ = [
     "KERNELS",
+    "Fused",
     "Layout",
     "Masked",
     "Sparsified",
     "densify",
     "fitted",
+    "fuse",
     "kernels_of",
     "register_sparse",
     "sparsify",
