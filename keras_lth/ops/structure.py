@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -98,6 +99,12 @@ class SparseStructure:
                 "select whole blocks, or use block=None"
             )
         return cls(tuple(kept.shape), sides, np.asarray(any_kept), _room(room, int(any_kept.sum())))
+
+    def over(self, indices: Sequence[Array]) -> SparseStructure:
+        """Return this structure over other arrays of the same content: `indices`, in their order."""
+        made = copy.copy(self)
+        made.starts, made.others, made.row_starts, made.row_others, made.row_ids = indices
+        return made
 
     @property
     def indices(self) -> tuple[Array, Array, Array, Array, Array]:

@@ -177,7 +177,7 @@ def test_attributes_and_bad_arguments() -> None:
     mask = np.random.default_rng(0).random((3, 3, 5, 7)) < 0.2
     structure = SparseStructure.from_mask(mask, room=100)
     live = tf_ops.LiveStructure(structure)
-    assert live.structure is structure
+    assert live.structure == structure
     assert (live.shape, live.block, live.taps, live.rows, live.cols, live.room) == ((3, 3, 5, 7), (1, 1), 9, 5, 7, 100)
     assert repr(live) == f"LiveStructure({structure!r})"
     assert len(live.variables) == 5
@@ -195,7 +195,7 @@ def test_attributes_and_bad_arguments() -> None:
         tf_ops.LiveStructure(mask)
     with pytest.raises(RuntimeError, match="assigned while a function is traced: assign it between two calls"):
         tf.function(live.assign, autograph=False)(structure)
-    assert live.structure is structure
+    assert live.structure == structure
     x = normal(1, 5, 5, 5)
     with pytest.raises(ValueError, match="sparse_matmul needs"):
         tf_ops.sparse_matmul(x, structure.values(np.zeros(mask.shape)), live)

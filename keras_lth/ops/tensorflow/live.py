@@ -22,7 +22,7 @@ class LiveStructure(tf.Module):
     an attribute. Where a checkpoint was restored into the variables, call `assign` with the structure that it is of.
 
     Attributes:
-      structure: the structure that was assigned last.
+      structure: the structure that was assigned last, over the memory of the variables.
       starts, others, row_starts, row_others, row_ids: variables, as the arrays of a SparseStructure.
     """
 
@@ -30,7 +30,6 @@ class LiveStructure(tf.Module):
         if not isinstance(structure, SparseStructure):
             raise TypeError(f"structure is {type(structure).__name__}, not SparseStructure: make it with from_mask")
         super().__init__(name="live_structure")
-        self.structure = structure
         with tf.init_scope():
             self.starts, self.others, self.row_starts, self.row_others, self.row_ids = (
                 tf.Variable(
@@ -42,6 +41,7 @@ class LiveStructure(tf.Module):
                 )
                 for name, array in zip(NAMES, structure.indices, strict=True)
             )
+        self.structure = self._over(structure)
 
     def assign(self, structure: SparseStructure) -> None:
         """Let `structure` take the place of the one that is there; between two steps, not beside one.
@@ -63,7 +63,14 @@ class LiveStructure(tf.Module):
             raise RuntimeError("a live structure is assigned while a function is traced: assign it between two calls")
         for variable, array in zip(self.indices, structure.indices, strict=True):
             variable.assign(np.array(array))
-        self.structure = structure
+        self.structure = self._over(structure)
+
+    def _over(self, structure: SparseStructure) -> SparseStructure:
+        """The structure over the memory of the variables: indices are as large as values, and are kept once."""
+        with tf.init_scope():
+            if not tf.executing_eagerly():
+                return structure
+            return structure.over([np.asarray(memoryview(one.read_value())) for one in self.indices])
 
     @property
     def shape(self) -> tuple[int, ...]:
