@@ -67,3 +67,37 @@ def test_a_layer_that_two_models_share_is_sparse_in_both() -> None:
     assert not kernels_of(shared)
     one.fit(data, np.zeros((8, 2)), epochs=1, verbose=0)
     assert np.count_nonzero(shared.kernel.numpy()[~masks["shared/kernel"]]) == 0
+
+
+class Gated(L.Layer):
+    """Multiplies its input by a kernel, with a gate: a layer of a user's own."""
+
+    def build(self, shape: object) -> None:
+        self.gate = self.add_weight(shape=(5,), name="gate", initializer="ones")
+        self.kernel = self.add_weight(shape=(6, 5), name="kernel")
+
+    def call(self, x: object) -> object:
+        return keras.ops.matmul(x, self.kernel) * self.gate
+
+
+def test_a_layer_of_ones_own_registers_how_it_is_stored() -> None:
+    lth.register_prunable(Gated, "kernel")
+    model = keras.Sequential([keras.Input((6,)), Gated()])
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    masks = masks_for(model)
+    report = lth.sparsify(model, masks, only_if_faster=False)
+    assert report.dense == {"gated/kernel": "Gated has no sparse form"}
+    before = model(x)
+
+    def call(layer: Gated, x: object) -> object:
+        kernel = kernels_of(layer)["kernel"]
+        return lth.ops.sparse_matmul(x, kernel.variable, kernel.live) * layer.gate
+
+    lth.layers.register_sparse(Gated, lambda layer: {"kernel": lth.layers.Layout((0, 1), (6, 5))}, call)
+    assert lth.sparsify(model, only_if_faster=False).sparse == ("gated/kernel",)
+    np.testing.assert_allclose(model(x), before, rtol=1e-5, atol=1e-6)
+    model.compile("adam", "mse")
+    model.fit(x, np.zeros((4, 5)), verbose=0)
+    assert lth.masks_of(model)["gated/kernel"].tolist() == masks["gated/kernel"].tolist()
+    with pytest.raises(TypeError, match=r"subclass of keras\.layers\.Layer"):
+        lth.layers.register_sparse(int, lambda layer: {}, call)
