@@ -54,10 +54,11 @@ fuzz: .venv/installed
 	$(BIN)/python -m pip install --quiet "keras_lth[bench]"
 	touch $@
 
-# Takes about ten minutes; BENCH="--quick --out=FOLDER" checks in one minute that everything runs.
+# Takes about three quarters of an hour; BENCH="--quick --out=FOLDER" checks in a few minutes that everything runs.
 BENCH ?= --out=docs/results/benchmarks
 bench: .venv/bench
 	$(BIN)/python benchmarks/bench.py $(BENCH)
+	$(BIN)/python benchmarks/sparse_layers.py --torch=$(BIN)/python $(BENCH)
 
 # Fashion-MNIST comes from Debian's package if available, otherwise from TFDS at run time.
 data-fashion_mnist:
