@@ -41,6 +41,7 @@ _MODULES = (
     "criteria",
     "datasets",
     "experiments",
+    "export",
     "files",
     "imp",
     "layers",
