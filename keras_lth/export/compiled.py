@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from keras_lth.arguments import whole
 from keras_lth.export.graph import Array, Graph, Node
 from keras_lth.export.kernels import Kernel, choose
-from keras_lth.export.steps import IN_PLACE, Call, Step, bind
+from keras_lth.export.steps import IN_PLACE, Step, bind
 from keras_lth.files import read_arrays, write_arrays
 from keras_lth.files.stores import AnyPath
 from keras_lth.ops.structure import SparseStructure
@@ -143,7 +143,7 @@ class _Plan:
         views: list[Array] = []
         arrays: dict[int, Array] = {}
         free: list[Array] = []
-        self.calls: list[Call] = []
+        bound: list[tuple[Step, list[Array], Array]] = []
         for number, step in enumerate(steps):
             node = step.node
             shape = (batch, *node.shape)
@@ -163,12 +163,12 @@ class _Plan:
                 out = arrays[number][: batch * node.size].reshape(shape)
             views.append(out)
             if node.kind not in ("input", "reshape"):
-                self.calls += bind(step, inputs, out)
+                bound.append((step, inputs, out))
             for source in node.inputs:
                 left[owner[source]] -= 1
                 if left[owner[source]] == 0:
                     free.append(arrays[owner[source]])
-        self.input, self.output = views[0], views[-1]
+        self.input, self.output, self.calls = views[0], views[-1], bind(bound)
 
     def run(self, x: Array, result: Array) -> None:
         np.copyto(self.input, x, casting="unsafe")
