@@ -136,8 +136,9 @@ void CheckPool(const chain::Images& in, const chain::Window& window, const chain
     const std::int64_t c = i % out.channels, px = i / out.channels % out.width;
     const std::int64_t py = i / out.channels / out.width % out.height, n = i / out.channels / out.width / out.height;
     double most = -std::numeric_limits<double>::infinity(), sum = 0, count = 0;
-    for (std::int64_t v = py * window.stride_y - window.top; v < py * window.stride_y - window.top + window.height; ++v) {
-      for (std::int64_t u = px * window.stride_x - window.left; u < px * window.stride_x - window.left + window.width; ++u) {
+    const std::int64_t top = py * window.stride_y - window.top, left = px * window.stride_x - window.left;
+    for (std::int64_t v = top; v < top + window.height; ++v) {
+      for (std::int64_t u = left; u < left + window.width; ++u) {
         if (v < 0 || v >= in.height || u < 0 || u >= in.width) continue;
         const auto value = static_cast<double>(At(x, ((n * in.height + v) * in.width + u) * in.channels + c));
         most = std::max(most, value);
@@ -191,7 +192,7 @@ void CheckRefusals(Level level) {
   ExpectThrows([&] { convolve(3, 5, 3, 1); }, "a wrong number of outputs");
   ExpectThrows([&] { convolve(3, 4, 2, 1); }, "a wrong number of taps");
   ExpectThrows([&] { convolve(3, 4, 3, 2); }, "another number of images");
-  ExpectThrows([&] { steps.AddProduct(s.structure, s.values.data(), 1, x.data(), {}, y.data()); }, "a kernel's product");
+  ExpectThrows([&] { steps.AddProduct(s.structure, s.values.data(), 1, x.data(), {}, y.data()); }, "a kernel");
   ExpectThrows([&] { steps.AddProduct(blocks.structure, blocks.values.data(), 1, x.data(), {}, y.data()); },
                "a product of blocks");
   ExpectThrows([&] { steps.AddPool({1, 5, 5, 3}, {3, 3, 1, 1, 0, 0}, {1, 3, 3, 4}, true, x.data(), y.data()); },
