@@ -75,7 +75,7 @@ def extension(name: str, rooms: tuple[str, ...], libraries: tuple[str, ...] = ()
     )
 
 
-CORE = extension("keras_lth._core", ("isa", "python", "select", "sparse", "threads"))
+CORE = extension("keras_lth._core", ("chain", "isa", "python", "select", "sparse", "threads"))
 # TensorFlow loads it; it is built without TensorFlow (docs/tensorflow_ops.md).
 TF_OPS = extension("keras_lth._tf_ops", ("isa", "sparse", "tf", "threads"), ("-ldl",))
 

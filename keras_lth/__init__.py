@@ -44,6 +44,7 @@ _MODULES = (
     "criteria",
     "datasets",
     "experiments",
+    "export",
     "files",
     "imp",
     "layers",

@@ -16,7 +16,7 @@ PACKAGE = Path(keras_lth.__file__).parent
 ROOMS = (
     "names", "arguments", "tables", "seeds", "ops", "files", "store", "plans", "masks", "structures", "keeping",
     "selection", "schedules", "rounds", "imp", "tickets", "surgery", "criteria", "layers", "callbacks", "analysis",
-    "models", "datasets", "training", "experiments", "configs", "report", "bin",
+    "models", "export", "datasets", "training", "experiments", "configs", "report", "bin",
 )  # fmt: skip
 # Tickets are applied to models, callbacks end with an analysis or a report, and an analysis measures on several
 # replicas as the training loop does: imported when asked for, inside a function.
@@ -65,7 +65,7 @@ def test_the_values_need_no_tensorflow() -> None:
     code = (
         "import sys, keras_lth as lth;"
         "lth.Masks; lth.select; lth.Ticket; lth.schedules; lth.rounds; lth.ops; lth.files; lth.report;"
-        "lth.IMP; lth.plans; lth.store; import keras_lth.experiments.lottery;"
+        "lth.IMP; lth.plans; lth.export.load; lth.store; import keras_lth.experiments.lottery;"
         "bad = {'tensorflow', 'keras'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

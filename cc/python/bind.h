@@ -6,6 +6,7 @@
 
 namespace keras_lth::python {
 
+void BindChain(pybind11::module_& module);
 void BindSelect(pybind11::module_& module);
 void BindSparse(pybind11::module_& module);
 

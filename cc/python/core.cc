@@ -24,6 +24,7 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of keras_lth; use keras_lth.ops.";
   module.def("supported", &Supported, "Instruction sets this processor runs, best first.");
   module.def("chosen", &Chosen, "The instruction set that is used.");
+  keras_lth::python::BindChain(module);
   keras_lth::python::BindSelect(module);
   keras_lth::python::BindSparse(module);
 }
