@@ -76,8 +76,8 @@ class Costs:
 
 # Two Zen 4 cores with AVX-512.
 DEFAULT = Costs(
-    Line(dense=3.4e-11, sparse=5.2e-11, blocks=3.2e-11, packed=4e-10, call=2e-5),
-    Line(dense=2.4e-11, sparse=4.4e-11, blocks=4.0e-11, packed=1.2e-9, call=4e-5),
+    Line(dense=3.0e-11, sparse=5.4e-11, blocks=2.0e-11, packed=4.0e-10, call=2e-5),
+    Line(dense=1.9e-11, sparse=3.3e-11, blocks=2.0e-11, packed=4e-11, call=1.8e-4),
 )
 
 
@@ -140,9 +140,11 @@ def _measure() -> tuple[Costs, bool]:
         one.flat[0] = True
         tiles = rng.random((*shape[:-2], shape[-2] // 16, shape[-1] // 16)) < 0.2
         blocks = np.kron(tiles, np.ones((16, 16), bool))
+        # What a step takes that computes next to nothing: no product is charged with it.
+        jobs.append((_step(dense, x[:1, ..., :16], np.ones((*shape[:-2], 16, 16), np.float32)), 0))
         jobs.append((_step(dense, x, np.ones(shape, np.float32)), 0))
         many, few = (rng.random(shape) < density for density in (0.2, 0.02))
-        for mask, block, given in ((many, None, x), (few, None, x), (blocks, 16, x), (one, None, x[:1])):
+        for mask, block, given in ((many, None, x), (few, None, x), (blocks, 16, x), (one, None, x[:16])):
             structure = SparseStructure.from_mask(mask, block)
             product = functools.partial(sparse, structure=structure)
             values = np.ones((structure.room, *structure.block), np.float32)
@@ -167,12 +169,12 @@ _TURNS = 30
 
 
 def _line(shape: tuple[int, ...], positions: int, seconds: Any, sizes: Any) -> Line:
-    """From the seconds of a dense step, of two densities, of blocks and of next to nothing."""
-    dense, many, few, blocks, call = map(float, seconds)
-    rate = max(many - few, 0.2 * many) / (float(sizes[1] - sizes[2]) * positions)
-    rest = max(few - rate * float(sizes[2]) * positions, call)
+    """From seconds of dense, two densities, blocks and one weight, less those of an empty step."""
+    dense, many, few, blocks, call = (max(float(one) - float(seconds[0]), 1e-6) for one in seconds[1:])
+    rate = max(many - few, 0.2 * many) / (float(sizes[2] - sizes[3]) * positions)
+    rest = max(few - rate * float(sizes[3]) * positions, call)
     packed = (rest - call) / (positions * (shape[-2] + shape[-1]))
-    of_blocks = max(blocks - rest, 0.2 * blocks) / (float(sizes[3]) * positions)
+    of_blocks = max(blocks - rest, 0.2 * blocks) / (float(sizes[4]) * positions)
     return Line(dense / (float(np.prod(shape)) * positions), rate, of_blocks, packed, call)
 
 

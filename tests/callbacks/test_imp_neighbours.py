@@ -149,9 +149,9 @@ def test_a_backup_is_refused_before_any_training(tmp_path: Path, inside: bool) -
     imp = lth.IMPCallback(rounds=1, callbacks=[backup] if inside else [], verbose=0)
     built = model()
     before = [np.array(value) for value in built.get_weights()]
-    with pytest.raises(ValueError, match=r"BackupAndRestore .* beside IMP\. A run with directory=…"):
+    with pytest.raises(ValueError, match=r"BackupAndRestore .*remove it.*A run with directory=…"):
         fit(built, imp, 2, beside=[] if inside else [backup])
     same_bits(built.get_weights(), before)
     stability = lth.InstabilityCallback(data={"all": (X, Y)}, callbacks=[backup] if inside else [], verbose=0)
-    with pytest.raises(ValueError, match=r"BackupAndRestore .* beside Instability\.$"):
+    with pytest.raises(ValueError, match=r"BackupAndRestore .*remove it.* Instability\.$"):
         fit(built, stability, 2, beside=[] if inside else [backup])

@@ -150,5 +150,5 @@ def test_bad_values() -> None:
     structure = SparseStructure.from_mask(np.eye(4, dtype=bool))
     with pytest.raises(ValueError, match=r"kernel has shape \(4, 5\), but the structure has \(4, 4\)"):
         structure.values(np.ones((4, 5)))
-    with pytest.raises(ValueError, match=r"values has shape \(4,\), but the structure stores \(4, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"values has shape \(4,\), the structure stores \(4, 1, 1\)"):
         structure.to_dense(np.ones(4))
