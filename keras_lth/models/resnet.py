@@ -1,4 +1,4 @@
-"""ResNet-20, the residual network for images of CIFAR's size."""
+"""Residual networks: those for images of CIFAR's size, wide ones among them, and those for ImageNet."""
 
 from __future__ import annotations
 
@@ -7,118 +7,241 @@ from typing import Any
 
 import keras
 
-from keras_lth.arguments import is_whole
-from keras_lth.models.lenet import he_normal, layer_seed
+from keras_lth.models.parts import Parts
 
-_STAGES = {"stage1": 16, "stage2": 32, "stage3": 64}
-_BLOCKS = 3
+# Depth: blocks of each stage; from 50 layers on blocks are bottlenecks.
+_IMAGENET = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-def resnet_20(
-    input_shape: Sequence[int],
-    classes: int = 10,
-    *,
-    seed: int,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    weight_decay: float = 0.0,
-) -> keras.Model:
-    """Build a convolution, nine blocks of two in stages of 16, 32 and 64 channels, mean pooling, a dense layer.
+def resnet_20(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
+    """Build ResNet-20: a convolution, nine blocks in stages of 16, 32 and 64 channels, mean pooling, a dense layer.
 
     It returns logits. With three channels and ten classes it has 274 042 parameters (thesis, table 4.1: 274 K): 272 474
     are trained, of which the 270 896 weights of the kernels are prunable, and 1 568 are statistics of the
-    normalisations. Layers are named "conv", "stage2_block1_conv1", "stage2_block1_shortcut_conv", …, "output".
-
-    K. He et al., "Deep residual learning for image recognition", CVPR 2016, section 4.2, in the thesis' variant, as in
-    its code open_lth: at the start of a stage the shortcut is a 1×1 convolution with normalisation (thesis, 5.9), not a
-    padding with zeros; kernels are He normal by fan-in, the scales γ of normalisations uniform in [0, 1) (thesis,
-    5.5.4); statistics move by 0.1 per step, ε is 1e-5. Strided convolutions pad both sides equally. Biases are 0.
+    normalisations. `resnet_cifar` says what it is made of.
 
     Args:
         input_shape: shape of one image: (height, width, channels).
         classes: width of the output layer, at least 1.
         seed: ≥ 0. Each layer's seed is a SHA-256 of (seed, layer name).
-        mean: mean of each channel; with `std`, the model itself computes (x − mean)/std, so a crop pads with black.
-        std: deviation of each channel, above 0.
-        weight_decay: λ ≥ 0; adds λ/2·‖w‖² of every trained variable to the loss, so λ·w to its gradient, as open_lth's
-            SGD does. (Keras' optimisers decay outside the gradient.)
+        options: of `keras_lth.models.parts`, such as mean, std and weight_decay.
 
     Raises:
         ValueError: an argument is out of range; names it.
     """
-    shape = tuple(input_shape)
-    if len(shape) != 3 or any(not is_whole(size, 1) for size in shape):
-        raise ValueError(f"resnet_20: input_shape must be (height, width, channels), all at least 1, got {shape}")
-    if not is_whole(classes, 1):
-        raise ValueError(f"resnet_20: classes must be an integer of at least 1, got {classes!r}")
-    if not is_whole(seed, 0):
-        raise ValueError(f"resnet_20: seed must be an integer of at least 0, got {seed!r}")
-    shape, classes, seed = tuple(int(size) for size in shape), int(classes), int(seed)
-    if not 0 <= weight_decay < float("inf"):
-        raise ValueError(f"resnet_20: weight_decay must be at least 0, got {weight_decay!r}")
-    parts = _Parts(seed, weight_decay)
+    return _cifar("resnet_20", 20, 16, input_shape, classes, seed, options)
 
-    inputs = keras.Input(shape)
-    x = inputs if mean is None and std is None else _normalized(inputs, mean, std)
-    x = keras.layers.ReLU(name="relu")(parts.conv_norm(x, "", 16, 3, 1))
-    for stage, channels in _STAGES.items():
-        for block in range(1, _BLOCKS + 1):
-            begins = stage != "stage1" and block == 1
-            x = parts.block(x, f"{stage}_block{block}_", channels, begins)
+
+def resnet_32(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
+    """Build `resnet_cifar` with 32 layers; 466 906 trained parameters."""
+    return _cifar("resnet_32", 32, 16, input_shape, classes, seed, options)
+
+
+def resnet_56(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
+    """Build `resnet_cifar` with 56 layers; 855 770 trained parameters."""
+    return _cifar("resnet_56", 56, 16, input_shape, classes, seed, options)
+
+
+def resnet_110(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
+    """Build `resnet_cifar` with 110 layers; 1 730 714 trained parameters."""
+    return _cifar("resnet_110", 110, 16, input_shape, classes, seed, options)
+
+
+def wrn_14_8(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
+    """Build WRN-14-8: `resnet_cifar` with 14 layers, 8 times as wide; 11 093 130 trained parameters.
+
+    The thesis counts the layers of a wide network as those of a ResNet (5.3.3): its WRN-14-8, WRN-14-10 and WRN-20-8
+    are the WRN-16-8, WRN-16-10 and WRN-22-8 of N. Lee et al., "SNIP", ICLR 2019, who count both shortcuts. They are not
+    the networks of S. Zagoruyko and N. Komodakis, "Wide residual networks", 2016, which normalise before they convolve.
+    """
+    return _cifar("wrn_14_8", 14, 8 * 16, input_shape, classes, seed, options)
+
+
+def wrn_14_10(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
+    """Build WRN-14-10, as `wrn_14_8`; 17 327 530 trained parameters."""
+    return _cifar("wrn_14_10", 14, 10 * 16, input_shape, classes, seed, options)
+
+
+def wrn_20_8(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
+    """Build WRN-20-8, as `wrn_14_8`; 17 289 866 trained parameters."""
+    return _cifar("wrn_20_8", 20, 8 * 16, input_shape, classes, seed, options)
+
+
+def wrn_32_2(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
+    """Build WRN-32-2, as `wrn_14_8`: ResNet-32 of twice the width; 1 860 522 trained parameters.
+
+    C. Wang et al., "Picking winning tickets before training by preserving gradient flow", ICLR 2020, call it ResNet-32
+    (thesis, 5.4.3).
+    """
+    return _cifar("wrn_32_2", 32, 2 * 16, input_shape, classes, seed, options)
+
+
+def resnet_cifar(
+    input_shape: Sequence[int], classes: int = 10, *, seed: int, depth: int, width: int = 16, **options: Any
+) -> keras.Model:
+    """Build a residual network for images of CIFAR's size: a convolution, three stages of blocks, a dense layer.
+
+    It returns logits. The source is K. He et al., "Deep residual learning for image recognition", CVPR 2016, section
+    4.2, in the thesis' variant, as in its code open_lth: at the start of a stage the shortcut is a 1×1 convolution with
+    normalisation (thesis, 5.9), not a padding with zeros; kernels are He normal by fan-in, the scales γ of
+    normalisations uniform in [0, 1) (thesis, 5.5.4); statistics move by 0.1 per step, ε is 1e-5. Strided convolutions
+    pad both sides equally. Biases are 0.
+
+    Layers are named "conv", "stage2_block1_conv1", "stage2_block1_shortcut_conv", …, "output".
+
+    Args:
+        input_shape: shape of one image: (height, width, channels).
+        classes: width of the output layer, at least 1.
+        seed: ≥ 0. Each layer's seed is a SHA-256 of (seed, layer name).
+        depth: 6n + 2 layers: n blocks of two convolutions in each stage; shortcuts are not counted.
+        width: channels of the first convolution and stage; the other stages have two and four times as many.
+        options: of `keras_lth.models.parts`.
+
+    Raises:
+        ValueError: an argument is out of range; names it.
+    """
+    return _cifar("resnet_cifar", depth, width, input_shape, classes, seed, options)
+
+
+def resnet_18(input_shape: Sequence[int], classes: int = 1000, *, seed: int, **options: Any) -> keras.Model:
+    """Build `resnet_imagenet` with 18 layers; 11 689 512 trained parameters."""
+    return _imagenet("resnet_18", 18, input_shape, classes, seed, options)
+
+
+def resnet_34(input_shape: Sequence[int], classes: int = 1000, *, seed: int, **options: Any) -> keras.Model:
+    """Build `resnet_imagenet` with 34 layers; 21 797 672 trained parameters."""
+    return _imagenet("resnet_34", 34, input_shape, classes, seed, options)
+
+
+def resnet_50(input_shape: Sequence[int], classes: int = 1000, *, seed: int, **options: Any) -> keras.Model:
+    """Build `resnet_imagenet` with 50 layers; 25 557 032 trained parameters (thesis, table 4.1: 25.5 M)."""
+    return _imagenet("resnet_50", 50, input_shape, classes, seed, options)
+
+
+def resnet_101(input_shape: Sequence[int], classes: int = 1000, *, seed: int, **options: Any) -> keras.Model:
+    """Build `resnet_imagenet` with 101 layers; 44 549 160 trained parameters."""
+    return _imagenet("resnet_101", 101, input_shape, classes, seed, options)
+
+
+def resnet_152(input_shape: Sequence[int], classes: int = 1000, *, seed: int, **options: Any) -> keras.Model:
+    """Build `resnet_imagenet` with 152 layers; 60 192 808 trained parameters."""
+    return _imagenet("resnet_152", 152, input_shape, classes, seed, options)
+
+
+def wrn_50_2(input_shape: Sequence[int], classes: int = 1000, *, seed: int, **options: Any) -> keras.Model:
+    """Build WRN-50-2: `resnet_50` whose blocks have twice the channels inside; 68 883 240 trained parameters.
+
+    S. Zagoruyko and N. Komodakis, "Wide residual networks", 2016, table 9; torchvision's wide_resnet50_2.
+    """
+    return _imagenet("wrn_50_2", 50, input_shape, classes, seed, options, inside=2)
+
+
+def resnet_18_modified(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
+    """Build `resnet_18` for small images: the first convolution is 3×3 without stride, and no max-pool follows.
+
+    Of 10 classes 11 173 962 parameters are trained, of 200 classes 11 271 432.
+
+    It is the ResNet-18 (Modified) of the thesis (5.5.3) for CIFAR-10 and TinyImageNet, after H. Tanaka et al.,
+    "Pruning neural networks without any data by iteratively conserving synaptic flow", NeurIPS 2020. Their code takes
+    kernels by fan-out and scales of 1: `initializer="he_normal_fan_out", gamma="ones"`.
+    """
+    return _imagenet("resnet_18_modified", 18, input_shape, classes, seed, options, small=True)
+
+
+def resnet_34_modified(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
+    """Build `resnet_34` for small images, as `resnet_18_modified`; 21 282 122 trained parameters."""
+    return _imagenet("resnet_34_modified", 34, input_shape, classes, seed, options, small=True)
+
+
+def resnet_imagenet(
+    input_shape: Sequence[int],
+    classes: int = 1000,
+    *,
+    seed: int,
+    depth: int,
+    width: int = 64,
+    inside: int = 1,
+    small: bool = False,
+    **options: Any,
+) -> keras.Model:
+    """Build a residual network for ImageNet: a convolution, a max-pool, four stages of blocks, a dense layer.
+
+    It returns logits. The source is K. He et al., "Deep residual learning for image recognition", CVPR 2016, table 1,
+    as torchvision has it: a stage strides in the 3×3 convolution of its first block, and shortcuts that change the
+    shape are 1×1 convolutions with normalisation. Initial values are those of the thesis (5.5.4) and its code open_lth:
+    He normal by fan-in, scales γ uniform in [0, 1). torchvision's are `initializer="he_normal_fan_out", gamma="ones"`.
+
+    Layers are named "conv", "pool", "stage1_block1_conv1", "stage1_block1_shortcut_conv", …, "output".
+
+    Args:
+        input_shape: shape of one image: (height, width, channels).
+        classes: width of the output layer, at least 1.
+        seed: ≥ 0. Each layer's seed is a SHA-256 of (seed, layer name).
+        depth: 18, 34, 50, 101 or 152 layers; shortcuts are not counted.
+        width: channels of the first convolution and stage; later stages have two, four and eight times as many.
+        inside: how many times as many channels the inner convolutions of bottlenecks have; depth 50 and above.
+        small: whether the first convolution is 3×3 without stride, and no max-pool follows.
+        options: of `keras_lth.models.parts`.
+
+    Raises:
+        ValueError: an argument is out of range; names it.
+    """
+    return _imagenet("resnet_imagenet", depth, input_shape, classes, seed, options, width, inside, small)
+
+
+def _cifar(
+    network: str, depth: int, width: int, input_shape: Sequence[int], classes: int, seed: int, options: Any
+) -> keras.Model:
+    parts = Parts(network, input_shape, classes, seed, options)
+    blocks, rest = divmod(parts.whole("depth", depth, 8) - 2, 6)
+    if rest:
+        near = ", ".join(str(6 * n + 2) for n in (blocks, blocks + 1))
+        raise ValueError(f"{network}: depth must be 6n + 2, such as {near}, got {depth}")
+    width = parts.whole("width", width)
+    return _staged(parts, parts.conv_norm(parts.inputs(), "", width, 3), width, (blocks,) * 3)
+
+
+def _imagenet(
+    network: str,
+    depth: int,
+    input_shape: Sequence[int],
+    classes: int,
+    seed: int,
+    options: Any,
+    width: int = 64,
+    inside: int = 1,
+    small: bool = False,
+) -> keras.Model:
+    parts = Parts(network, input_shape, classes, seed, options)
+    if depth not in _IMAGENET:
+        raise ValueError(f"{network}: depth must be one of {', '.join(map(str, _IMAGENET))}, got {depth!r}")
+    width, inside = parts.whole("width", width), parts.whole("inside", inside)
+    if inside > 1 and depth < 50:
+        raise ValueError(f"{network}: inside must be 1 below depth 50, where blocks are no bottlenecks, got {inside}")
+    x = parts.conv_norm(parts.inputs(), "", width, *((3,) if small else (7, 2)))
+    x = x if small else parts.max_pool(x, "pool", 3, pad=1)
+    return _staged(parts, x, width, _IMAGENET[depth], inside if depth >= 50 else 0)
+
+
+def _staged(parts: Parts, x: Any, width: int, stages: Sequence[int], inside: int = 0) -> keras.Model:
+    """Add stages of so many blocks, each stage of twice the channels, and the last layers; `inside`: of bottlenecks."""
+    for stage, blocks in enumerate(stages):
+        channels, inner = width * 2**stage, width * 2**stage * inside
+        for block in range(blocks):
+            stride = 2 if stage and not block else 1
+            convolutions = [(channels, 3, stride), (channels, 3, 1)]
+            if inside:
+                convolutions = [(inner, 1, 1), (inner, 3, stride), (4 * channels, 1, 1)]
+            x = _block(parts, x, f"stage{stage + 1}_block{block + 1}_", convolutions, stride)
     x = keras.layers.GlobalAveragePooling2D(name="mean")(x)
-    return keras.Model(inputs, parts.dense(x, "output", classes), name="resnet_20")
+    return parts.model(parts.dense(x, "output", parts.classes))
 
 
-class _Parts:
-    """Layers by name; the random numbers of a layer are a function of the seed and its name."""
-
-    def __init__(self, seed: int, weight_decay: float) -> None:
-        self.seed = seed
-        self.decay = weight_decay
-
-    def block(self, x: Any, name: str, channels: int, begins: bool) -> Any:
-        stride = 2 if begins else 1
-        y = keras.layers.ReLU(name=f"{name}relu1")(self.conv_norm(x, name, channels, 3, stride, "1"))
-        y = self.conv_norm(y, name, channels, 3, 1, "2")
-        if begins:
-            x = self.conv_norm(x, f"{name}shortcut_", channels, 1, stride)
-        return keras.layers.ReLU(name=f"{name}relu2")(keras.layers.Add(name=f"{name}add")([x, y]))
-
-    def conv_norm(self, x: Any, name: str, channels: int, size: int, stride: int, number: str = "") -> Any:
-        """A convolution without bias, then normalisation over the batch."""
-        conv, norm = f"{name}conv{number}", f"{name}norm{number}"
-        if size > 1 and stride > 1:
-            # Keras' own "same" would pad an even image only at the lower right.
-            x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}pad{number}")(x)
-        padding = "same" if stride == 1 else "valid"
-        x = keras.layers.Conv2D(
-            channels, size, stride, padding, use_bias=False, kernel_initializer=he_normal(layer_seed(self.seed, conv)),
-            kernel_regularizer=self._regularizer(), name=conv,
-        )(x)  # fmt: skip
-        return keras.layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5,
-            gamma_initializer=keras.initializers.RandomUniform(0.0, 1.0, layer_seed(self.seed, norm)),
-            gamma_regularizer=self._regularizer(), beta_regularizer=self._regularizer(), name=norm,
-        )(x)  # fmt: skip
-
-    def dense(self, x: Any, name: str, width: int) -> Any:
-        return keras.layers.Dense(
-            width, kernel_initializer=he_normal(layer_seed(self.seed, name)), kernel_regularizer=self._regularizer(),
-            bias_regularizer=self._regularizer(), name=name,
-        )(x)  # fmt: skip
-
-    def _regularizer(self) -> Any:
-        return keras.regularizers.L2(self.decay / 2) if self.decay else None
-
-
-def _normalized(inputs: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> Any:
-    channels = inputs.shape[-1]
-    for name, values in (("mean", mean), ("std", std)):
-        if values is None or len(values) != channels or (name == "std" and min(values) <= 0):
-            raise ValueError(
-                f"resnet_20: {name} must have a number for each of {channels} channels{' above 0' * (name == 'std')}, "
-                f"got {values!r}"
-            )
-    assert mean is not None and std is not None
-    offset = [-m / s for m, s in zip(mean, std, strict=True)]
-    return keras.layers.Rescaling([1 / s for s in std], offset, name="normalized")(inputs)
+def _block(parts: Parts, x: Any, name: str, convolutions: Sequence[tuple[int, int, int]], stride: int) -> Any:
+    """Add a block of (channels, size, stride) to its input, or to a convolution of it where it changes the shape."""
+    y, last, channels = x, len(convolutions), convolutions[-1][0]
+    for number, convolution in enumerate(convolutions, 1):
+        y = parts.conv_norm(y, name, *convolution, number=str(number), relu=number < last)
+    if stride > 1 or x.shape[-1] != channels:
+        x = parts.conv_norm(x, f"{name}shortcut_", channels, 1, stride, relu=False)
+    return keras.layers.ReLU(name=f"{name}relu{last}")(keras.layers.Add(name=f"{name}add")([x, y]))
