@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import keras_lth as lth
 from keras_lth import surgery
-from keras_lth.layers import kernels_of
+from keras_lth.layers import costs, kernels_of
 from tests.forms import spread
 from tests.layers.sparse_cases import MODELS, case, masks_for, pair
 
@@ -367,7 +367,32 @@ def test_what_stays_dense_says_why() -> None:
 def test_never_slower_by_default() -> None:
     """A layer that is too small to gain stays dense, and the report says from which density it pays."""
     model = keras.Sequential([keras.Input((2048,)), keras.layers.Dense(2048), keras.layers.Dense(2)])
-    report = lth.sparsify(model, masks_for(model, density=0.05), batch_size=128)
+    report = lth.sparsify(model, masks_for(model, density=0.05), batch_size=128, costs=costs.DEFAULT)
     assert report.sparse == ("dense/kernel",)
     assert report.dense == {"dense_1/kernel": "dense is faster"}
     assert report.rows[0].factor > 2 and 0.05 < report.rows[0].pays_below <= 1
+
+
+def test_costs_are_measured_once_and_kept_if_they_are_steady(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file, calls = tmp_path / "keras_lth" / "costs.json", []
+
+    def measure(steady: bool) -> Any:
+        def made() -> Any:
+            calls.append(steady)
+            return costs.DEFAULT, steady
+
+        return made
+
+    def again() -> costs.Costs:
+        costs.measured.cache_clear()
+        return costs.measured()
+
+    monkeypatch.setattr(costs, "_measure", measure(False))
+    assert again() == costs.DEFAULT and not file.exists()
+    monkeypatch.setattr(costs, "_measure", measure(True))
+    assert again() == again() == costs.DEFAULT
+    assert calls == [False, True]
+    file.write_text("{")
+    assert again() == costs.DEFAULT and calls == [False, True, True]
+    costs.measured.cache_clear()
