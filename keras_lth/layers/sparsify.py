@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_lth.layers.costs import Costs, measured
+from keras_lth.layers.costs import MARGIN, Costs, measured
 from keras_lth.layers.fused import fuse
 from keras_lth.layers.sparse import attribute_of, layout_of, positions, sparse_model, wanted, why_dense
 from keras_lth.masks import Masks
@@ -195,7 +195,7 @@ def sparsify(
             else one.but("not included")
             if include is not None and one.path not in named
             else one.but("dense is faster")
-            if only_if_faster and not one.factor > 1
+            if only_if_faster and not one.factor > MARGIN
             else one
             for one in choices
         ]
