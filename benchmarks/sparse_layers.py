@@ -14,6 +14,7 @@ product. The rate is 0, so that weights stay normal numbers however many steps a
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -188,12 +189,14 @@ class Peer:
         self.version = self._answer()
 
     def _answer(self) -> Any:
-        line = self._process.stdout.readline()  # type: ignore[union-attr]
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
         return json.loads(line) if line else None
 
     def _ask(self, **request: Any) -> Any:
-        self._process.stdin.write(json.dumps(request) + "\n")  # type: ignore[union-attr]
-        self._process.stdin.flush()  # type: ignore[union-attr]
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
         return self._answer()
 
     def turn(self, name: str, batch: int, density: float | None) -> Turn:
@@ -286,9 +289,9 @@ def measure(name: str, net: nets.Net, peer: Peer | None, rounds: int, turn_secon
         here = {**sides, "sparse": Side(bench, ways, sparse)}
         best = here["sparse"].way
         if net.norm:
-            here["sparse, fused"] = Side(bench, plain, lambda model: sparse(model, fuse=True))
+            here["sparse, fused"] = Side(bench, plain, functools.partial(sparse, fuse=True))
             best = here["sparse, fused"].way
-        here[FLOOR] = Side(bench, [best], lambda model: sparse(model, left, net.norm))  # noqa: B023
+        here[FLOOR] = Side(bench, [best], functools.partial(sparse, what=left, fuse=net.norm))
         turns = {kind: side.turn for kind, side in here.items()} | others
         if peer is not None:
             turns[TORCH_MASKED] = peer.turn(name, net.batch, 1 - sparsity)

@@ -18,7 +18,7 @@ constexpr std::int64_t kTasks = 8;      // at least, where there are so many run
 
 std::int64_t Quotient(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// Begin of share i of n items.
+// The first item of share i of n items.
 std::int64_t Share(std::int64_t n, std::int64_t shares, std::int64_t i) { return n * i / shares; }
 
 }  // namespace

@@ -12,7 +12,9 @@ from keras_lth.export.graph import Array
 __all__ = ["ACTIVATIONS"]
 
 
-def _relu(x: Array, out: Array, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0):  # type: ignore[no-untyped-def]
+def _relu(
+    x: Array, out: Array, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
+) -> None:
     if negative_slope == 0 and threshold == 0:
         np.clip(x, 0, max_value, out=out) if max_value is not None else np.maximum(x, 0, out=out)
         return

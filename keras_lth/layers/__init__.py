@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from keras_lth.layers.fused import Fused, fuse
+from keras_lth.layers.kinds import register_sparse
 from keras_lth.layers.masked import Masked
-from keras_lth.layers.sparse import register_sparse
 from keras_lth.layers.sparsify import KERNELS, Sparsified, densify, fitted, sparsify
 from keras_lth.surgery.stored import Layout, kernels_of
 

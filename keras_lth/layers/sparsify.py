@@ -13,7 +13,8 @@ import numpy as np
 
 from keras_lth.layers.costs import MARGIN, Costs, measured
 from keras_lth.layers.fused import fuse
-from keras_lth.layers.sparse import attribute_of, layout_of, positions, sparse_model, wanted, why_dense
+from keras_lth.layers.kinds import attribute_of, layout_of, positions, why_dense
+from keras_lth.layers.sparse import sparse_model, wanted
 from keras_lth.masks import Masks
 from keras_lth.names import chosen, shown_as
 from keras_lth.ops import SparseStructure, count_groups

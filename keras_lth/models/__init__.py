@@ -28,7 +28,7 @@ from keras_lth.models.resnet import (
 )
 from keras_lth.models.vgg import vgg_11, vgg_13, vgg_16, vgg_19
 
-__all__ = [  # noqa: RUF022
+__all__ = [  # noqa: RUF022  # by family, as docs/models.md lists them
     "lenet_300_100", "mlp", "lenet_5",
     "conv_2", "conv_4", "conv_6", "conv_8",
     "resnet_20", "resnet_32", "resnet_56", "resnet_110", "resnet_cifar",

@@ -15,7 +15,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import keras
 import numpy as np
@@ -44,7 +44,8 @@ __all__ = [
     "whole_shape",
 ]
 
-Verb = TypeVar("Verb", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _KERNELS = "_keras_lth_kernels"  # of a layer: attribute → its stored kernel
 _KERNEL = "_keras_lth_kernel"  # of a variable: the stored kernel that it is
@@ -281,15 +282,16 @@ def whole(model: Any, *, run: bool = False) -> Iterator[View]:
             model.__class__ = cls
 
 
-def on_whole(verb: Verb) -> Verb:
-    """Let a verb on a model see it whole."""
+def on_whole(verb: Callable[P, R]) -> Callable[P, R]:
+    """Let a verb whose first argument is ``model`` see it whole."""
 
     @functools.wraps(verb)
-    def act(model: Any, *args: Any, **kwargs: Any) -> Any:
-        with whole(model):
-            return verb(model, *args, **kwargs)
+    def act(*args: P.args, **kwargs: P.kwargs) -> R:
+        # Without a model the verb itself says what is missing.
+        with whole(args[0] if args else kwargs.get("model")):
+            return verb(*args, **kwargs)
 
-    return act  # type: ignore[return-value]
+    return act
 
 
 def _expand(model: keras.layers.Layer) -> list[Wanted]:

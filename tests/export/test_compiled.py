@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -62,9 +63,10 @@ def test_a_wrong_shape_is_named(compiled: lth.export.Compiled) -> None:
 
 
 def test_a_batch_size_below_one_is_refused(model: keras.Model) -> None:
-    for size in (0, -1, 2.5):
+    sizes: list[Any] = [0, -1, 2.5]
+    for size in sizes:
         with pytest.raises(ValueError, match="batch_size"):
-            lth.export.compile(model, batch_size=size)  # type: ignore[arg-type]
+            lth.export.compile(model, batch_size=size)
 
 
 def test_threads_call_it_at_the_same_time(compiled: lth.export.Compiled, x: np.ndarray) -> None:

@@ -102,7 +102,7 @@ def test_only_the_chief_writes(undisturbed: list[Any]) -> None:
     assert {"os.mkdir plans", "os.mkdir values"} <= set(undisturbed[0]["wrote"])
 
 
-# The chief is killed, then the other one is told to end.
+# The chief is killed; later the other worker is terminated.
 STRIKES = ((0, 5, "SIGKILL"), (1, 3, "SIGTERM"))
 
 
