@@ -19,6 +19,7 @@ namespace chain = keras_lth::chain;
 namespace sp = keras_lth::sparse;
 using keras_lth::isa::Level;
 using keras_lth::testing::At;
+using keras_lth::testing::Close;
 using keras_lth::testing::Make;
 using keras_lth::testing::Out;
 using keras_lth::testing::Pairs;
@@ -31,13 +32,6 @@ void Expect(bool holds, const std::string& what) {
   if (holds) return;
   ++failures;
   std::printf("FAILED: %s\n", what.c_str());
-}
-
-bool Close(const std::vector<float>& got, const std::vector<double>& expected, const std::vector<double>& magnitude) {
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    if (!(std::abs(static_cast<double>(got[i]) - expected[i]) <= 4e-6 * magnitude[i] + 1e-30)) return false;
-  }
-  return true;
 }
 
 void Finish(std::int64_t channels, const std::vector<float>& bias, bool relu, std::vector<double>* y,

@@ -19,6 +19,7 @@ namespace {
 
 namespace sp = keras_lth::sparse;
 using keras_lth::testing::At;
+using keras_lth::testing::Close;
 using keras_lth::testing::GiveRoom;
 using keras_lth::testing::Make;
 using keras_lth::testing::Out;
@@ -32,14 +33,6 @@ void Expect(bool holds, const std::string& what) {
   if (holds) return;
   ++failures;
   std::printf("FAILED: %s\n", what.c_str());
-}
-
-// |got - expected| against the sum of the magnitudes that were added up.
-bool Close(const std::vector<float>& got, const std::vector<double>& expected, const std::vector<double>& magnitude) {
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    if (!(std::abs(static_cast<double>(got[i]) - expected[i]) <= 4e-6 * magnitude[i] + 1e-30)) return false;
-  }
-  return true;
 }
 
 std::vector<std::uint16_t> ToBfloat16(const std::vector<float>& values) {

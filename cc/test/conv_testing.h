@@ -138,6 +138,14 @@ inline void Pairs(const sp::ConvShape& s, std::int64_t cin, std::int64_t cout,
   }
 }
 
+// |got - expected| against the sum of the magnitudes that were added up.
+inline bool Close(const std::vector<float>& got, const std::vector<double>& expected, const std::vector<double>& magnitude) {
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    if (!(std::abs(static_cast<double>(got[i]) - expected[i]) <= 4e-6 * magnitude[i] + 1e-30)) return false;
+  }
+  return true;
+}
+
 }  // namespace keras_lth::testing
 
 #endif  // KERAS_LTH_CC_TEST_CONV_TESTING_H_
