@@ -74,6 +74,10 @@ class _SparseModel(keras.Model):
                 kernels[entry.path] = {"mask": mask, "block": block, "room": room}
         return {"model": model, "kernels": kernels}
 
+    def __reduce__(self) -> Any:
+        # Keras names the class of the model, which is made anew in each process.
+        return _unpickled, super().__reduce__()[1]
+
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> keras.Model:
         """Make the dense model; its kernels are stored as soon as it is built."""
@@ -91,6 +95,10 @@ class _SparseModel(keras.Model):
 
         model.build = build_and_keep
         return model
+
+
+def _unpickled(buffer: Any) -> keras.Model:
+    return keras.Model._unpickle_model(buffer)
 
 
 def _keep(model: keras.Model, kernels: Mapping[str, Mapping[str, Any]]) -> None:

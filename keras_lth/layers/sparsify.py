@@ -195,7 +195,7 @@ def sparsify(
             if one.path in left
             else one.but("not included")
             if include is not None and one.path not in named
-            else one.but("dense is faster")
+            else one.but("dense is faster" if one.factor <= 1 else f"gains less than {MARGIN:g} ×")
             if only_if_faster and not one.factor > MARGIN
             else one
             for one in choices

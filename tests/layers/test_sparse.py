@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +246,14 @@ def test_a_clone_is_dense_as_that_of_a_masked_model() -> None:
     assert not lth.masks_of(clone)
     assert type(clone.layers[0]) is keras.layers.Dense
     assert clone.predict(x, verbose=0).shape == (8, 3)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_is_sparse_with_the_same_values(copied: Any) -> None:
+    _, sparse, (_, x, _) = pair("dense")
+    made = copied(sparse)
+    np.testing.assert_array_equal(made.predict(x, verbose=0), sparse.predict(x, verbose=0))
+    assert lth.masks_of(made) == lth.masks_of(sparse)
 
 
 def test_export_to_a_saved_model(tmp_path: Path) -> None:
