@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from keras_lth.arguments import is_whole, real, whole
+from keras_lth.datasets import check_options
 from keras_lth.experiments.instability import instability
 from keras_lth.experiments.lab import Lab, network
 from keras_lth.experiments.lottery import ARMS, lottery
@@ -27,6 +28,8 @@ DEFAULTS: Config = {
     "plan": "lottery",
     "plan_options": {},
     "data": "digits",
+    # What is made of the data, such as {"holdout": 0.1, "seed": 1}: options of `keras_lth.datasets.derived`.
+    "data_options": {},
     "model": "lenet_300_100",
     "model_options": {},
     "augment": (),
@@ -52,7 +55,7 @@ DEFAULTS: Config = {
     "checkpoint_every": 60.0,
 }
 # These depend on another key, so a config replaces them as a whole.
-_WHOLE = ("optimizer", "model_options", "plan_options")
+_WHOLE = ("optimizer", "model_options", "data_options", "plan_options")
 
 
 def completed(given: Config) -> dict[str, Any]:
@@ -95,6 +98,7 @@ def check(config: Config) -> None:
     if config["jit_compile"] not in (None, True, False):
         raise ValueError(f"jit_compile is True, False or None (what is best here), not {config['jit_compile']!r}.")
     _known("kernels", config["kernels"], ("dense", "auto", "sparse"))
+    check_options(config["data_options"])
     _check_rates(config)
     for arm in config["arms"]:
         _known("arms", arm, ARMS)
@@ -127,7 +131,7 @@ def lab_of(config: Config, book: Notebook) -> Lab:
     rates = [(step, first * schedule["factor"] ** (place + 1)) for place, step in enumerate(schedule["drops"])]
     return Lab(
         book,
-        network(config["data"], config["model"], **config["model_options"]),
+        network(config["data"], config["model"], data_options=config["data_options"], **config["model_options"]),
         optimizer,
         rates=((0, first), *rates) if rates else first,
         batch_size=config["batch_size"],
