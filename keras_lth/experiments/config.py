@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from keras_lth.arguments import is_whole, real, whole
+from keras_lth import schedules
+from keras_lth.arguments import real, whole
 from keras_lth.datasets import check_options
 from keras_lth.experiments.instability import instability
 from keras_lth.experiments.lab import Lab, network
@@ -35,9 +36,10 @@ DEFAULTS: Config = {
     "augment": (),
     "batch_size": 60,
     "steps": 24_000,
+    # "momentum" follows the papers' equations (`keras_lth.training.Momentum`); other names are Keras' optimizers.
     "optimizer": {"name": "adam", "learning_rate": 1.2e-3, "epsilon": 1e-8},
-    # The rate is multiplied by the factor at each of these steps.
-    "schedule": {"drops": (), "factor": 0.1},
+    # Of the learning rate: drops, warm-up and decay, in steps (`keras_lth.schedules.rates`).
+    "schedule": schedules.CONSTANT,
     "levels": 15,
     "fraction": 0.2,
     "rewind_to": "0 steps",
@@ -127,13 +129,12 @@ def check(config: Config) -> None:
 def lab_of(config: Config, book: Notebook) -> Lab:
     """Return the `Lab` with the setting of a config."""
     optimizer = dict(config["optimizer"])
-    first, schedule = optimizer.pop("learning_rate"), config["schedule"]
-    rates = [(step, first * schedule["factor"] ** (place + 1)) for place, step in enumerate(schedule["drops"])]
+    peak = optimizer.pop("learning_rate")
     return Lab(
         book,
         network(config["data"], config["model"], data_options=config["data_options"], **config["model_options"]),
         optimizer,
-        rates=((0, first), *rates) if rates else first,
+        rates=schedules.rates(peak, config["schedule"], config["steps"]),
         batch_size=config["batch_size"],
         augment=tuple(config["augment"]) or None,
         jit_compile=config["jit_compile"],
@@ -212,10 +213,7 @@ def _check_rates(config: Config) -> None:
     rate = config["optimizer"].get("learning_rate")
     if rate is None or not real(rate, "optimizer.learning_rate") > 0:
         raise ValueError(f"optimizer.learning_rate must be a number above 0, not {rate!r}.")
-    drops: Sequence[Any] = config["schedule"]["drops"]
-    if not all(is_whole(step, 1) for step in drops) or sorted(set(drops)) != list(drops):
-        raise ValueError(f"schedule.drops must be steps in increasing order, such as (32000, 48000), not {drops!r}.")
-    real(config["schedule"]["factor"], "schedule.factor")
+    schedules.check_schedule(config["schedule"], config["steps"])
 
 
 def _per_epoch(config: Config, examples: int) -> int:
