@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from keras_lth.arguments import is_whole, round_half_up
 
 Unit = Literal["steps", "epochs", "%"]
+# How many of n weights a cut of a share removes.
+Rounding = Callable[[float, int], int]
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|ep|%)\s*")
 
 
@@ -57,13 +59,15 @@ class Duration:
         return f"{amount}%" if self.unit == "%" else f"{amount} {self.unit}"
 
 
-def cut(remaining: Mapping[str, int], fraction: float | Mapping[str, float]) -> dict[str, int]:
+def cut(
+    remaining: Mapping[str, int], fraction: float | Mapping[str, float], rounded: Rounding = round_half_up
+) -> dict[str, int]:
     """Return what remains of each group after one round: ``n − round(fraction · n)``, ties up (thesis 3.1.3).
 
     ``fraction`` is one number, or one for each group. Raises ``ValueError`` if nothing would remain in total.
     """
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(remaining, fraction)
-    after = {name: n - round_half_up(share[name], n) for name, n in remaining.items()}
+    after = {name: n - rounded(share[name], n) for name, n in remaining.items()}
     if sum(after.values()) <= 0:
         raise ValueError(
             f"Pruning {fraction} of {sum(remaining.values())} weights would leave none: use a smaller fraction."
@@ -78,6 +82,7 @@ def levels(
     rounds: int | None = None,
     target_density: float | None = None,
     total: int | None = None,
+    rounded: Rounding = round_half_up,
 ) -> list[dict[str, int]]:
     """Return the weights that remain at level 0, 1, 2, …, as a list of ``{group: count}``.
 
@@ -95,7 +100,7 @@ def levels(
         now = out[-1]
         if target is not None and sum(now.values()) <= target:
             break
-        after = cut_to(now, fraction, target)
+        after = cut_to(now, fraction, target, rounded)
         if after == now:
             raise ValueError(
                 f"A fraction of {fraction} no longer removes a weight of the {sum(now.values())} that remain after "
@@ -111,12 +116,17 @@ def levels(
     return out
 
 
-def cut_to(now: Mapping[str, int], fraction: float | Mapping[str, float], target: int | None) -> dict[str, int]:
+def cut_to(
+    now: Mapping[str, int],
+    fraction: float | Mapping[str, float],
+    target: int | None,
+    rounded: Rounding = round_half_up,
+) -> dict[str, int]:
     """Return what remains after one `cut`, shortened in proportion if it would leave fewer than ``target``."""
     if target is None:
-        return cut(now, fraction)
+        return cut(now, fraction, rounded)
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(now, fraction)
-    gone = {name: round_half_up(share[name], n) for name, n in now.items()}
+    gone = {name: rounded(share[name], n) for name, n in now.items()}
     short = target - (sum(now.values()) - sum(gone.values()))
     if short <= 0:
         return {name: n - gone[name] for name, n in now.items()}
