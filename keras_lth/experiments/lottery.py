@@ -151,10 +151,12 @@ def lottery(
         mine = replace(imp, seed=seed_of(seed, "order", number))
         found = levels(lab, mine, lab.init(seed_of(seed, "init", number)))
         made = {arm: subnetworks(lab, mine, arm, found, seed, number) for arm in dict.fromkeys(("imp", *arms))}
-        for place, level in enumerate(found):
-            lab.row(lab.layers(level.masks), table="layers", replicate=number, level=place)
+        for place in range(len(found)):
             for arm, of_arm in made.items():
                 if place or arm == "imp":
                     name(of_arm[place], arm=arm, replicate=number, level=place)
+                if arm == "imp" or (place and ARMS[arm].masks in ("own", "one_shot", "global")):
+                    layers = lab.layers(of_arm[place].masks)
+                    lab.row(layers, table="layers", arm=arm, replicate=number, level=place)
 
     lab.each(range(replicates), replicate)

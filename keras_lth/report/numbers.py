@@ -15,7 +15,16 @@ from keras_lth.report.read import Results
 
 ARMS = {
     "imp": "IMP",
+    "imp_one_shot": "one-shot IMP",
+    "lrr": "learning-rate rewinding",
+    "lrr_one_shot": "one-shot learning-rate rewinding",
+    "fine_tuning": "fine-tuning",
+    "low_rate": "rewinding at the lowest rate",
+    "cyclic": "dense, trained as often",
     "reinit": "reinitialised",
+    "signs": "reinitialised with the same signs",
+    "shuffled": "shuffled values",
+    "noise": "values with noise",
     "random_layerwise": "layerwise random",
     "random_global": "global random",
 }
