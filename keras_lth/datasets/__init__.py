@@ -1,7 +1,8 @@
 """Data sets as arrays, and batches in an order that can be resumed and forked.
 
 `load(name)`, or the function with that name, returns `Splits`; `ordered` makes a dataset for `model.fit`. Data that
-does not fit into memory stays in files: `from_files` with `tfds_files`, `tiny_imagenet` or a function.
+does not fit into memory stays in files: `from_files` with `tfds_files`, `tiny_imagenet` or a function. `derived` and
+its parts (`held_out`, `subset`, `noisy_labels`, …) make other `Splits` of some.
 """
 
 from __future__ import annotations
@@ -10,7 +11,21 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from keras_lth.datasets.images import Splits, digits, fashion_mnist, mnist, tfds
+from keras_lth.datasets.arrays import from_arrays, npz
+from keras_lth.datasets.derived import (
+    NORMS,
+    OPTIONS,
+    check_options,
+    corrupted_pixels,
+    derived,
+    held_out,
+    noisy_labels,
+    normalised,
+    per_class,
+    permuted_labels,
+    subset,
+)
+from keras_lth.datasets.images import NO_HOLDOUT, PARTS, Splits, digits, fashion_mnist, mnist, tfds
 
 if TYPE_CHECKING:
     from keras_lth.datasets.augment import CentreCrop, Crop, Flip, RandomResizedCrop
@@ -19,8 +34,10 @@ if TYPE_CHECKING:
     from keras_lth.datasets.sources import Source, tfds_files, tiny_imagenet
 
 __all__ = [
-    "CentreCrop", "Crop", "Flip", "Ordered", "RandomResizedCrop", "Source", "Splits", "Streamed", "digits",
-    "fashion_mnist", "from_files", "load", "mnist", "ordered", "tfds", "tfds_files", "tiny_imagenet",
+    "NORMS", "NO_HOLDOUT", "OPTIONS", "PARTS", "CentreCrop", "Crop", "Flip", "Ordered", "RandomResizedCrop",
+    "Source", "Splits", "Streamed", "check_options", "corrupted_pixels", "derived", "digits", "fashion_mnist",
+    "from_arrays", "from_files", "held_out", "load", "mnist", "noisy_labels", "normalised", "npz", "ordered",
+    "per_class", "permuted_labels", "subset", "tfds", "tfds_files", "tiny_imagenet",
 ]  # fmt: skip
 
 # What needs TensorFlow, by module; the arrays load without it.
@@ -31,17 +48,25 @@ _LATE = {
     "sources": ("Source", "tfds_files", "tiny_imagenet"),
 }
 _NAMED: dict[str, Callable[..., Splits]] = {"digits": digits, "fashion_mnist": fashion_mnist, "mnist": mnist}
+# Names of the papers that TFDS spells in another way.
+_TFDS = {"svhn": "svhn_cropped"}
 
 
 def load(name: str, **options: Any) -> Splits:
-    """Load the data set `name`: "digits", "fashion_mnist", "mnist", or any image classification data set of TFDS.
+    """Load the data set `name`.
 
-    `options` are passed to the function with that name, or to `tfds`. Raises ValueError if TFDS does not know the name
-    either.
+    Args:
+        name: "digits", "fashion_mnist" or "mnist"; the path of an .npz file; or any image classification data set of
+            TFDS, such as "cifar10", "cifar100" or "svhn" (TFDS' svhn_cropped).
+        options: for the function with that name, for `npz`, or for `tfds`.
+
+    Raises:
+        FileNotFoundError, ModuleNotFoundError: data that needs a network, or TFDS; says what to copy or install.
+        ValueError: a name that TFDS does not know either.
     """
     if name in _NAMED:
         return _NAMED[name](**options)
-    return tfds(name, **options)
+    return npz(name, **options) if name.endswith(".npz") else tfds(_TFDS.get(name, name), **options)
 
 
 def __getattr__(name: str) -> Any:

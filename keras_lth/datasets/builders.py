@@ -5,6 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+OFFLINE = (
+    "without a network there are digits, fashion_mnist (Debian's package dataset-fashion-mnist), and an .npz file or "
+    "a function of your own"
+)
+# Of the text of another library's error.
+_WIDTH = 200
+
 
 def image_classes(name: str, folder: str | os.PathLike[str] | None) -> tuple[Any, Any]:
     """Return TFDS and its builder of `name`, whose features have an "image" and a "label"; nothing is prepared yet.
@@ -16,7 +23,7 @@ def image_classes(name: str, folder: str | os.PathLike[str] | None) -> tuple[Any
     try:
         import tensorflow_datasets
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{name!r} needs TFDS: pip install 'keras_lth[tfds]'") from error
+        raise ModuleNotFoundError(f"{name!r} needs TFDS: pip install 'keras_lth[tfds]'; {OFFLINE}") from error
     try:
         builder = tensorflow_datasets.builder(name, data_dir=None if folder is None else os.fspath(folder))
     except tensorflow_datasets.core.DatasetNotFoundError as error:
@@ -29,6 +36,23 @@ def image_classes(name: str, folder: str | os.PathLike[str] | None) -> tuple[Any
             f"TFDS' {name!r} is not an image classification data set: its features are {features}, not image and label"
         )
     return tensorflow_datasets, builder
+
+
+def prepare(builder: Any) -> None:
+    """Download and prepare a data set, unless its folder has it.
+
+    Raises:
+        FileNotFoundError: if that fails; one line that says what to copy, and which data needs no network.
+    """
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS re-raises any exception of its downloader
+        about = " ".join(f"{type(error).__name__}: {error}".split())
+        about = about if len(about) <= _WIDTH else about[: _WIDTH - 1] + "…"
+        raise FileNotFoundError(
+            f"{builder.name} is not in {builder.data_dir}, and TFDS could not prepare it ({about}): run once with a "
+            f"network, or copy that folder from a machine that has it; {OFFLINE}"
+        ) from error
 
 
 def check_split(builder: Any, split: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from keras_lth.datasets.builders import check_split, image_classes
+from keras_lth.datasets.builders import check_split, image_classes, prepare
 from keras_lth.datasets.idx import read_idx
 
 FOLDER_VARIABLE = "KERAS_LTH_DATA"
@@ -17,14 +18,41 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 _DIGITS_TRAINED_PER_CLASS = 144
 
 Pair = tuple[np.ndarray, np.ndarray]
+PARTS = ("train", "test", "holdout")
+NO_HOLDOUT = (
+    "nothing is held out of the training examples: set data_options={'holdout': 0.1} in the config, or use "
+    "keras_lth.datasets.held_out(splits, 0.1)"
+)
 
 
-class Splits(NamedTuple):
-    """Training and test examples: x float32 in [0, 1] of shape (n, height, width, channels), y int32 of shape (n,)."""
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Training and test examples: x float32 in [0, 1] of shape (n, height, width, channels), y int32 of shape (n,).
+
+    ``(x, y), (x_test, y_test), classes = splits`` unpacks them. `holdout` has examples that were taken out of the
+    training part (`keras_lth.datasets.held_out`); None without.
+    """
 
     train: Pair
     test: Pair
     classes: int
+    holdout: Pair | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.train, self.test, self.classes))
+
+    def part(self, name: str) -> Pair:
+        """Return the examples of "train", "test" or "holdout".
+
+        Raises:
+            ValueError: another name, or "holdout" if nothing is held out; says how to hold out examples.
+        """
+        if name not in PARTS:
+            raise ValueError(f"data has the parts {', '.join(PARTS)}, not {name!r}")
+        if name == "holdout" and self.holdout is None:
+            raise ValueError(NO_HOLDOUT)
+        found: Pair = getattr(self, name)
+        return found
 
 
 def digits() -> Splits:
@@ -104,15 +132,17 @@ def tfds(
 
     Raises:
         ModuleNotFoundError: if tensorflow-datasets is not installed.
+        FileNotFoundError: if the data is not in the folder and cannot be downloaded; says what to copy.
         ValueError: if TFDS does not know the name or split, or it is not an image classification with one image size.
     """
     tensorflow_datasets, builder = image_classes(name, folder)
     image, label = builder.info.features["image"], builder.info.features["label"]
     if None in image.shape or image.np_dtype != np.uint8:
         raise ValueError(
-            f"TFDS' {name!r} needs images of one size in 8 bits, got {image.shape} {image.np_dtype.__name__}"
+            f"TFDS' {name!r} needs images of one size in 8 bits, got {image.shape} {image.np_dtype.__name__}: images "
+            f"of several sizes are read by from_files(tfds_files({name!r}), augment=RandomResizedCrop(224), …)"
         )
-    builder.download_and_prepare()
+    prepare(builder)
     splits = builder.info.splits
     if test is None:
         test = "validation" if "validation" in splits and "test" not in splits else "test"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from keras_lth.datasets.builders import check_split, image_classes
+from keras_lth.datasets.builders import check_split, image_classes, prepare
 from keras_lth.datasets.order import permutation
 
 # Of whole files a host's share may be smaller than the mean; beyond this the examples are shared one by one.
@@ -172,6 +172,7 @@ def tfds_files(name: str, split: str = "train", *, folder: str | os.PathLike[str
 
     Raises:
         ModuleNotFoundError: if tensorflow-datasets is not installed.
+        FileNotFoundError: if the data is not in the folder and cannot be downloaded; says what to copy.
         ValueError: if TFDS does not know the name or split, it is not an image classification with 8-bit images, or it
             was prepared in a format other than TFRecord.
     """
@@ -179,7 +180,7 @@ def tfds_files(name: str, split: str = "train", *, folder: str | os.PathLike[str
     features = builder.info.features
     if features["image"].np_dtype != np.uint8:
         raise ValueError(f"TFDS' {name!r} needs images in 8 bits, got {features['image'].np_dtype.__name__}")
-    builder.download_and_prepare()
+    prepare(builder)
     check_split(builder, split)
     if builder.info.file_format.value != "tfrecord":
         raise ValueError(

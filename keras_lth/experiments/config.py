@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from keras_lth.arguments import is_whole, real, whole
+from keras_lth.datasets import check_options
 from keras_lth.experiments import dilation as dilations
 from keras_lth.experiments.anatomy import anatomy
 from keras_lth.experiments.instability import instability
@@ -31,6 +32,8 @@ DEFAULTS: Config = {
     "plan": "lottery",
     "plan_options": {},
     "data": "digits",
+    # What is made of the data, such as {"holdout": 0.1, "seed": 1}: options of `keras_lth.datasets.derived`.
+    "data_options": {},
     "model": "lenet_300_100",
     "model_options": {},
     "augment": (),
@@ -64,7 +67,7 @@ DEFAULTS: Config = {
     "checkpoint_every": 60.0,
 }
 # These depend on another key, so a config replaces them as a whole.
-_WHOLE = ("optimizer", "model_options", "plan_options")
+_WHOLE = ("optimizer", "model_options", "data_options", "plan_options")
 
 
 def completed(given: Config) -> dict[str, Any]:
@@ -107,6 +110,7 @@ def check(config: Config) -> None:
     if config["jit_compile"] not in (None, True, False):
         raise ValueError(f"jit_compile is True, False or None (what is best here), not {config['jit_compile']!r}.")
     _known("kernels", config["kernels"], ("dense", "auto", "sparse"))
+    check_options(config["data_options"])
     _check_rates(config)
     for arm in (*config["arms"], *config["dilation"]["arms"]):
         _known("arms", arm, ARMS)
@@ -140,7 +144,7 @@ def lab_of(config: Config, book: Notebook) -> Lab:
     optimizer = {key: value for key, value in config["optimizer"].items() if key != "learning_rate"}
     return Lab(
         book,
-        network(config["data"], config["model"], **config["model_options"]),
+        network(config["data"], config["model"], data_options=config["data_options"], **config["model_options"]),
         optimizer,
         rates=_rates(config),
         batch_size=config["batch_size"],
@@ -202,7 +206,8 @@ def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:
         imp = replace(imp, ignored=size - mine)
     common: dict[str, Any] = {"replicates": config["replicates"], "seed": config["seed"]}
     if name == "lottery":
-        lottery(lab, imp, arms=config["arms"], every=_every(config, examples), **common)
+        curves = ("test", *(["holdout"] if config["data_options"].get("holdout") is not None else []))
+        lottery(lab, imp, arms=config["arms"], every=_every(config, examples), curves=curves, **common)
     elif name == "instability":
         forks = [_step(config, "instability.forks", fork, examples) for fork in config["instability"]["forks"]]
         instability(lab, imp, forks=forks, runs=config["instability"]["runs"], **common)

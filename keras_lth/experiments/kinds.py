@@ -131,7 +131,7 @@ class Trainer:
         return whole
 
     def observe(self, what: str) -> dict[str, float]:
-        """Measure loss and metrics, on "test" or "train"."""
+        """Measure loss and metrics, on "test", "train" or "holdout"."""
         return self._live.numbers(what)
 
 
@@ -142,6 +142,8 @@ def examples(*, network: Json) -> Value:
     """Count the examples and classes of the data, and give their shape."""
     splits = splits_of(text_of(network))
     row = {"examples": len(splits.train[0]), "test_examples": len(splits.test[0]), "classes": splits.classes}
+    if splits.holdout is not None:
+        row["holdout_examples"] = len(splits.holdout[0])
     return Value({}, {"rows": [row], "shape": list(splits.train[0].shape[1:])})
 
 
@@ -228,7 +230,7 @@ def moved(before: Value, after: Value, masks: Value) -> Value:
 
 
 def evaluate(state: Value, *masks: Value, network: Json, what: str) -> Value:
-    """Measure loss and metrics; those on the training set are named train_…."""
+    """Measure loss and metrics; those on "train" and "holdout" are named train_… and holdout_…."""
     live = measured(text_of(network))
     live.rewind(snapshot_of(state), masks_of(masks[0]) if masks else None)
     return Value({}, {"rows": [live.numbers(what)]})
@@ -240,7 +242,7 @@ def compare(a: Value, b: Value, *, network: Json, what: str, points: int, statis
     surgery.unmask(model)
     splits = splits_of(text_of(network))
     (found,) = compared(
-        [snapshot_of(a), snapshot_of(b)], model, {what: getattr(splits, what)}, points=points, statistics=statistics,
+        [snapshot_of(a), snapshot_of(b)], model, {what: splits.part(what)}, points=points, statistics=statistics,
         train_data=splits.train,
     )  # fmt: skip
     row = {**found.as_dict(), **found.as_dict()["path"], "barrier": found.barrier, "stable": bool(found.stable())}

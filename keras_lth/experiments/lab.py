@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from keras_lth import datasets
 from keras_lth.files.folders import fingerprint
 from keras_lth.imp import Noise
 from keras_lth.plans import Beside, Kind, Notebook, Step, Trajectory, trajectory
@@ -18,7 +19,12 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 _HERE = "keras_lth.experiments.kinds"
-_NETWORK = {"options": {}, "loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
+_NETWORK = {
+    "options": {},
+    "data_options": dict(datasets.OPTIONS),
+    "loss": "sparse_categorical_crossentropy",
+    "metrics": ["accuracy"],
+}
 _OF_NETWORK: dict[str, Any] = {"network": _NETWORK}
 SILENT = Noise()
 
@@ -73,18 +79,32 @@ COMPARE = Kind(
 )
 
 
-def network(data: Any, model: Any, **options: Any) -> dict[str, Any]:
+def network(data: Any, model: Any, *, data_options: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     """Describe the data of a network, and how it is built.
 
     Args:
         data: a name of `keras_lth.datasets`; the path of an .npz file with x_train, y_train, x_test and y_test; or a
             function with ``@versioned`` that returns `datasets.Splits`, or "module:function" of it.
         model: a name of `keras_lth.models`, or such a function, of (shape of an example, classes, seed, **options).
+        data_options: what is made of the data, such as ``{"holdout": 0.1}``: options of `datasets.derived`.
         options: options of the model.
 
-    Raises ``ValueError`` or ``ImportError`` for a function that a worker cannot import or that has no version.
+    Raises ``ValueError`` or ``ImportError`` for a function that a worker cannot import or that has no version, and
+    ``ValueError`` for data options that cannot work.
     """
-    return {"data": _recipe(data), "model": _recipe(model), "options": options}
+    datasets.check_options(data_options or {})
+    return {
+        "data": _recipe(data), "data_options": dict(data_options or {}), "model": _recipe(model), "options": options,
+    }  # fmt: skip
+
+
+def _check_part(network: Mapping[str, Any], what: Any) -> None:
+    """Refuse a part that the data will not have, before anything is trained. Data of a user's own may hold out."""
+    if what not in datasets.PARTS:
+        raise ValueError(f"a network can be measured on {', '.join(datasets.PARTS)}, not on {what!r}.")
+    own = isinstance(network["data"], Versioned)
+    if what == "holdout" and not own and network.get("data_options", {}).get("holdout") is None:
+        raise ValueError(f"what='holdout': {datasets.NO_HOLDOUT}.")
 
 
 def _recipe(value: Any) -> Any:
@@ -146,8 +166,11 @@ class Lab:
         return INIT(seed=seed, network=self.network)
 
     def train(self, start: Step, masks: Step | None = None, noise: Noise = SILENT) -> Trajectory:
-        """Name a training without an end; use ``.at(step)`` and ``.observed("test", every=…, to=…)``."""
-        return trajectory(
+        """Name a training without an end; use ``.at(step)`` and ``.observed("test", every=…, to=…)``.
+
+        What can be observed is "test", "train", and "holdout" if the data options hold out examples.
+        """
+        line = trajectory(
             STATE,
             start,
             masks,
@@ -160,6 +183,7 @@ class Lab:
             jit_compile=self.jit_compile,
             kernels="dense" if masks is None else self.kernels,
         )
+        return replace(line, check=functools.partial(_check_part, self.network))
 
     def start(
         self, wk: Step, other: Step, *, values: str = "k", step: int, slots: str = "fresh", seed: int = 0
@@ -219,7 +243,12 @@ class Lab:
 
     # Numbers.
     def evaluate(self, state: Step, masks: Step | None = None, what: str = "test") -> Step:
-        """Name loss and metrics of a state on "test" or "train"."""
+        """Name loss and metrics of a state on "test", "train" or "holdout"; those on the latter two have its name
+        before theirs, such as holdout_loss.
+
+        Raises ``ValueError`` for "holdout" without a hold-out; says which key to set.
+        """
+        _check_part(self.network, what)
         inputs = [state] if masks is None else [state, masks]
         return EVALUATE(*inputs, network=self.network, what=what)
 
@@ -237,6 +266,7 @@ class Lab:
 
     def compare(self, a: Step, b: Step, **how: Any) -> Step:
         """Name the error along the line between two states, their distance and their angle."""
+        _check_part(self.network, how.get("what", "test"))
         return COMPARE(a, b, network=self.network, **how)
 
     # The notebook.

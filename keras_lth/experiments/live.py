@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_lth import datasets, models, surgery
@@ -47,14 +46,12 @@ class Live:
         surgery.rewind(self.model, state, masks, restore_optimizer=slots)
 
     def numbers(self, what: str) -> dict[str, float]:
-        """Return loss and metrics; those on the training set are named train_…."""
-        if what not in ("test", "train"):
-            raise ValueError(f'a network can be measured on "test" or "train", not on {what!r}.')
+        """Return loss and metrics; those on "train" and "holdout" are named train_… and holdout_…."""
         if what not in self._evaluations:
-            data = getattr(splits_of(text_of(self.network)), what)
+            data = splits_of(text_of(self.network)).part(what)
             self._evaluations[what] = Evaluation(self.model, data, _TEST_BATCH, self.jit_compile)
         found = self._evaluations[what].run()
-        return {name if what == "test" else f"train_{name}": value for name, value in found.items()}
+        return {name if what == "test" else f"{what}_{name}": value for name, value in found.items()}
 
 
 def text_of(network: Json) -> str:
@@ -64,29 +61,14 @@ def text_of(network: Json) -> str:
 
 @functools.lru_cache(maxsize=2)
 def splits_of(network: str) -> datasets.Splits:
-    """Return the training and test data of a network."""
-    data = json.loads(network)["data"]
+    """Return the data of a network, after its data options."""
+    given = json.loads(network)
+    data, options = given["data"], given.get("data_options", {})
     if isinstance(data, str):
-        return datasets.load(data)
-    return _from_file(data["file"]) if "file" in data else called(data)()
-
-
-def _from_file(path: str) -> datasets.Splits:
-    with np.load(path, allow_pickle=False) as held:
-        missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in held]
-        if missing:
-            raise ValueError(f"{path} has no {', '.join(missing)}: save it with np.savez(path, x_train=…, …).")
-        x, y, x_test, y_test = (held[name] for name in ("x_train", "y_train", "x_test", "y_test"))
-    if len(x) != len(y) or len(x_test) != len(y_test) or x.shape[1:] != x_test.shape[1:]:
-        raise ValueError(f"{path}: x_train {x.shape}, y_train {y.shape}, x_test {x_test.shape}, y_test {y_test.shape}.")
-    labels = np.concatenate([y, y_test]).astype(np.int32)
-    if y.ndim != 1 or labels.min(initial=0) < 0 or not np.array_equal(labels, np.concatenate([y, y_test])):
-        raise ValueError(
-            f"{path}: y_train and y_test must hold a class 0, 1, 2, … for each example; y_train is {y.dtype} of "
-            f"{y.shape}."
-        )
-    train, test = labels[: len(y)], labels[len(y) :]
-    return datasets.Splits((x.astype(np.float32), train), (x_test.astype(np.float32), test), int(labels.max()) + 1)
+        found = datasets.load(data)
+    else:
+        found = datasets.npz(data["file"]) if "file" in data else called(data)()
+    return datasets.derived(found, **options)
 
 
 def built(network: Json, seed: int) -> keras.Model:

@@ -6,7 +6,7 @@ to it. A name does not contain how the training was split into calls, where it e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ class Trajectory:
         params: noise and setting, in canonical form.
         given: the parameters as a worker gets them.
         rates: ``((from step, rate), …)``; a rate that is not a number is a formula, in which steps count from 0.
+        check: raises ``ValueError`` for what cannot be observed; not part of any name.
     """
 
     kind: Kind
@@ -35,6 +36,7 @@ class Trajectory:
     params: Mapping[str, Any]
     given: Mapping[str, Any]
     rates: Rates
+    check: Callable[[Any], None] | None = None
 
     @property
     def begin(self) -> int:
@@ -64,6 +66,8 @@ class Trajectory:
 
     def observed(self, what: Any, *, every: int, to: int) -> Step:
         """Name rows of numbers at each multiple of ``every``, and at the last step, ``to``."""
+        if self.check is not None:
+            self.check(what)
         kind = replace(self.kind, name="observed", thin=False)
         return self._point(kind, to, what=what, every=every)
 

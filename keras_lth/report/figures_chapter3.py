@@ -67,7 +67,10 @@ def _two(results: Results, title: str, arms: Sequence[str], needed: str) -> Draw
 def early_stopping(results: Results) -> Drawing | None:
     """Draw the step of the least hold-out loss, and the test accuracy there (thesis fig. 3-8)."""
     keys = ["arm", "replicate", "level", "step"]
-    held, tested = results.table("holdout", *keys, "holdout_loss"), results.table("curves", *keys, "density", "accuracy")
+    held, tested = (
+        results.table("holdout", *keys, "holdout_loss"),
+        results.table("curves", *keys, "density", "accuracy"),
+    )
     if held is None or tested is None:
         return None
     stops = stopping(held)[["run", *keys, "density"]].merge(tested[["run", *keys, "accuracy"]], on=["run", *keys])

@@ -100,8 +100,34 @@ def test_without_data_the_error_says_every_way(tmp_path, monkeypatch):
         assert part in str(caught.value)
     with pytest.raises(FileNotFoundError, match="mnist"):
         datasets.mnist()
-    with pytest.raises(ModuleNotFoundError, match=r"keras_lth\[tfds\]"):
-        datasets.tfds("cifar10")
+    with pytest.raises(ModuleNotFoundError, match=r"keras_lth\[tfds\]'; without a network there are digits") as caught:
+        datasets.load("cifar10")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_network_the_error_says_what_to_copy(tmp_path, monkeypatch):
+    import tensorflow_datasets
+
+    def fails(*_, **__):
+        raise OSError("HTTPSConnectionPool: Max retries exceeded\n" + 50 * "again, ")
+
+    monkeypatch.setattr(tensorflow_datasets.core.DatasetBuilder, "download_and_prepare", fails)
+    for ask in (datasets.tfds, datasets.tfds_files):
+        with pytest.raises(FileNotFoundError) as caught:
+            ask("cifar10", folder=tmp_path)
+        said = str(caught.value)
+        assert str(tmp_path / "cifar10") in said and "digits" in said and "\n" not in said and len(said) < 700
+
+
+def test_arrays_and_files_of_ones_own(tmp_path):
+    x, y = np.arange(24).reshape(6, 4), np.array([0, 1, 2, 0, 1, 3])
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
+    for splits in (datasets.load(str(tmp_path / "a.npz")), datasets.from_arrays(x, y.tolist(), x[:2], y[:2])):
+        (mine, labels), (test, _), classes = splits
+        assert (mine.dtype, labels.dtype, classes, len(test)) == (np.float32, np.int32, 4, 2)
+        np.testing.assert_array_equal(mine, x)
+    with pytest.raises(ValueError, match=r"x_test \(2, 3\)"):
+        datasets.from_arrays(x, y, x[:2, :3], y[:2])
 
 
 def test_a_given_folder_must_hold_the_files(tmp_path):
@@ -158,7 +184,10 @@ def test_damaged_gzip_is_refused(tmp_path):
         read_idx(path, axes=3)
 
 
-@pytest.mark.parametrize(("name", "shape", "classes"), [("mnist", (28, 28, 1), 10), ("cifar100", (32, 32, 3), 100)])
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [("mnist", (28, 28, 1), 10), ("cifar100", (32, 32, 3), 100), ("svhn", (32, 32, 3), 10)],
+)
 def test_tfds_names(monkeypatch, name, shape, classes):
     import tensorflow_datasets
 

@@ -21,9 +21,11 @@ LEAST = {"dense": 0.9, "imp": 0.5, "reinit": 0.9}
 SIZES = {"hidden_1/kernel": 235_200, "hidden_2/kernel": 30_000, "output/kernel": 1000}
 
 
-def accuracy(table: Mapping[str, tuple[int, float]], dense: float, arm: str, level: int, replicate: int) -> float:
+def accuracy(
+    table: Mapping[str, tuple[int, float]], dense: float, arm: str, level: int, replicate: int, won: float
+) -> float:
     last, loss = table[arm]
-    gain = 0.002 if level and level <= last else 0.0
+    gain = won if level and level <= last else 0.0
     return dense + gain - loss / 100 * max(0, level - last) * bool(level) + 0.0005 * (replicate - 1)
 
 
@@ -38,14 +40,16 @@ def world(swap: Mapping[str, str] | None = None, **changed: Any) -> list[Row]:
             for level in range(0 if arm == "imp" else 1, LEVELS + 1):
                 labels = {"arm": arm, "replicate": replicate, "level": level, "density": 0.8**level}
                 source = of[arm]
-                found = accuracy(test, 0.9, source, level, replicate)
+                found = accuracy(test, 0.9, source, level, replicate, changed.get("gain", 0.002))
                 gap = 0.04 if source == "lrr" else 0.0
-                trained = accuracy(train, 0.95, source, level, replicate) + (gap if level else 0)
+                trained = accuracy(train, 0.95, source, level, replicate, changed.get("gain", 0.002)) + (
+                    gap if level else 0
+                )
                 rows.append({"table": "results", **labels, "accuracy": found, "train_accuracy": trained, "loss": 0.3})
                 stop = stops.get(source, 700) if level else stops["dense"]
                 for step in range(100, 1001, 100):
                     rows.append(
-                        {"table": "curves", **labels, "step": step, "accuracy": found * (1 - 0.5 ** (step / 50))}
+                        {"table": "curves", **labels, "step": step, "accuracy": found * (1 - 0.5 ** (step / 20))}
                     )
                     loss = 0.3 + (step - stop) ** 2 / 1e6
                     rows.append({"table": "holdout", **labels, "step": step, "holdout_loss": loss})

@@ -25,7 +25,7 @@ IMP_RANDOM = {"imp": "random_global", "random_global": "imp"}
 # What must be different for a finding not to hold.
 FLIPS: dict[str, dict[str, Any]] = {
     "3-01": {"swap": IMP_RANDOM},
-    "3-02": {"TEST": {"imp": (16, 0.051)}},
+    "3-02": {"TEST": {"imp": (16, 0.01)}, "gain": 0.0003},
     "3-03": {"swap": {"imp": "reinit", "reinit": "imp"}, "TEST": {"reinit": (2, 0.4)}},
     "3-05": {"swap": {"imp": "imp_one_shot", "imp_one_shot": "imp"}},
     "3-06": {"swap": {"imp": "imp_one_shot", "imp_one_shot": "imp"}},
