@@ -57,8 +57,8 @@ DEFAULTS: Config = {
     "jit_compile": None,
     # "dense", "auto" or "sparse": what masked trainings multiply by.
     "kernels": "dense",
-    # Between the points of a curve: a number of epochs, or a duration such as "400 steps".
-    "validation_freq": 1,
+    # Between the points of a curve: a duration such as "1 epoch" or "400 steps"; a number is one of epochs.
+    "validation_freq": "1 epoch",
     "instability": {"forks": (), "runs": 3},
     # Levels of the plans "dilation" and "anatomy", and the factors by which "dilation" stretches the schedule.
     "dilation": {"levels": (), "arms": dilations.ARMS, "factors": dilations.FACTORS},
@@ -129,8 +129,8 @@ def check(config: Config) -> None:
             "use plan='lottery,instability', or instability.forks=()."
         )
     durations = {"rewind_to": config["rewind_to"], **{f"instability.forks {fork!r}": fork for fork in forks}}
-    if not is_whole(config["validation_freq"], 1):
-        _duration("validation_freq", config["validation_freq"])
+    if _frequency(config).amount == 0:
+        raise ValueError(f"validation_freq must be a duration above 0, not {config['validation_freq']!r}.")
     for key, given in durations.items():
         if (duration := _duration(key, given)).unit != "epochs":
             _before_the_end(config, key, given, duration.steps(config["steps"], 1))
@@ -284,10 +284,15 @@ def _check_dilation(config: Config) -> None:
 
 
 def _every(config: Config, examples: int) -> int:
+    frequency = _frequency(config)
+    per_epoch = _per_epoch(config, examples) if frequency.unit == "epochs" else config["steps"]
+    return max(1, frequency.steps(per_epoch, 1))
+
+
+def _frequency(config: Config) -> Duration:
     given = config["validation_freq"]
-    if is_whole(given, 1):
-        return int(given) * _per_epoch(config, examples)
-    return max(1, _duration("validation_freq", given).steps(_per_epoch(config, examples), 1))
+    epochs = is_whole(given, 0) or (isinstance(given, str) and given.strip().isdigit())
+    return _duration("validation_freq", f"{given} epochs" if epochs else given)
 
 
 def _per_epoch(config: Config, examples: int) -> int:
