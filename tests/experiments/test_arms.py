@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,11 @@ def test_every_arm_has_the_weights_of_imp(made: Any) -> None:
     results = {(row["arm"], row["level"]): row for row in rows if row["table"] == "results"}
     assert len(results) == 1 + 3 * len(ARMS) and results["lrr", 3]["remaining"] == 33
     assert {row["arm"] for row in rows if row["table"] == "train"} == {*ARMS}
+
+
+def test_the_documentation_lists_the_arms() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "chapter3.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.M) == list(ARMS)
 
 
 def test_masks_of_the_arms(made: Any) -> None:
