@@ -26,7 +26,7 @@ def get_config(data: str = "mnist") -> ConfigDict:
             "replicates": 1,
             "seed": 1,
             "jit_compile": True,
-            "validation_freq": 1,
+            "validation_freq": "1 epoch",
             # Of the plan "instability": the dense network and the sparsest matching ticket, forked at these steps.
             "instability": {"forks": (), "runs": 3},
         }

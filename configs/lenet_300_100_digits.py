@@ -13,5 +13,5 @@ from keras_lth.configs.lenet_300_100 import get_config as thesis
 def get_config() -> ConfigDict:
     """Return the setting."""
     config = thesis("digits")
-    config.validation_freq = 20
+    config.validation_freq = "20 epochs"
     return config

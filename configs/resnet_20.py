@@ -41,7 +41,7 @@ def get_config(
             "seed": 1,
             # As the training loop finds best: on a CPU without XLA, elsewhere with it.
             "jit_compile": config_dict.placeholder(bool),
-            "validation_freq": 1,
+            "validation_freq": "1 epoch",
             # Of the plan "instability": the dense network and the sparsest matching ticket, forked at these steps.
             "instability": {"forks": (), "runs": 3},
         }

@@ -7,6 +7,7 @@ is one definition of a cut, of a start and of a seed. This module needs neither 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -18,7 +19,7 @@ from keras_lth.keeping import floors, refuse_below_floor
 from keras_lth.masks import Masks
 from keras_lth.names import assigned, listed
 from keras_lth.rounds import noise_seed
-from keras_lth.schedules import cut_to, levels
+from keras_lth.schedules import Rounding, cut_to, levels
 from keras_lth.seeds import seed_of
 from keras_lth.selection import keep_counts, select
 from keras_lth.structures import Structure, Structured
@@ -99,6 +100,9 @@ class IMP:
         min_per_layer: the least number (≥ 1) or share (< 1) that remains in each layer, with ``scope="global"``.
         rewind: what a round starts from, a `Start`.
         seed: the seed of the noise.
+        compat: "open_lth": count as the public code of the papers does. A cut removes one weight more, and the fraction
+            also counts the weights of layers that are never pruned. For comparing levels with published ones.
+        ignored: the number of those weights, with ``compat``.
 
     Raises ``ValueError`` for settings that cannot work; the message says which would.
     """
@@ -114,6 +118,8 @@ class IMP:
     min_per_layer: float | None = None
     rewind: Start = AT_K
     seed: int = 0
+    compat: str | None = None
+    ignored: int = 0
 
     def __post_init__(self) -> None:
         self._as_python()
@@ -142,6 +148,10 @@ class IMP:
                 raise ValueError('min_per_layer needs scope="global"; with scope="layer" each layer has its own count.')
         if Structured(self.structure).n_of_m and self.rounds != 1:
             raise ValueError(f"structure={self.structure!r} prunes only once: use rounds=1, not {self.rounds}.")
+        if self.compat is not None and (self.compat != "open_lth" or self.scope != "global" or self.structure):
+            raise ValueError(
+                f'compat must be None, or "open_lth" with scope="global" and structure=None, not {self.compat!r}.'
+            )
         self.rewind.check()
 
     def _as_python(self) -> None:
@@ -192,6 +202,8 @@ class IMP:
             "scope": self.scope,
             "structure": structure,
             "min_per_layer": self.min_per_layer,
+            "compat": self.compat,
+            "ignored": self.ignored,
         }
 
     @classmethod
@@ -205,7 +217,7 @@ class IMP:
         `WHOLE`.
         """
         groups = self._groups(masks)
-        return cut_to(groups, self._fractions(groups), self._target(self._size(masks)))
+        return cut_to(groups, self._fractions(groups), self._target(self._size(masks)), self._rounded)
 
     def remaining(self, masks: Masks) -> int:
         """Count what remains in ``masks``, in units of the structure: weights, blocks, neurons or channels."""
@@ -226,6 +238,7 @@ class IMP:
             rounds=self.rounds,
             target_density=self.target_density,
             total=self._size(masks),
+            rounded=self._rounded,
         )
 
     def prune(self, scores: Mapping[str, np.ndarray], masks: Masks) -> Masks:
@@ -312,6 +325,13 @@ class IMP:
 
     def _size(self, masks: Masks) -> int:
         return self.remaining(Masks.ones(masks))
+
+    @property
+    def _rounded(self) -> Rounding:
+        """How many weights a cut of a share removes. open_lth uses ⌈share · n⌉ + 1."""
+        if self.compat is None:
+            return round_half_up
+        return lambda share, n: min(n, math.ceil(round(share * (n + self.ignored), 6)) + 1)
 
     def _target(self, size: int) -> int | None:
         return None if self.target_density is None else round_half_up(self.target_density, size)

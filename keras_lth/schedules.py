@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -16,6 +16,8 @@ Unit = Literal["steps", "epochs", "%"]
 # multiplied by `factor` at each of the steps `drops`, or decays ("linear", "cosine") to `final` at the last step.
 CONSTANT: Mapping[str, Any] = {"drops": (), "factor": 0.1, "warmup": 0, "decay": "none", "final": 0.0}
 DECAYS = ("none", "linear", "cosine")
+# How many of n weights a cut of a share removes.
+Rounding = Callable[[float, int], int]
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|ep|%)\s*")
 
 
@@ -62,8 +64,8 @@ class Duration:
         return f"{amount}%" if self.unit == "%" else f"{amount} {self.unit}"
 
 
-def rates(peak: float, schedule: Mapping[str, Any], steps: int) -> tuple[tuple[int, Any], ...]:
-    """Return the rate of each step of a training as pieces ``((from step, rate), …)``, as `Lab` takes them.
+def rates(peak: float, schedule: Mapping[str, Any], steps: int) -> Any:
+    """Return the rate of a training if it is constant, else pieces ``((from step, rate), …)``, as `Lab` takes them.
 
     A rate is a number, or a formula of the step: ``{"linear": [s, r, t, q]}`` is the line from r at step s to q at step
     t, ``{"cosine": …}`` half a wave between the same points.
@@ -82,6 +84,8 @@ def rates(peak: float, schedule: Mapping[str, Any], steps: int) -> tuple[tuple[i
     pieces: list[tuple[int, Any]] = [(0, {"linear": [0, 0.0, warmup, peak]})] if warmup else []
     if given["decay"] != "none":
         return (*pieces, (warmup, {given["decay"]: [warmup, peak, steps, given["final"]]}))
+    if not warmup and not given["drops"]:
+        return peak
     pieces.append((warmup, peak))
     return (*pieces, *((step, peak * given["factor"] ** (n + 1)) for n, step in enumerate(given["drops"])))
 
@@ -131,7 +135,7 @@ def dilated(schedule: Mapping[str, Any], steps: int, dilation: float) -> tuple[d
             unit = math.gcd(*named.values())
             near = max(1, round(share * unit)) / unit
             raise ValueError(
-                f"a dilation of {dilation} makes {name}={step} {float(exact):g}, which is not a whole step: use "
+                f"a dilation of {dilation} makes {name}={step} {float(exact):g} steps, not a whole number: use "
                 f"multiples of 1/{unit}, such as {near:.10g}."
             )
         made[step] = round(exact)
@@ -139,13 +143,15 @@ def dilated(schedule: Mapping[str, Any], steps: int, dilation: float) -> tuple[d
     return {**schedule, "drops": drops, "warmup": made[given["warmup"]]}, made[steps]
 
 
-def cut(remaining: Mapping[str, int], fraction: float | Mapping[str, float]) -> dict[str, int]:
+def cut(
+    remaining: Mapping[str, int], fraction: float | Mapping[str, float], rounded: Rounding = round_half_up
+) -> dict[str, int]:
     """Return what remains of each group after one round: ``n − round(fraction · n)``, ties up (thesis 3.1.3).
 
     ``fraction`` is one number, or one for each group. Raises ``ValueError`` if nothing would remain in total.
     """
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(remaining, fraction)
-    after = {name: n - round_half_up(share[name], n) for name, n in remaining.items()}
+    after = {name: n - rounded(share[name], n) for name, n in remaining.items()}
     if sum(after.values()) <= 0:
         raise ValueError(
             f"Pruning {fraction} of {sum(remaining.values())} weights would leave none: use a smaller fraction."
@@ -160,6 +166,7 @@ def levels(
     rounds: int | None = None,
     target_density: float | None = None,
     total: int | None = None,
+    rounded: Rounding = round_half_up,
 ) -> list[dict[str, int]]:
     """Return the weights that remain at level 0, 1, 2, …, as a list of ``{group: count}``.
 
@@ -177,7 +184,7 @@ def levels(
         now = out[-1]
         if target is not None and sum(now.values()) <= target:
             break
-        after = cut_to(now, fraction, target)
+        after = cut_to(now, fraction, target, rounded)
         if after == now:
             raise ValueError(
                 f"A fraction of {fraction} no longer removes a weight of the {sum(now.values())} that remain after "
@@ -193,12 +200,17 @@ def levels(
     return out
 
 
-def cut_to(now: Mapping[str, int], fraction: float | Mapping[str, float], target: int | None) -> dict[str, int]:
+def cut_to(
+    now: Mapping[str, int],
+    fraction: float | Mapping[str, float],
+    target: int | None,
+    rounded: Rounding = round_half_up,
+) -> dict[str, int]:
     """Return what remains after one `cut`, shortened in proportion if it would leave fewer than ``target``."""
     if target is None:
-        return cut(now, fraction)
+        return cut(now, fraction, rounded)
     share = fraction if isinstance(fraction, Mapping) else dict.fromkeys(now, fraction)
-    gone = {name: round_half_up(share[name], n) for name, n in now.items()}
+    gone = {name: rounded(share[name], n) for name, n in now.items()}
     short = target - (sum(now.values()) - sum(gone.values()))
     if short <= 0:
         return {name: n - gone[name] for name, n in now.items()}

@@ -138,3 +138,18 @@ def test_it_needs_no_keras() -> None:
 
     code = "import sys, keras_lth.imp, keras_lth.plans; assert not {'keras', 'tensorflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_levels_of_open_lth() -> None:
+    """The counts that open_lth's own run of LeNet-300-100 printed, and with its output layer ignored."""
+    layers = {"fc1": (784, 300), "fc2": (300, 100), "fc3": (100, 10)}
+    imp = IMP(rounds=10, compat="open_lth")
+    counts = [sum(each.values()) for each in imp.counts(Masks.ones(layers))]
+    assert counts == [266200, 212959, 170366, 136291, 109031, 87223, 69777, 55820, 44655, 35723, 28577]
+    assert IMP.of_cut(**imp.cut()).count(Masks.ones(layers)) == imp.count(Masks.ones(layers)) == {"": 212959}
+    # The fraction also counts the 1 000 ignored weights, of which none is pruned: 265 200 − ⌈0.2 · 266 200⌉ − 1.
+    ignoring = IMP(rounds=2, compat="open_lth", ignored=1000)
+    counts = [sum(each.values()) for each in ignoring.counts(Masks.ones({k: layers[k] for k in ("fc1", "fc2")}))]
+    assert counts == [265200, 265200 - 53241, 265200 - 53241 - (42592 + 1)]
+    with pytest.raises(ValueError, match=r"open_lth.*scope=\"global\".*'torch'"):
+        IMP(rounds=1, compat="torch")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from keras_lth import schedules
-from keras_lth.arguments import real, whole
+from keras_lth.arguments import is_whole, real, whole
 from keras_lth.datasets import check_options
+from keras_lth.experiments import dilation as dilations
+from keras_lth.experiments.anatomy import anatomy
 from keras_lth.experiments.instability import instability
 from keras_lth.experiments.lab import Lab, network
-from keras_lth.experiments.lottery import ARMS, lottery
+from keras_lth.experiments.lottery import ARMS, FIGURE_3_7, lottery
 from keras_lth.imp import IMP
 from keras_lth.masks import Masks
 from keras_lth.names import near
@@ -25,7 +28,8 @@ Config = Mapping[str, Any]
 
 # Every key, with its default. A mapping without keys takes any.
 DEFAULTS: Config = {
-    # "lottery", "instability", or "module:function" of a user's own (lab, imp, **plan_options); several with commas.
+    # "lottery", "instability", "dilation", "anatomy", or "module:function" of a user's own (lab, imp, **plan_options);
+    # several with commas.
     "plan": "lottery",
     "plan_options": {},
     "data": "digits",
@@ -44,15 +48,23 @@ DEFAULTS: Config = {
     "fraction": 0.2,
     "rewind_to": "0 steps",
     "scope": "global",
-    "arms": ARMS,
+    # Regexes of weights that are never pruned.
+    "exclude": (),
+    # "open_lth": as many weights at each level as the public code of the papers keeps.
+    "compat": None,
+    # Of `lottery.ARMS`.
+    "arms": FIGURE_3_7,
     "replicates": 1,
     "seed": 1,
     "jit_compile": None,
     # "dense", "auto" or "sparse": what masked trainings multiply by.
     "kernels": "dense",
-    # Epochs between the points of a curve.
-    "validation_freq": 1,
+    # Between the points of a curve: a duration such as "1 epoch" or "400 steps"; a number is one of epochs.
+    "validation_freq": "1 epoch",
     "instability": {"forks": (), "runs": 3},
+    # Levels of the plans "dilation" and "anatomy", and the factors by which "dilation" stretches the schedule.
+    "dilation": {"levels": (), "arms": dilations.ARMS, "factors": dilations.FACTORS},
+    "anatomy": {"levels": ()},
     # Seconds between the commits of a running training.
     "checkpoint_every": 60.0,
 }
@@ -91,7 +103,7 @@ def check(config: Config) -> None:
     """Raise ``ValueError`` for a value that cannot work; name its key, the value and what would work. No data is
     read.
     """
-    for key in ("batch_size", "steps", "replicates", "validation_freq"):
+    for key in ("batch_size", "steps", "replicates"):
         whole(config[key], key, 1)
     for key in ("levels", "seed"):
         whole(config[key], key, 0)
@@ -102,8 +114,9 @@ def check(config: Config) -> None:
     _known("kernels", config["kernels"], ("dense", "auto", "sparse"))
     check_options(config["data_options"])
     _check_rates(config)
-    for arm in config["arms"]:
+    for arm in (*config["arms"], *config["dilation"]["arms"]):
         _known("arms", arm, ARMS)
+    _check_dilation(config)
     _plans(config)
     forks = config["instability"]["forks"]
     if "instability" in _names(config):
@@ -118,36 +131,50 @@ def check(config: Config) -> None:
             "use plan='lottery,instability', or instability.forks=()."
         )
     durations = {"rewind_to": config["rewind_to"], **{f"instability.forks {fork!r}": fork for fork in forks}}
+    if _frequency(config).amount == 0:
+        raise ValueError(f"validation_freq must be a duration above 0, not {config['validation_freq']!r}.")
     for key, given in durations.items():
         if (duration := _duration(key, given)).unit != "epochs":
             _before_the_end(config, key, given, duration.steps(config["steps"], 1))
     if not isinstance(config["fraction"], Mapping):
         real(config["fraction"], "fraction")
-    IMP(T=config["steps"], rounds=config["levels"], fraction=config["fraction"], scope=config["scope"])
+    _imp(config, 0)
 
 
 def lab_of(config: Config, book: Notebook) -> Lab:
     """Return the `Lab` with the setting of a config."""
-    optimizer = dict(config["optimizer"])
-    peak = optimizer.pop("learning_rate")
+    optimizer = {key: value for key, value in config["optimizer"].items() if key != "learning_rate"}
     return Lab(
         book,
         network(config["data"], config["model"], data_options=config["data_options"], **config["model_options"]),
         optimizer,
-        rates=schedules.rates(peak, config["schedule"], config["steps"]),
+        rates=_rates(config),
         batch_size=config["batch_size"],
         augment=tuple(config["augment"]) or None,
         jit_compile=config["jit_compile"],
         kernels=config["kernels"],
+        exclude=list(config["exclude"]) or None,
     )
+
+
+def _rates(config: Config, stretch: float = 1.0) -> Any:
+    """The learning rates, with a schedule stretched by a factor."""
+    schedule, steps = schedules.dilated(config["schedule"], config["steps"], stretch)
+    return schedules.rates(config["optimizer"]["learning_rate"], schedule, steps)
 
 
 def imp_of(config: Config, examples: int) -> IMP:
     """Return the `IMP` of a config, for this number of training examples. Raises ``ValueError`` for a step past the
     end.
     """
-    k = _step(config, "rewind_to", config["rewind_to"], examples)
-    return IMP(k, config["steps"], config["levels"], config["fraction"], scope=config["scope"], seed=config["seed"])
+    return _imp(config, _step(config, "rewind_to", config["rewind_to"], examples))
+
+
+def _imp(config: Config, k: int) -> IMP:
+    return IMP(
+        k, config["steps"], config["levels"], config["fraction"], scope=config["scope"], seed=config["seed"],
+        compat=config["compat"],
+    )  # fmt: skip
 
 
 def plans_of(config: Config, examples: int) -> dict[str, Plan]:
@@ -174,15 +201,25 @@ def check_levels(imp: IMP, masks: Masks) -> None:
 def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:
     lab, imp = lab_of(config, book), imp_of(config, examples)
     book.want(lab.examples(), lab.full())
+    if config["compat"] and config["exclude"]:
+        whole_network = replace(lab, exclude=None).full()
+        size, mine = (lab.look(masks).rows[0]["size"] for masks in (whole_network, lab.full()))
+        imp = replace(imp, ignored=size - mine)
+    common: dict[str, Any] = {"replicates": config["replicates"], "seed": config["seed"]}
     if name == "lottery":
-        lottery(
-            lab, imp, replicates=config["replicates"], arms=config["arms"], seed=config["seed"],
-            every=config["validation_freq"] * _per_epoch(config, examples),
-        )  # fmt: skip
+        curves = ("test", *(["holdout"] if config["data_options"].get("holdout") is not None else []))
+        lottery(lab, imp, arms=config["arms"], every=_every(config, examples), curves=curves, **common)
     elif name == "instability":
         forks = [_step(config, "instability.forks", fork, examples) for fork in config["instability"]["forks"]]
-        runs, replicates = config["instability"]["runs"], config["replicates"]
-        instability(lab, imp, forks=forks, runs=runs, replicates=replicates, seed=config["seed"])
+        instability(lab, imp, forks=forks, runs=config["instability"]["runs"], **common)
+    elif name == "dilation":
+        given = config["dilation"]
+        dilations.dilation(
+            lab, imp, rates=partial(_rates, config), places=given["levels"], arms=given["arms"],
+            factors=given["factors"], **common,
+        )  # fmt: skip
+    elif name == "anatomy":
+        anatomy(lab, imp, places=config["anatomy"]["levels"], **common)
     else:
         resolve(name)(lab, imp, **config["plan_options"])
 
@@ -205,7 +242,7 @@ def _plans(config: Config) -> list[Callable[..., Any]]:
                 raise ValueError(f"plan={name!r} is {plan!r}, not a function of (lab, imp).")
             found.append(plan)
         else:
-            _known("plan", name, ("lottery", "instability"), 'or "module:function" of your own')
+            _known("plan", name, ("lottery", "instability", "dilation", "anatomy"), 'or "module:function" of your own')
     return found
 
 
@@ -214,6 +251,42 @@ def _check_rates(config: Config) -> None:
     if rate is None or not real(rate, "optimizer.learning_rate") > 0:
         raise ValueError(f"optimizer.learning_rate must be a number above 0, not {rate!r}.")
     schedules.check_schedule(config["schedule"], config["steps"])
+
+
+def _check_dilation(config: Config) -> None:
+    """Refuse what the plans "dilation" and "anatomy" cannot do."""
+    for key in ("dilation", "anatomy"):
+        if wrong := [level for level in config[key]["levels"] if not is_whole(level, 0) or level > config["levels"]]:
+            raise ValueError(f"{key}.levels has {wrong[0]!r}: use levels from 0 to levels={config['levels']}.")
+    factors = [real(factor, "dilation.factors") for factor in config["dilation"]["factors"]]
+    if not factors or sorted({*factors}) != factors or factors[0] <= 0:
+        raise ValueError(f"dilation.factors must be numbers above 0 in increasing order, not {factors!r}.")
+    if "dilation" not in _names(config):
+        return
+    if not config["dilation"]["levels"]:
+        raise ValueError("the plan dilation needs levels: set dilation.levels, such as (3, 6, 9).")
+    if _duration("rewind_to", config["rewind_to"]).amount:
+        raise ValueError(
+            f"the plan dilation stretches schedules that start at step 0, but rewind_to={config['rewind_to']!r}: use "
+            "rewind_to='0 steps'."
+        )
+    try:
+        for factor in factors:
+            schedules.dilated(config["schedule"], config["steps"], factor)
+    except ValueError as error:
+        raise ValueError(f"dilation.factors: {error} Or choose other steps (now {config['steps']}).") from None
+
+
+def _every(config: Config, examples: int) -> int:
+    frequency = _frequency(config)
+    per_epoch = _per_epoch(config, examples) if frequency.unit == "epochs" else config["steps"]
+    return max(1, frequency.steps(per_epoch, 1))
+
+
+def _frequency(config: Config) -> Duration:
+    given = config["validation_freq"]
+    epochs = is_whole(given, 0) or (isinstance(given, str) and given.strip().isdigit())
+    return _duration("validation_freq", f"{given} epochs" if epochs else given)
 
 
 def _per_epoch(config: Config, examples: int) -> int:

@@ -18,7 +18,7 @@ from keras_lth.layers.costs import DEFAULT
 from keras_lth.masks import Masks
 from keras_lth.plans.step import called, canonical
 from keras_lth.plans.training import SLOTS
-from keras_lth.selection import random_like, select
+from keras_lth.selection import random_like, select, uniform
 from keras_lth.store import Value
 from keras_lth.tickets import Snapshot, snapshot_of, value_of
 
@@ -41,17 +41,34 @@ def init(*, seed: int, network: Json) -> Value:
     return _without_slots(value_of(surgery.snapshot(built(network, seed))))
 
 
-def start(wk: Value, *others: Value, network: Json, values: str, step: int, slots: str) -> Value:
+def start(wk: Value, *others: Value, network: Json, values: str, step: int, slots: str, seed: int) -> Value:
     """Return what a round starts from; seeds are those of step k."""
-    before, source = snapshot_of(wk), snapshot_of(others[0] if values in ("trained", "fresh", "signs") else wk)
-    weights = dict(source.weights)
-    if values == "signs":
-        weights = {
-            path: np.copysign(array, before.weights[path]).astype(array.dtype) for path, array in weights.items()
-        }
+    before = snapshot_of(wk)
+    source = before if values in ("k", "shuffled") else snapshot_of(others[0])
+    weights = {path: _mixed(values, before.weights[path], array) for path, array in source.weights.items()}
+    if values == "shuffled":
+        weights |= {path: _shuffled(weights[path], mask, seed, path) for path, mask in masks_of(others[0]).items()}
     kept = others[0].arrays if slots == "k" else {}  # only slots, which have no step of their own
     kept = {name.removeprefix(SLOTS): array for name, array in kept.items() if name.startswith(SLOTS)}
     return value_of(Snapshot(weights, kept, step, before.seeds, before.state))
+
+
+def _mixed(values: str, before: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The new values, with the signs of step k, or as noise with a mean of 0 on the values of step k."""
+    if values == "signs":
+        return np.copysign(new, before).astype(new.dtype)
+    if values == "noise":
+        return (before + (new - new.mean())).astype(new.dtype)
+    return new
+
+
+def _shuffled(values: np.ndarray, mask: np.ndarray, seed: int, path: str) -> np.ndarray:
+    """The values where the mask keeps them, in another order."""
+    (kept,) = np.nonzero(mask.ravel())
+    order = np.argsort(uniform(seed, path, kept.shape), kind="stable")
+    made = np.array(values, order="C")
+    made.ravel()[kept] = values.ravel()[kept[order]]
+    return made
 
 
 # Trainings ------------------------------------------------------------------------------------------------------------
@@ -180,6 +197,33 @@ def layers(masks: Value) -> Value:
     """Return one row per layer."""
     names = ("path", "size", "remaining", "density")
     return Value({}, {"rows": [{name: getattr(row, name) for name in names} for row in masks_of(masks).table()]})
+
+
+def degrees(masks: Value) -> Value:
+    """Count the weights that remain of each input, and of each output; those are the last two axes of a kernel."""
+    rows = []
+    for path, mask in masks_of(masks).items():
+        pairs = mask.reshape(-1, *mask.shape[-2:]).sum(axis=0)
+        rows.append({"path": path, "inputs": pairs.sum(axis=1).tolist(), "outputs": pairs.sum(axis=0).tolist()})
+    return Value({}, {"rows": rows})
+
+
+def moved(before: Value, after: Value, masks: Value) -> Value:
+    """Compare the remaining weights of two states, layer by layer, in float64."""
+    first, last, rows = snapshot_of(before).weights, snapshot_of(after).weights, []
+    for path, mask in masks_of(masks).items():
+        a, b = (np.asarray(weights[path], float)[mask] for weights in (first, last))
+        rows.append({
+            "path": path,
+            "remaining": len(a),
+            "distance": float(np.linalg.norm(b - a)),
+            "norm_before": float(np.linalg.norm(a)),
+            "norm_after": float(np.linalg.norm(b)),
+            "mean_move": float(np.mean(np.abs(b - a))) if len(a) else 0.0,
+            "mean_before": float(np.mean(np.abs(a))) if len(a) else 0.0,
+            "sign_changes": float(np.mean(np.sign(a) * np.sign(b) < 0)) if len(a) else 0.0,
+        })  # fmt: skip
+    return Value({}, {"rows": rows})
 
 
 # Numbers --------------------------------------------------------------------------------------------------------------

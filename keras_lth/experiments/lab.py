@@ -45,17 +45,31 @@ STATE = Kind(
     long=True,
     thin=True,
 )
-START = Kind("start", f"{_HERE}:start", defaults={**_OF_NETWORK, "values": "k", "slots": "fresh"}, keep=False)
+START = Kind(
+    "start",
+    f"{_HERE}:start",
+    defaults={**_OF_NETWORK, "values": "k", "slots": "fresh", "seed": 0},
+    keep=False,
+)
 SCORE = Kind("score", f"{_HERE}:score", defaults={**_OF_NETWORK, "examples": 0, "options": {}}, keep=False)
 CUT = Kind(
     "cut",
     f"{_HERE}:cut",
-    defaults={"target_density": None, "scope": "global", "structure": None, "min_per_layer": None},
+    defaults={
+        "target_density": None,
+        "scope": "global",
+        "structure": None,
+        "min_per_layer": None,
+        "compat": None,
+        "ignored": 0,
+    },
 )
 SELECT = Kind("select", f"{_HERE}:selected", defaults={"scope": "global", "structure": None, "density": None})
 COMBINE = Kind("combine", f"{_HERE}:combine")
 SHUFFLE = Kind("shuffle", f"{_HERE}:shuffle", defaults={"scope": "layer"})
 LAYERS = Kind("layers", f"{_HERE}:layers")
+DEGREES = Kind("degrees", f"{_HERE}:degrees")
+MOVED = Kind("moved", f"{_HERE}:moved")
 EVALUATE = Kind("evaluate", f"{_HERE}:evaluate", defaults={**_OF_NETWORK, "what": "test"}, long=True)
 COMPARE = Kind(
     "compare",
@@ -129,6 +143,7 @@ class Lab:
         jit_compile: as `training.fit` takes it.
         kernels: "dense", "auto" or "sparse": what masked trainings multiply by (`keras_lth.layers.fitted`). The choice
             of "auto" is a function of shapes, masks and batch, the same on every machine.
+        exclude: regexes of weights that are never pruned.
     """
 
     book: Notebook
@@ -139,6 +154,7 @@ class Lab:
     augment: Any = None
     jit_compile: bool | None = None
     kernels: str = "dense"
+    exclude: Any = None
 
     def on(self, **setting: Any) -> Lab:
         """Return the same `Lab` with another setting; states can be passed between them."""
@@ -169,14 +185,23 @@ class Lab:
         )
         return replace(line, check=functools.partial(_check_part, self.network))
 
-    def start(self, wk: Step, end: Step, *, values: str = "k", step: int, slots: str = "fresh", seed: int = 0) -> Step:
-        """Name what a round starts from: the state of step k or of the end, or new values, at another step."""
+    def start(
+        self, wk: Step, other: Step, *, values: str = "k", step: int, slots: str = "fresh", seed: int = 0
+    ) -> Step:
+        """Name what a round starts from: a state at another step.
+
+        ``values``: "k": those of ``wk``; "trained": those of ``other``, the end of a training; "fresh": new ones;
+        "signs": new ones with the signs of ``wk``; "noise": those of ``wk`` plus new ones; "shuffled": those of ``wk``,
+        permuted among the weights that the masks ``other`` keep in each layer.
+        """
         kept = () if wk.point is None else (wk.point.trajectory.slots(wk.point.step),)
         for each in kept:  # forks start from W_k
             self.book.beside(wk, each)
         if values == "trained":
-            return START(wk, end, values=values, step=step)
-        if values in ("fresh", "signs"):
+            return START(wk, other, values=values, step=step)
+        if values == "shuffled":
+            return START(wk, other, values=values, step=step, seed=seed)
+        if values in ("fresh", "signs", "noise"):
             return START(wk, self.init(seed), values=values, step=step)
         return START(wk, *(kept if slots == "k" else ()), step=step, slots=slots)
 
@@ -186,8 +211,8 @@ class Lab:
 
     # Scores and masks.
     def full(self, include: Any = None, exclude: Any = None) -> Step:
-        """Name masks that keep every prunable weight."""
-        return FULL(network=self.network, include=include, exclude=exclude)
+        """Name masks that keep every prunable weight, except those that the arguments or the `Lab` exclude."""
+        return FULL(network=self.network, include=include, exclude=exclude or self.exclude)
 
     def score(
         self, criterion: Any, state: Step, masks: Step | None = None, *, examples: int = 0, **options: Any
@@ -230,6 +255,14 @@ class Lab:
     def layers(self, masks: Step) -> Step:
         """Name one row per layer: path, size, remaining, density."""
         return LAYERS(masks)
+
+    def degrees(self, masks: Step) -> Step:
+        """Name one row per layer: how many weights remain of each of its inputs, and of each of its outputs."""
+        return DEGREES(masks)
+
+    def moved(self, before: Step, after: Step, masks: Step) -> Step:
+        """Name one row per layer: how far the remaining weights moved between two states, and how many changed sign."""
+        return MOVED(before, after, masks)
 
     def compare(self, a: Step, b: Step, **how: Any) -> Step:
         """Name the error along the line between two states, their distance and their angle."""

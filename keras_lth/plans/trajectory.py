@@ -71,6 +71,10 @@ class Trajectory:
         kind = replace(self.kind, name="observed", thin=False)
         return self._point(kind, to, what=what, every=every)
 
+    def under(self, rates: Any) -> Trajectory:
+        """Name the same training at other learning rates, given as for `trajectory`."""
+        return replace(self, rates=_pieces(rates))
+
     def _point(self, kind: Kind, step: int, **more: Any) -> Step:
         if int(step) != step or step <= self.begin:
             raise ValueError(
@@ -97,9 +101,7 @@ def trajectory(kind: Kind, start: Step, masks: Step | None, rates: Any, **params
         rates: a rate, or ``((from step, rate), …)`` from step 0 on.
         params: noise and setting.
     """
-    pieces: Rates = tuple(map(tuple, rates)) if isinstance(rates, (list, tuple)) else ((0, rates),)
-    if not pieces or pieces[0][0] != 0 or [s for s, _ in pieces] != sorted({s for s, _ in pieces}):
-        raise ValueError(f"rates must be ((0, rate), (step, rate), …) with increasing steps, not {rates!r}.")
+    pieces = _pieces(rates)
     setting = kind(**params)
     made = Trajectory(kind, start, masks, setting.params, setting.given, pieces)
     before = start.point
@@ -111,6 +113,13 @@ def trajectory(kind: Kind, start: Step, masks: Step | None, rates: Any, **params
     first = before.trajectory
     joined = [*taken(first.rates, first.begin, before.step), *taken(pieces, before.step, None)]
     return replace(first, rates=_merged(joined))
+
+
+def _pieces(rates: Any) -> Rates:
+    pieces: Rates = tuple(map(tuple, rates)) if isinstance(rates, (list, tuple)) else ((0, rates),)
+    if not pieces or pieces[0][0] != 0 or [s for s, _ in pieces] != sorted({s for s, _ in pieces}):
+        raise ValueError(f"rates must be ((0, rate), (step, rate), …) with increasing steps, not {rates!r}.")
+    return pieces
 
 
 def _step_of(state: Step) -> int:

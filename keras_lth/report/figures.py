@@ -26,7 +26,7 @@ def accuracy(results: Results) -> Drawing | None:
     if found is None:
         return None
     levels, dense = numbers.summary(found), numbers.dense(found).dropna()
-    made = style.canvas(5.0, "Test accuracy against weights remaining", _below(results, found))
+    made = style.canvas(5.0, "Test accuracy against weights remaining", below(results, found))
     axes = made.grid[0, 0]
     main = levels["arm"] == in_order(levels["arm"])[0]
     top = 100 * float(np.nanmax([*levels["greatest"], *dense["max"], 0.01]))
@@ -46,7 +46,7 @@ def accuracy(results: Results) -> Drawing | None:
         rows = each.rows.set_index("level")
         cells = found[(found["run"] == each.rows["run"].iloc[0]) & (found["arm"] == each.key)]
         x = rows["density"].loc[cells["level"]]
-        made.line(axes, x, cells["accuracy"], each.name, _at, ls=style.dash(each.run), zorder=3, **look)
+        made.line(axes, x, cells["accuracy"], each.name, named_density, ls=style.dash(each.run), zorder=3, **look)
         look |= {"ls": "", "zorder": 4, "label": "_mark"}
         hollow = rows[~rows["matches"] & (rows.index > 0)].dropna(subset="mean")
         axes.plot(hollow["density"], 100 * hollow["mean"], mfc=PAPER, **look)
@@ -114,7 +114,7 @@ def curves(results: Results) -> Drawing | None:
         for each in series(rows.assign(line=rows["arm"].where(rows["level"] > 0, "dense")), "line"):
             look = {"color": GRAY} if each.key == "dense" else style.arm_look(each.key, each.place)
             panels[1][1].append((each, each.name, look))
-    made = style.canvas(4.6, "Test accuracy through training", _below(results, found), columns=len(panels), sharey=True)
+    made = style.canvas(4.6, "Test accuracy through training", below(results, found), columns=len(panels), sharey=True)
     drawn = []
     for axes, (title, lines) in zip(made.grid[0], panels, strict=True):
         for each, name, look in lines:
@@ -163,7 +163,7 @@ def layers(results: Results) -> Drawing | None:
         found = found[found["arm"] == in_order(found["arm"])[0]]
     sums = found.groupby(["run", "level"])[["remaining", "size"]].transform("sum")
     found = found.assign(whole=sums["remaining"] / sums["size"], density=found["remaining"] / found["size"])
-    made = style.canvas(4.8, "Density of each layer at each level", _below(results, found))
+    made = style.canvas(4.8, "Density of each layer at each level", below(results, found))
     axes = made.grid[0, 0]
     paths = in_order(found["path"])
     few = len(paths) <= len(style.SERIES)
@@ -174,7 +174,7 @@ def layers(results: Results) -> Drawing | None:
         look = {"color": shades[each.place], **({"marker": style.SHAPES[each.place]} if few else {})}
         name = each.name if few or each.place % -(-len(paths) // 8) == 0 else f"_{each.name}"
         kept = each.rows[each.rows["remaining"] > 0]
-        made.line(axes, kept["whole"], kept["density"], name, _at, ls=style.dash(each.run), **look)
+        made.line(axes, kept["whole"], kept["density"], name, named_density, ls=style.dash(each.run), **look)
         if len(kept) < len(each.rows):
             gone = each.rows.drop(kept.index)["whole"]
             axes.plot(gone, [low] * len(gone), "X", color=look["color"], ms=8, clip_on=False, label="_empty")
@@ -205,7 +205,7 @@ def path(results: Results) -> Drawing | None:
     made = style.canvas(
         1.5 + 2.2 * len(lines),
         "Error on the line between two trainings that share their first k steps",
-        f"{_below(results, found)}. The trained networks are at 0 and 1.",
+        f"{below(results, found)}. The trained networks are at 0 and 1.",
         rows=len(lines), columns=len(forks), sharex=True, sharey=True,
     )  # fmt: skip
     for (each, fork), axes in zip(itertools.product(lines, forks), made.grid.flat, strict=True):
@@ -232,7 +232,7 @@ def barrier(results: Results) -> Drawing | None:
     found = numbers.pairs(results)
     if found is None:
         return None
-    made = style.canvas(4.4, "Instability against the step of the fork", _below(results, found, "bars"))
+    made = style.canvas(4.4, "Instability against the step of the fork", below(results, found, "bars"))
     axes = made.grid[0, 0]
     for place, each in enumerate(series(found, "network")):
         # Test above train: they often coincide, and the larger hollow markers of train stay visible.
@@ -251,7 +251,8 @@ def barrier(results: Results) -> Drawing | None:
     return made
 
 
-def _at(density: float) -> str:
+def named_density(density: float) -> str:
+    """Return a density for a tooltip."""
     return f"{percent(density)} of the weights"
 
 
@@ -259,7 +260,7 @@ def _step(step: float) -> str:
     return f"step {step:,.0f}"
 
 
-def _below(results: Results, found: pd.DataFrame, spread: str = "bands") -> str:
+def below(results: Results, found: pd.DataFrame, spread: str = "bands") -> str:
     """The line below a title: network and data, replicates, and what lines and bands are."""
     texts, most = [results.title], 1
     for what, columns in (("replicate", ["run", "replicate"]), ("pair", ["run", "replicate", "pair"])):

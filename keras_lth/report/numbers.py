@@ -15,7 +15,16 @@ from keras_lth.report.read import Results
 
 ARMS = {
     "imp": "IMP",
+    "imp_one_shot": "one-shot IMP",
+    "lrr": "learning-rate rewinding",
+    "lrr_one_shot": "one-shot learning-rate rewinding",
+    "fine_tuning": "fine-tuning",
+    "low_rate": "rewinding at the lowest rate",
+    "cyclic": "dense, trained as often",
     "reinit": "reinitialised",
+    "signs": "reinitialised with the same signs",
+    "shuffled": "shuffled values",
+    "noise": "values with noise",
     "random_layerwise": "layerwise random",
     "random_global": "global random",
 }
@@ -105,15 +114,22 @@ def dense(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdicts(levels: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per arm, for readers: where it matches, and what it loses at its sparsest level."""
+    """Return one row per arm, for readers: where it matches, and what it loses at its sparsest level.
+
+    A matching level is trivial if global random pruning matches at its density too (thesis 3.2).
+    """
     out = []
+    random = levels[(levels["arm"] == "random_global") & (levels["level"] > 0)]
     for each in series(levels[levels["level"] > 0]):
+        run = each.rows["run"].iloc[0]
+        trivial = set(random[(random["run"] == run) & random["matches"]]["level"])
         good, last = each.rows[each.rows["matches"]], each.rows.iloc[-1]
         best = last if each.rows["mean"].isna().all() else each.rows.loc[each.rows["mean"].idxmax()]
         out.append({
             "arm": each.name,
             "sparsest matching": percent(good["density"].min()) if len(good) else "none",
             "levels that match": f"{len(good)} of {len(each.rows)}",
+            **({"not trivial": str(sum(level not in trivial for level in good["level"]))} if len(random) else {}),
             "best, points to dense": f"{signed(best['difference'])} at {percent(best['density'])}",
             "sparsest": percent(last["density"]),
             "accuracy there, %": accuracy(last),

@@ -12,7 +12,7 @@ import pandas as pd
 
 from keras_lth import files
 from keras_lth.files.stores import AnyPath
-from keras_lth.report import figures, numbers, style
+from keras_lth.report import chapter3, figures, figures_chapter3, findings, numbers, style
 from keras_lth.report.read import Results, read
 from keras_lth.report.style import Drawing
 
@@ -20,6 +20,11 @@ from keras_lth.report.style import Drawing
 FIGURES: Mapping[str, tuple[str, Callable[[Results], Drawing | None]]] = {
     "accuracy": ("results", figures.accuracy),
     "curves": ("curves", figures.curves),
+    "one_shot": ("results", figures_chapter3.one_shot),
+    "retrained": ("results", figures_chapter3.retrained),
+    "early_stopping": ("holdout", figures_chapter3.early_stopping),
+    "dilation": ("dilation", figures_chapter3.dilation),
+    "pixels": ("degrees", figures_chapter3.pixels),
     "layers": ("layers", figures.layers),
     "path": ("instability", figures.path),
     "barrier": ("instability", figures.barrier),
@@ -35,6 +40,10 @@ _INSTABILITY = (
     "In points of error, over pairs of trainings that share their first k steps and then differ: the highest error on "
     "the line between the two, minus the mean of its ends. Stable below 2."
 )
+_FINDINGS = (
+    "What the thesis found, what these rows show, and whether the finding holds here. A difference counts if it is "
+    "above the noise: twice the standard error of the difference of two means."
+)
 _STYLE = """
 :root { color-scheme: light dark; --ink: #222; --soft: #555; --rule: #ddd; --paper: #fff; }
 @media (prefers-color-scheme: dark) { :root { --ink: #ddd; --soft: #aaa; --rule: #3a3a3a; --paper: #141414; } }
@@ -48,7 +57,8 @@ figure { margin: 1.5em 0; } svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: .25em .55em; text-align: right; border-bottom: 1px solid var(--rule); white-space: pre; }
 th:first-child, td:first-child, .setting * { text-align: left !important; }
-td { line-height: 1.3; } .setting td { white-space: pre-wrap; }
+td { line-height: 1.3; } .setting td, .findings td { white-space: pre-wrap; }
+.findings * { text-align: left !important; vertical-align: top; }
 thead th { white-space: pre-line; vertical-align: bottom; border-bottom-color: var(--soft); }
 """
 
@@ -75,8 +85,10 @@ def write_results(results: Results, out: AnyPath) -> files.RunPath:
         levels = numbers.summary(found)
         table = f"**{results.title}**\n\n{_LEGEND}\n\n{_markdown(numbers.by_level(levels))}"
         made |= {"table.csv": levels.to_csv(index=False).encode(), "table.md": table.encode()}
+    if len(said := judged(results)):
+        made["findings.csv"] = said.to_csv(index=False).encode()
     made["index.html"] = page(results, drawn).encode()
-    for name in {*(f"{name}.png" for name in FIGURES), "table.csv", "table.md"} - {*made}:
+    for name in {*(f"{name}.png" for name in FIGURES), "table.csv", "table.md", "findings.csv"} - {*made}:
         (here / name).remove()
     for name, data in made.items():
         files.write_atomic(here / name, data)
@@ -94,6 +106,9 @@ def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
         parts.append(_section("Verdict", numbers.verdicts(levels), *sentences(found)))
     if pairs is not None:
         parts.append(_section("Instability", numbers.stability(pairs), _INSTABILITY))
+    if len(said_of := judged(results)):
+        shown_findings = said_of.drop(columns=[] if len(results.runs) > 1 else "run")
+        parts.append(_section("Findings of the thesis", shown_findings, _FINDINGS, look="wide findings"))
     pictures = {name: figure.svg() for name, figure in drawn.items()}
     if pictures:
         parts.append(_section("Figures", None, "Point at a marker or a line to read its numbers."))
@@ -118,6 +133,12 @@ def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
     )
 
 
+def judged(results: Results) -> pd.DataFrame:
+    """Return the findings of the thesis that the rows decide; empty if they decide none."""
+    found = findings.decided(results, chapter3.FINDINGS)
+    return found[0:0] if (found["verdict"] == findings.UNKNOWN).all() else found
+
+
 def missing(results: Results, drawn: Collection[str] = FIGURES) -> list[str]:
     """Return sentences on missing rows, and on figures that are not in ``drawn``."""
     said = []
@@ -126,7 +147,8 @@ def missing(results: Results, drawn: Collection[str] = FIGURES) -> list[str]:
         listed = ", ".join(f"{count} of {table}" for table, count in counts.items())
         said.append(f"{len(results.missing)} rows are missing: {listed}.")
     said += [f"The plan {name} needs a value before it can name more rows." for name in results.waiting]
-    if said and (left_out := [name for name in FIGURES if name not in drawn]):
+    tables = {str(labels.get("table", "rows")) for labels in results.missing}
+    if said and (left_out := [name for name, (table, _) in FIGURES.items() if name not in drawn and table in tables]):
         said.append(f"Figures left out for lack of rows: {', '.join(left_out)}.")
     return said
 

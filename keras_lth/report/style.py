@@ -39,6 +39,15 @@ _ARMS = {
     "reinit": ("#E69F00", "s"),
     "random_global": ("#009E73", "^"),
     "random_layerwise": ("#D55E00", "D"),
+    "imp_one_shot": ("#D55E00", "s"),
+    "lrr": ("#CC79A7", "v"),
+    "lrr_one_shot": ("#8C6D1F", "P"),
+    "fine_tuning": ("#E69F00", "X"),
+    "low_rate": ("#56B4E9", "<"),
+    "cyclic": ("#000000", "P"),
+    "signs": ("#56B4E9", "v"),
+    "shuffled": ("#8C6D1F", "X"),
+    "noise": ("#000000", "<"),
 }
 _STYLE = {
     **seaborn.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}),

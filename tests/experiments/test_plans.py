@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -173,20 +172,6 @@ def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(
     assert again[0] == undisturbed[0] and again[1].same_bits(undisturbed[1]) and again[2].same_bits(undisturbed[2])
 
 
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The step at which each training begins."""
-    found: list[int] = []
-    load = Trainer.load
-
-    def counted(self: Trainer, state: Any, *rest: Any, **more: Any) -> None:
-        found.append(state.meta["step"])
-        load(self, state, *rest, **more)
-
-    monkeypatch.setattr(Trainer, "load", counted)
-    return found
-
-
 def test_a_fork_of_a_rewound_ticket_starts_at_its_step(tmp_path: Path, loads: list[int]) -> None:
     """And with the rates from there on: from step k the rate is 0, so that a fork at k ends where it began, and so does
     one before k, since a ticket begins at k."""
@@ -257,7 +242,8 @@ def test_the_arms_are_what_they_say(tmp_path: Path) -> None:
             for place, level in enumerate(levels(lab, mine, lab.init(number))):
                 found["imp", number, place] = level
                 for arm in ("reinit", "random_layerwise", "random_global") if place else ():
-                    found[arm, number, place] = ablated(lab, arm, level.masks, imp.T, 5, number, place)
+                    wk = lab.init(number)
+                    found[arm, number, place] = ablated(lab, mine, arm, wk, level.masks, 5, number, place)
         book.want(*(level.masks for level in found.values()))
 
     run(experiment, store := Store(tmp_path / "s"), **quiet)

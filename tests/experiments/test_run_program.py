@@ -19,6 +19,7 @@ from keras_lth.imp import IMP
 from keras_lth.masks import Masks
 from keras_lth.plans import Notebook
 from keras_lth.plans import rows as rows_of
+from keras_lth.store import Value
 from tests.two_devices import ROOT
 
 TINY = (
@@ -204,6 +205,15 @@ def test_on_ray(tmp_path: Path) -> None:
         ({"rewind_to": "5 minutes"}, "5 minutes.*500 steps"),
         ({"fraction": 1.5}, "1.5"),
         ({"scope": "layers"}, "layers"),
+        ({"compat": "torch"}, "open_lth.*torch"),
+        ({"validation_freq": "often"}, "validation_freq.*often"),
+        ({"validation_freq": 0}, "validation_freq.*0"),
+        ({"plan": "dilation"}, r"dilation\.levels"),
+        ({"dilation": {"levels": (16,)}}, "16.*levels=15"),
+        ({"plan": "dilation", "dilation": {"levels": (3,)}, "rewind_to": "5 steps"}, "5 steps.*0 steps"),
+        ({"plan": "dilation", "dilation": {"levels": (3,)}, "steps": 7}, "0.2.*1.4 steps.*now 7"),
+        ({"dilation": {"factors": (1.0, 0.5)}}, r"increasing.*\[1.0, 0.5\]"),
+        ({"dilation": {"arms": ("reinitialised",)}}, "reinitialised.*reinit"),
     ],
 )
 def test_what_no_config_can_be(changes: dict[str, Any], said: str) -> None:
@@ -218,6 +228,37 @@ def test_epochs_past_the_end() -> None:
         configs.plans_of(config, 1440)
     assert configs.imp_of({**config, "steps": 49}, 1440).k == 48
     assert configs.imp_of(configs.completed({"rewind_to": "1%", "steps": 500}), 7).k == 5
+
+
+def test_durations_between_points_of_a_curve() -> None:
+    """A number is one of epochs; 1 440 examples in batches of 60 are 24 steps."""
+    found = []
+    for given in (2, "2", "1 epoch", "400 steps", "1%"):
+        config = configs.completed({"validation_freq": given})
+        configs.check(config)
+        (plan,) = configs.plans_of(config, 1440).values()
+        plan(book := Notebook(lambda step: None))
+        (curve,) = {s.params["every"] for row in book.rows for s in row.steps if s.kind.name == "observed"}
+        found.append(curve)
+    assert found == [48, 48, 24, 400, 240]
+
+
+def test_layers_that_are_not_pruned_count_in_open_lth() -> None:
+    """The plan waits for the sizes of the layers, with and without the excluded one, and counts what is ignored."""
+    config = configs.completed({"compat": "open_lth", "exclude": ("output",), "levels": 1})
+    configs.check(config)
+    sizes = {}
+
+    def value(step: Any) -> Value | None:
+        if step.kind.name == "full":
+            sizes[step.name] = 265_200 if step.params.get("exclude") else 266_200
+            return Value({}, {"rows": [{"size": sizes[step.name]}]})
+        return None
+
+    (plan,) = configs.plans_of(config, 1440).values()
+    plan(book := Notebook(value))
+    cuts = [step.params for row in book.rows for step in row.steps if step.kind.name == "cut"]
+    assert len(sizes) == 2 and cuts and all(cut["ignored"] == 1000 and cut["compat"] == "open_lth" for cut in cuts)
 
 
 def test_forms() -> None:

@@ -59,6 +59,15 @@ def test_verdicts() -> None:
     )
 
 
+def test_a_level_at_which_random_pruning_matches_is_trivial() -> None:
+    """IMP matches at levels 1 and 2, global random pruning at 1."""
+    found = table(
+        ("imp", 0, (0.9,)), ("imp", 1, (0.9,)), ("imp", 2, (0.91,)), ("random_global", 1, (0.9,)),
+        ("random_global", 2, (0.8,)),
+    )  # fmt: skip
+    assert [row["not trivial"] for row in numbers.verdicts(found).to_dict("records")] == ["1", "0"]
+
+
 def test_the_table_of_levels() -> None:
     levels = numbers.by_level(THREE).to_dict("list")
     assert levels["level"] == ["dense", "1", "2", "3"]

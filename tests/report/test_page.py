@@ -64,6 +64,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert page.tags.count("svg") == 5 and page.tags.count("circle") > 100
     assert {path.name for path in (made / "report").iterdir()} == {
         "index.html", "accuracy.png", "curves.png", "layers.png", "path.png", "barrier.png", "table.csv", "table.md",
+            "findings.csv",
     }  # fmt: skip
     assert "LeNet-300-100 on Fashion-MNIST" in page.words and "are missing" not in page.words
     assert "lenet_300_100" in page.words  # the setting
