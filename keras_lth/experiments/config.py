@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from keras_lth import schedules
 from keras_lth.arguments import is_whole, real, whole
 from keras_lth.datasets import check_options
 from keras_lth.experiments import dilation as dilations
@@ -39,9 +40,10 @@ DEFAULTS: Config = {
     "augment": (),
     "batch_size": 60,
     "steps": 24_000,
+    # "momentum" follows the papers' equations (`keras_lth.training.Momentum`); other names are Keras' optimizers.
     "optimizer": {"name": "adam", "learning_rate": 1.2e-3, "epsilon": 1e-8},
-    # The rate is multiplied by the factor at each of these steps.
-    "schedule": {"drops": (), "factor": 0.1},
+    # Of the learning rate: drops, warm-up and decay, in steps (`keras_lth.schedules.rates`).
+    "schedule": schedules.CONSTANT,
     "levels": 15,
     "fraction": 0.2,
     "rewind_to": "0 steps",
@@ -155,11 +157,10 @@ def lab_of(config: Config, book: Notebook) -> Lab:
     )
 
 
-def _rates(config: Config, stretch: float = 1.0) -> Any:
-    """The learning rates, with a schedule stretched by a factor."""
-    first, schedule = config["optimizer"]["learning_rate"], config["schedule"]
-    drops = [(round(stretch * step), first * schedule["factor"] ** n) for n, step in enumerate(schedule["drops"], 1)]
-    return ((0, first), *drops) if drops else first
+def _rates(config: Config, dilation: float = 1.0) -> Any:
+    """The learning rates, with the schedule stretched by a factor."""
+    schedule, steps = schedules.dilated(config["schedule"], config["steps"], dilation)
+    return schedules.rates(config["optimizer"]["learning_rate"], schedule, steps)
 
 
 def imp_of(config: Config, examples: int) -> IMP:
@@ -249,10 +250,7 @@ def _check_rates(config: Config) -> None:
     rate = config["optimizer"].get("learning_rate")
     if rate is None or not real(rate, "optimizer.learning_rate") > 0:
         raise ValueError(f"optimizer.learning_rate must be a number above 0, not {rate!r}.")
-    drops: Sequence[Any] = config["schedule"]["drops"]
-    if not all(is_whole(step, 1) for step in drops) or sorted(set(drops)) != list(drops):
-        raise ValueError(f"schedule.drops must be steps in increasing order, such as (32000, 48000), not {drops!r}.")
-    real(config["schedule"]["factor"], "schedule.factor")
+    schedules.check_schedule(config["schedule"], config["steps"])
 
 
 def _check_dilation(config: Config) -> None:
@@ -273,14 +271,7 @@ def _check_dilation(config: Config) -> None:
             "rewind_to='0 steps'."
         )
     for factor in factors:
-        if (
-            abs(factor * config["steps"] - round(factor * config["steps"])) > 1e-6
-            or round(factor * config["steps"]) < 1
-        ):
-            raise ValueError(
-                f"a dilation of {factor} gives {factor * config['steps']:g} steps: choose dilation.factors, or steps "
-                f"(now {config['steps']}), so that the products are integers."
-            )
+        schedules.dilated(config["schedule"], config["steps"], factor)
 
 
 def _every(config: Config, examples: int) -> int:

@@ -97,7 +97,7 @@ class Trainer:
             raise ValueError("augmentation draws from the seed of the data order: use the same seed for both.")
         setting = {
             "network": network, "optimizer": optimizer, "batch_size": batch_size, "augment": augment,
-            "jit_compile": jit_compile, "since": [step for step, _ in rates[1:]], "rates": [rate for _, rate in rates],
+            "jit_compile": jit_compile, "rates": rates,
         }  # fmt: skip
         self._live, self._loop = trained(json.dumps(canonical(setting), sort_keys=True))
         self._step = 0

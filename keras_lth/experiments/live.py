@@ -14,6 +14,7 @@ from keras_lth import datasets, models, surgery
 from keras_lth.masks import Masks
 from keras_lth.plans.step import called, canonical
 from keras_lth.tickets import Snapshot
+from keras_lth.training import optimizers
 from keras_lth.training.evaluation import Evaluation
 from keras_lth.training.loop import Loop
 
@@ -109,14 +110,9 @@ def _trained(setting: str, strategy: Any) -> tuple[Live, Loop]:
 
     def optimizer() -> Any:
         # One form for all rates, even a constant one: an optimizer with its own rate holds another variable, and a
-        # state before a drop could not be continued after it. Keras changes to the next rate after the boundary, so
-        # a rate from step s on has the boundary s − 1.
-        rates = [float(rate) for rate in given["rates"]]
-        boundaries = [step - 1 for step in given["since"]] or [0]
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates if given["since"] else rates * 2)
-        options = dict(given["optimizer"])
-        kind = type(keras.optimizers.get(options.pop("name", "sgd")))
-        return kind(learning_rate=rate, **options)
+        # state before a drop could not be continued after it.
+        options = {"name": "sgd", **given["optimizer"]}
+        return optimizers.named(**options, learning_rate=optimizers.Pieces(given["rates"]))
 
     live = Live(given["network"], optimizer, given["jit_compile"])
     x, y = splits_of(text_of(given["network"])).train
