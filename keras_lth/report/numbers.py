@@ -16,6 +16,7 @@ from keras_lth.report.read import Results
 ARMS = {
     "imp": "IMP",
     "imp_one_shot": "one-shot IMP",
+    "reset": "IMP, rewound to step 0",
     "lrr": "learning-rate rewinding",
     "lrr_one_shot": "one-shot learning-rate rewinding",
     "fine_tuning": "fine-tuning",

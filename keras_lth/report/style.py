@@ -40,6 +40,7 @@ _ARMS = {
     "random_global": ("#009E73", "^"),
     "random_layerwise": ("#D55E00", "D"),
     "imp_one_shot": ("#D55E00", "s"),
+    "reset": ("#56B4E9", "P"),
     "lrr": ("#CC79A7", "v"),
     "lrr_one_shot": ("#8C6D1F", "P"),
     "fine_tuning": ("#E69F00", "X"),

@@ -85,6 +85,7 @@ def test_what_the_arms_train_from(made: Any) -> None:
     assert spans["lrr"] == spans["cyclic"] == spans["reinit"] == spans["random_global"] == (0, whole)
     assert spans["fine_tuning"] == spans["low_rate"] == (whole, whole + whole - k)
     starts = {of_arm[2].run.start.name for of_arm in found.values()}
+    assert spans["reset"] == (0, whole) and found["reset"][2].run.start.params.get("step", 0) == 0
     assert len(starts) == len(found) - 1  # IMP, iterative or not, starts from the same state of step k
     assert found["imp"][2].run.start.name == found["imp_one_shot"][2].run.start.name
 
