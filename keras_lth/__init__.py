@@ -18,6 +18,7 @@ _NAMES = {
     "prune": "keras_lth.selection",
     "random_like": "keras_lth.selection",
     "prune_iteratively": "keras_lth.criteria",
+    "isometric": "keras_lth.isometry",
     "Snapshot": "keras_lth.tickets",
     "Ticket": "keras_lth.tickets",
     "prunable": "keras_lth.surgery",
