@@ -237,7 +237,8 @@ def degrees(masks: Value) -> Value:
     rows = []
     for path, mask in masks_of(masks).items():
         pairs = mask.reshape(-1, *mask.shape[-2:]).sum(axis=0)
-        rows.append({"path": path, "inputs": pairs.sum(axis=1).tolist(), "outputs": pairs.sum(axis=0).tolist()})
+        counts = {"inputs": pairs.sum(axis=1).tolist(), "outputs": pairs.sum(axis=0).tolist()}
+        rows.append({"path": path, "fan_in": mask.size // mask.shape[-1], **counts})
     return Value({}, {"rows": rows})
 
 

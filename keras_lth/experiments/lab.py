@@ -70,7 +70,7 @@ SELECT = Kind("select", f"{_HERE}:selected", defaults={"scope": "global", "struc
 COMBINE = Kind("combine", f"{_HERE}:combine")
 SHUFFLE = Kind("shuffle", f"{_HERE}:shuffle", defaults={"scope": "layer"})
 LAYERS = Kind("layers", f"{_HERE}:layers")
-DEGREES = Kind("degrees", f"{_HERE}:degrees")
+DEGREES = Kind("degrees", f"{_HERE}:degrees", version=2)
 MOVED = Kind("moved", f"{_HERE}:moved")
 EVALUATE = Kind("evaluate", f"{_HERE}:evaluate", defaults={**_OF_NETWORK, "what": "test"}, long=True)
 COMPARE = Kind(
@@ -297,7 +297,7 @@ class Lab:
         return LAYERS(masks)
 
     def degrees(self, masks: Step) -> Step:
-        """Name one row per layer: how many weights remain of each of its inputs, and of each of its outputs."""
+        """Name one row per layer: the weights that remain of each input and each output, and all those of an output."""
         return DEGREES(masks)
 
     def moved(self, before: Step, after: Step, masks: Step) -> Step:
