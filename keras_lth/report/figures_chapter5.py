@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from keras_lth.report import style
 from keras_lth.report.figures import below, named_density
-from keras_lth.report.numbers import ARMS, in_order, series
+from keras_lth.report.numbers import ARMS, in_order, percent, series
 from keras_lth.report.read import Results
 from keras_lth.report.style import Drawing
 
@@ -46,7 +46,7 @@ def ablations(results: Results) -> Drawing | None:
         axes.set_xlabel("")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     made.figure.supylabel("test accuracy, %", fontsize=10)
-    made.legend(max(made.grid.flat[: len(arms)], key=lambda axes: len(axes.get_lines())))
+    made.legend(made.grid[0, -1])
     made.note("Below the panels: weights remaining, %, log scale.")
     return made
 
@@ -68,7 +68,7 @@ def steps(results: Results) -> Drawing | None:
         for each in series(rows):
             made.line(axes, each.rows["step"], each.rows["accuracy"], each.name, lambda step: f"step {step:,.0f}",
                       **style.arm_look(each.key, each.place), ls=style.dash(each.run))  # fmt: skip
-        axes.set(title=named_density(rows["density"].mean()), ylabel="")
+        axes.set(title=percent(rows["density"].mean()), ylabel="")
         style.fork_axis(axes, sorted({*rows["step"]}))
         axes.set_xlabel("step of pruning")
     style.percent_axis(made.grid[0, 0], "test accuracy, %")

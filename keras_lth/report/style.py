@@ -210,7 +210,7 @@ def density_axis(axes: Axes, densities: Iterable[float], label: str, most: int =
         named.append(levels[-1])
     ticks(axes.xaxis, named, [percent(density).removesuffix(" %") for density in named])
     axes.xaxis.set_minor_locator(FixedLocator([density for density in levels if density not in named]))
-    axes.set_xlabel(f"{label}, % (log scale, one tick per level)")
+    axes.set_xlabel(f"{label}, %" + (" (log scale, one tick per level)" if most >= 11 else ""))
 
 
 def fork_axis(axes: Axes, forks: Sequence[int]) -> None:
