@@ -8,12 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from keras_lth.criteria.activation import Activation
+from keras_lth.criteria.grasp import GraSP
 from keras_lth.criteria.magnitude import Magnitude
+from keras_lth.criteria.momentum import Momentum
+from keras_lth.criteria.obs import OBD, OBS
 from keras_lth.criteria.random import Random
+from keras_lth.criteria.snip import FORCE, SNIP
+from keras_lth.criteria.synflow import SynFlow
+from keras_lth.criteria.threshold import Threshold
 from keras_lth.names import near
+from keras_lth.surgery import whole
 
 Criterion = Callable[..., Mapping[str, Any]]
-_KNOWN: dict[str, Callable[..., Criterion]] = {"magnitude": Magnitude, "random": Random}
+_KNOWN: dict[str, Callable[..., Criterion]] = {
+    "magnitude": Magnitude, "random": Random, "snip": SNIP, "grasp": GraSP, "synflow": SynFlow, "force": FORCE,
+    "obd": OBD, "obs": OBS, "activation": Activation, "momentum": Momentum, "threshold": Threshold,
+}  # fmt: skip
 
 
 def named(criterion: Any, **options: Any) -> Criterion:
@@ -47,8 +58,6 @@ def scored(criterion: Criterion, model: Any, x: Any = None, y: Any = None, **opt
 
     Raises ``TypeError`` if the criterion does not return a mapping.
     """
-    from keras_lth.surgery import whole
-
     with whole(model, run=needs_data(criterion)):
         found = criterion(model, *((x, y) if needs_data(criterion) else ()), **options)
     if not isinstance(found, Mapping):

@@ -12,6 +12,7 @@ from keras_lth import schedules
 from keras_lth.arguments import is_whole, real, whole
 from keras_lth.datasets import check_options
 from keras_lth.experiments import dilation as dilations
+from keras_lth.experiments import early as early_plan
 from keras_lth.experiments.anatomy import anatomy
 from keras_lth.experiments.instability import instability
 from keras_lth.experiments.lab import Lab, network
@@ -25,11 +26,12 @@ from keras_lth.plans.step import resolve
 from keras_lth.schedules import Duration
 
 Config = Mapping[str, Any]
+PLANS = ("lottery", "instability", "dilation", "anatomy", "early")
 
 # Every key, with its default. A mapping without keys takes any.
 DEFAULTS: Config = {
-    # "lottery", "instability", "dilation", "anatomy", or "module:function" of a user's own (lab, imp, **plan_options);
-    # several with commas.
+    # "lottery", "instability", "dilation", "anatomy", "early", or "module:function" of a user's own
+    # (lab, imp, **plan_options); several with commas.
     "plan": "lottery",
     "plan_options": {},
     "data": "digits",
@@ -65,6 +67,17 @@ DEFAULTS: Config = {
     # Levels of the plans "dilation" and "anatomy", and the factors by which "dilation" stretches the schedule.
     "dilation": {"levels": (), "arms": dilations.ARMS, "factors": dilations.FACTORS},
     "anatomy": {"levels": ()},
+    # Pruning at initialisation: methods and benchmarks at densities of 0.8^level; at the levels "ablated" also their
+    # ablations, and pruning at "steps". "ltr": the step whose weights the benchmark LTR trains.
+    "early": {
+        "methods": tuple(early_plan.METHODS),
+        "benchmarks": early_plan.BENCHMARKS,
+        "levels": (),
+        "ablations": early_plan.ABLATIONS,
+        "ablated": (),
+        "steps": (),
+        "ltr": "0 steps",
+    },
     # Seconds between the commits of a running training.
     "checkpoint_every": 60.0,
 }
@@ -117,6 +130,7 @@ def check(config: Config) -> None:
     for arm in (*config["arms"], *config["dilation"]["arms"]):
         _known("arms", arm, ARMS)
     _check_dilation(config)
+    _check_early(config)
     _plans(config)
     forks = config["instability"]["forks"]
     if "instability" in _names(config):
@@ -130,7 +144,9 @@ def check(config: Config) -> None:
             f"instability.forks are set, but plan={config['plan']!r} does not use them: "
             "use plan='lottery,instability', or instability.forks=()."
         )
-    durations = {"rewind_to": config["rewind_to"], **{f"instability.forks {fork!r}": fork for fork in forks}}
+    durations = {"rewind_to": config["rewind_to"], "early.ltr": config["early"]["ltr"]}
+    durations |= {f"early.steps {step!r}": step for step in config["early"]["steps"]}
+    durations |= {**{f"instability.forks {fork!r}": fork for fork in forks}}
     if _frequency(config).amount == 0:
         raise ValueError(f"validation_freq must be a duration above 0, not {config['validation_freq']!r}.")
     for key, given in durations.items():
@@ -157,9 +173,9 @@ def lab_of(config: Config, book: Notebook) -> Lab:
     )
 
 
-def _rates(config: Config, stretch: float = 1.0) -> Any:
-    """The learning rates, with a schedule stretched by a factor."""
-    schedule, steps = schedules.dilated(config["schedule"], config["steps"], stretch)
+def _rates(config: Config, dilation: float = 1.0) -> Any:
+    """The learning rates, with the schedule stretched by a factor."""
+    schedule, steps = schedules.dilated(config["schedule"], config["steps"], dilation)
     return schedules.rates(config["optimizer"]["learning_rate"], schedule, steps)
 
 
@@ -220,6 +236,11 @@ def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:
         )  # fmt: skip
     elif name == "anatomy":
         anatomy(lab, imp, places=config["anatomy"]["levels"], **common)
+    elif name == "early":
+        given = {**config["early"], **common}
+        steps = [_step(config, "early.steps", step, examples) for step in given.pop("steps")]
+        ltr = _step(config, "early.ltr", given.pop("ltr"), examples)
+        early_plan.early(lab, imp, steps=steps, ltr=ltr, **given)
     else:
         resolve(name)(lab, imp, **config["plan_options"])
 
@@ -242,7 +263,7 @@ def _plans(config: Config) -> list[Callable[..., Any]]:
                 raise ValueError(f"plan={name!r} is {plan!r}, not a function of (lab, imp).")
             found.append(plan)
         else:
-            _known("plan", name, ("lottery", "instability", "dilation", "anatomy"), 'or "module:function" of your own')
+            _known("plan", name, PLANS, 'or "module:function" of your own')
     return found
 
 
@@ -270,11 +291,22 @@ def _check_dilation(config: Config) -> None:
             f"the plan dilation stretches schedules that start at step 0, but rewind_to={config['rewind_to']!r}: use "
             "rewind_to='0 steps'."
         )
-    try:
-        for factor in factors:
-            schedules.dilated(config["schedule"], config["steps"], factor)
-    except ValueError as error:
-        raise ValueError(f"dilation.factors: {error} Or choose other steps (now {config['steps']}).") from None
+    for factor in factors:
+        schedules.dilated(config["schedule"], config["steps"], factor)
+
+
+def _check_early(config: Config) -> None:
+    given = config["early"]
+    for key, known in (
+        ("methods", early_plan.METHODS), ("benchmarks", early_plan.BENCHMARKS), ("ablations", early_plan.ABLATIONS),
+    ):  # fmt: skip
+        for name in given[key]:
+            _known(f"early.{key}", name, known)
+    for key in ("levels", "ablated"):
+        for level in given[key]:
+            whole(level, f"early.{key}", 1)
+    if "early" in _names(config) and not given["levels"]:
+        raise ValueError("the plan early needs levels, which are powers of 0.8: set early.levels, such as (5, 10, 15).")
 
 
 def _every(config: Config, examples: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,10 +46,12 @@ def init(*, seed: int, network: Json) -> Value:
 def start(wk: Value, *others: Value, network: Json, values: str, step: int, slots: str, seed: int) -> Value:
     """Return what a round starts from; seeds are those of step k."""
     before = snapshot_of(wk)
-    source = before if values in ("k", "shuffled") else snapshot_of(others[0])
+    source = before if values in ("k", "shuffled", "unit") else snapshot_of(others[0])
     weights = {path: _mixed(values, before.weights[path], array) for path, array in source.weights.items()}
     if values == "shuffled":
         weights |= {path: _shuffled(weights[path], mask, seed, path) for path, mask in masks_of(others[0]).items()}
+    if values == "unit":
+        weights |= {path: (weights[path] / np.std(weights[path])).astype(np.float32) for path in masks_of(others[0])}
     kept = others[0].arrays if slots == "k" else {}  # only slots, which have no step of their own
     kept = {name.removeprefix(SLOTS): array for name, array in kept.items() if name.startswith(SLOTS)}
     return value_of(Snapshot(weights, kept, step, before.seeds, before.state))
@@ -155,16 +158,46 @@ def full(*, network: Json, include: Any, exclude: Any) -> Value:
     return mask_value(Masks.ones(surgery.prunable(measured(text_of(network)).model, include, exclude)))
 
 
-def score(state: Value, *masks: Value, criterion: Any, network: Json, examples: int, options: Json) -> Value:
+def score(
+    state: Value, *masks: Value, criterion: Any, network: Json, examples: Any, options: Json, invert: bool
+) -> Value:
     """Compute scores, by a criterion of this package or a user's own."""
     live = measured(text_of(network))
     live.rewind(snapshot_of(state), masks_of(masks[0]) if masks else None)
-    x, y = first_examples(splits_of(text_of(network)), examples)
+    made, more = _criterion(criterion, options)
+    found = criteria.scored(made, live.model, *_some(network, examples), **more)
+    return Value(criteria.inverted(found) if invert else found)
+
+
+def iterate(
+    state: Value, *, criterion: Any, network: Json, density: float, iterations: int, schedule: str, examples: Any,
+    options: Json, invert: bool,
+) -> Value:  # fmt: skip
+    """Prune in many cuts, each by fresh scores."""
+    live = measured(text_of(network))
+    live.rewind(snapshot_of(state), None)
+    made, more = _criterion(criterion, options)
+    if more:
+        raise ValueError(f"a criterion of your own takes no options in iterations, but got {dict(more)}.")
+    x, y = _some(network, examples)
+    how: dict[str, Any] = {"density": density, "iterations": iterations, "schedule": schedule}
+    return mask_value(criteria.prune_iteratively(live.model, criteria.Inverted(made) if invert else made, x, y, **how))
+
+
+def _criterion(criterion: Any, options: Json) -> tuple[Any, Json]:
+    """A criterion made with its options; those of a user's own function are passed when it is called."""
     if isinstance(criterion, str):
-        made, options = criteria.named(criterion, **options), {}
-    else:
-        made = criteria.named(called(criterion))
-    return Value(criteria.scored(made, live.model, x, y, **options))
+        return criteria.named(criterion, **options), {}
+    return criteria.named(called(criterion)), options
+
+
+def _some(network: Json, examples: Any) -> tuple[Any, Any]:
+    """The training examples that a criterion sees."""
+    if isinstance(examples, Mapping):
+        x, y = in_memory(network).train
+        chosen = criteria.per_class(y, examples["per_class"], seed=examples["seed"])
+        return x[chosen], y[chosen]
+    return first_examples(splits_of(text_of(network)), examples)
 
 
 def cut(scores: Value, masks: Value, **how: Any) -> Value:
@@ -207,7 +240,8 @@ def degrees(masks: Value) -> Value:
     rows = []
     for path, mask in masks_of(masks).items():
         pairs = mask.reshape(-1, *mask.shape[-2:]).sum(axis=0)
-        rows.append({"path": path, "inputs": pairs.sum(axis=1).tolist(), "outputs": pairs.sum(axis=0).tolist()})
+        counts = {"inputs": pairs.sum(axis=1).tolist(), "outputs": pairs.sum(axis=0).tolist()}
+        rows.append({"path": path, "fan_in": mask.size // mask.shape[-1], **counts})
     return Value({}, {"rows": rows})
 
 

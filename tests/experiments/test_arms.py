@@ -85,6 +85,7 @@ def test_what_the_arms_train_from(made: Any) -> None:
     assert spans["lrr"] == spans["cyclic"] == spans["reinit"] == spans["random_global"] == (0, whole)
     assert spans["fine_tuning"] == spans["low_rate"] == (whole, whole + whole - k)
     starts = {of_arm[2].run.start.name for of_arm in found.values()}
+    assert spans["reset"] == (0, whole) and found["reset"][2].run.start.params.get("step", 0) == 0
     assert len(starts) == len(found) - 1  # IMP, iterative or not, starts from the same state of step k
     assert found["imp"][2].run.start.name == found["imp_one_shot"][2].run.start.name
 
@@ -123,7 +124,7 @@ def test_degrees_and_moves_are_counted() -> None:
     assert row["inputs"] == [2, 1, 1, 2, 1] and row["outputs"] == [2, 1, 2, 2]
     assert sum(row["inputs"]) == sum(row["outputs"]) == MASK.remaining
     convolution = degrees(mask_value(Masks.ones({"c/kernel": (3, 3, 2, 4)}))).rows[0]
-    assert convolution["inputs"] == [36, 36] and convolution["outputs"] == [18] * 4
+    assert convolution["inputs"] == [36, 36] and convolution["outputs"] == [18] * 4 and convolution["fan_in"] == 18
     (row,) = moved(value_of(state(0)), value_of(state(1)), mask_value(MASK)).rows
     a, b = (list(state(n).weights["a/kernel"][MASK["a/kernel"]].astype(float)) for n in (0, 1))
     assert row["distance"] == pytest.approx(sum((y - x) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5)
