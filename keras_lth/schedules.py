@@ -12,12 +12,12 @@ from typing import Any, Literal
 from keras_lth.arguments import is_whole, real, round_half_up, whole
 
 Unit = Literal["steps", "epochs", "%"]
-# How many of n weights a cut of a share removes.
-Rounding = Callable[[float, int], int]
 # The schedule of a learning rate. The rate grows linearly from 0 at step 0 to its peak at step `warmup`. Then it is
 # multiplied by `factor` at each of the steps `drops`, or decays ("linear", "cosine") to `final` at the last step.
 CONSTANT: Mapping[str, Any] = {"drops": (), "factor": 0.1, "warmup": 0, "decay": "none", "final": 0.0}
 DECAYS = ("none", "linear", "cosine")
+# How many of n weights a cut of a share removes.
+Rounding = Callable[[float, int], int]
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|ep|%)\s*")
 
 
@@ -64,8 +64,8 @@ class Duration:
         return f"{amount}%" if self.unit == "%" else f"{amount} {self.unit}"
 
 
-def rates(peak: float, schedule: Mapping[str, Any], steps: int) -> tuple[tuple[int, Any], ...]:
-    """Return the rate of each step of a training as pieces ``((from step, rate), …)``, as `Lab` takes them.
+def rates(peak: float, schedule: Mapping[str, Any], steps: int) -> Any:
+    """Return the rate of a training if it is constant, else pieces ``((from step, rate), …)``, as `Lab` takes them.
 
     A rate is a number, or a formula of the step: ``{"linear": [s, r, t, q]}`` is the line from r at step s to q at step
     t, ``{"cosine": …}`` half a wave between the same points.
@@ -84,6 +84,8 @@ def rates(peak: float, schedule: Mapping[str, Any], steps: int) -> tuple[tuple[i
     pieces: list[tuple[int, Any]] = [(0, {"linear": [0, 0.0, warmup, peak]})] if warmup else []
     if given["decay"] != "none":
         return (*pieces, (warmup, {given["decay"]: [warmup, peak, steps, given["final"]]}))
+    if not warmup and not given["drops"]:
+        return peak
     pieces.append((warmup, peak))
     return (*pieces, *((step, peak * given["factor"] ** (n + 1)) for n, step in enumerate(given["drops"])))
 
@@ -133,7 +135,7 @@ def dilated(schedule: Mapping[str, Any], steps: int, dilation: float) -> tuple[d
             unit = math.gcd(*named.values())
             near = max(1, round(share * unit)) / unit
             raise ValueError(
-                f"a dilation of {dilation} makes {name}={step} {float(exact):g}, which is not a whole step: use "
+                f"a dilation of {dilation} makes {name}={step} {float(exact):g} steps, not a whole number: use "
                 f"multiples of 1/{unit}, such as {near:.10g}."
             )
         made[step] = round(exact)

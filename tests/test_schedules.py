@@ -102,7 +102,7 @@ def test_a_target_is_hit_exactly_over_layers(sizes: dict[str, int], target: floa
 
 
 def test_rates_are_pieces() -> None:
-    assert rates(1.2e-3, {}, 24_000) == ((0, 1.2e-3),)
+    assert rates(1.2e-3, {}, 24_000) == 1.2e-3
     drops = {"drops": (32_000, 48_000), "factor": 0.1}
     assert rates(0.1, drops, 63_000) == ((0, 0.1), (32_000, 0.1 * 0.1), (48_000, 0.1 * 0.1**2))
     warm = rates(0.03, {**drops, "warmup": 30_000}, 63_000)

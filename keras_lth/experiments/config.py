@@ -291,8 +291,11 @@ def _check_dilation(config: Config) -> None:
             f"the plan dilation stretches schedules that start at step 0, but rewind_to={config['rewind_to']!r}: use "
             "rewind_to='0 steps'."
         )
-    for factor in factors:
-        schedules.dilated(config["schedule"], config["steps"], factor)
+    try:
+        for factor in factors:
+            schedules.dilated(config["schedule"], config["steps"], factor)
+    except ValueError as error:
+        raise ValueError(f"dilation.factors: {error} Or choose other steps (now {config['steps']}).") from None
 
 
 def _check_early(config: Config) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_lth import criteria, surgery
 from keras_lth.analysis.instability import compare as compared
-from keras_lth.experiments.live import Json, built, measured, splits_of, text_of, trained
+from keras_lth.datasets import Streams
+from keras_lth.experiments.live import Json, built, first_examples, in_memory, measured, splits_of, text_of, trained
 from keras_lth.imp import IMP, Noise
 from keras_lth.layers import fitted
 from keras_lth.layers.costs import DEFAULT
@@ -144,10 +145,12 @@ class Trainer:
 def examples(*, network: Json) -> Value:
     """Count the examples and classes of the data, and give their shape."""
     splits = splits_of(text_of(network))
-    row = {"examples": len(splits.train[0]), "test_examples": len(splits.test[0]), "classes": splits.classes}
-    if splits.holdout is not None:
-        row["holdout_examples"] = len(splits.holdout[0])
-    return Value({}, {"rows": [row], "shape": list(splits.train[0].shape[1:])})
+    if isinstance(splits, Streams):
+        row = {"examples": splits.train.count(0, 1), "test_examples": splits.test.count(0, 1)}
+    else:
+        row = {"examples": len(splits.train[0]), "test_examples": len(splits.test[0])}
+        row |= {} if splits.holdout is None else {"holdout_examples": len(splits.holdout[0])}
+    return Value({}, {"rows": [{**row, "classes": splits.classes}], "shape": list(splits.shape)})
 
 
 def full(*, network: Json, include: Any, exclude: Any) -> Value:
@@ -190,11 +193,16 @@ def _criterion(criterion: Any, options: Json) -> tuple[Any, Json]:
 
 def _some(network: Json, examples: Any) -> tuple[Any, Any]:
     """The training examples that a criterion sees."""
-    x, y = splits_of(text_of(network)).train
+    splits = splits_of(text_of(network))
     if isinstance(examples, Mapping):
+        x, y = first_examples(splits, 0)
+        if y is None:
+            raise ValueError(
+                f"examples={dict(examples)} need data in memory, and this data stays in files: give a number of examples."
+            )
         chosen = criteria.per_class(y, examples["per_class"], seed=examples["seed"])
         return x[chosen], y[chosen]
-    return x[: examples or None], y[: examples or None]
+    return first_examples(splits, examples)
 
 
 def cut(scores: Value, masks: Value, **how: Any) -> Value:
@@ -274,7 +282,7 @@ def compare(a: Value, b: Value, *, network: Json, what: str, points: int, statis
     """Measure the error along the line, the L2 distance and the cosine distance."""
     model = measured(text_of(network)).model
     surgery.unmask(model)
-    splits = splits_of(text_of(network))
+    splits = in_memory(network)
     (found,) = compared(
         [snapshot_of(a), snapshot_of(b)], model, {what: splits.part(what)}, points=points, statistics=statistics,
         train_data=splits.train,

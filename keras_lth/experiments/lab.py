@@ -86,7 +86,7 @@ def network(data: Any, model: Any, *, data_options: Mapping[str, Any] | None = N
 
     Args:
         data: a name of `keras_lth.datasets`; the path of an .npz file with x_train, y_train, x_test and y_test; or a
-            function with ``@versioned`` that returns `datasets.Splits`, or "module:function" of it.
+            function with ``@versioned`` that returns `datasets.Splits` or `Streams`, or "module:function" of it.
         model: a name of `keras_lth.models`, or such a function, of (shape of an example, classes, seed, **options).
         data_options: what is made of the data, such as ``{"holdout": 0.1}``: options of `datasets.derived`.
         options: options of the model.

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_lth import datasets, models, surgery
+from keras_lth.datasets import Splits, Streams
 from keras_lth.masks import Masks
 from keras_lth.plans.step import called, canonical
 from keras_lth.tickets import Snapshot
@@ -49,7 +50,7 @@ class Live:
     def numbers(self, what: str) -> dict[str, float]:
         """Return loss and metrics; those on "train" and "holdout" are named train_… and holdout_…."""
         if what not in self._evaluations:
-            data = splits_of(text_of(self.network)).part(what)
+            data = tested_on(splits_of(text_of(self.network)), what)
             self._evaluations[what] = Evaluation(self.model, data, _TEST_BATCH, self.jit_compile)
         found = self._evaluations[what].run()
         return {name if what == "test" else f"{what}_{name}": value for name, value in found.items()}
@@ -61,15 +62,45 @@ def text_of(network: Json) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def splits_of(network: str) -> datasets.Splits:
+def splits_of(network: str) -> Splits | Streams:
     """Return the data of a network, after its data options."""
     given = json.loads(network)
     data, options = given["data"], given.get("data_options", {})
+    found: Splits | Streams
     if isinstance(data, str):
-        found = datasets.load(data)
+        found = datasets.STREAMS[data]() if data in datasets.STREAMS else datasets.load(data)
     else:
         found = datasets.npz(data["file"]) if "file" in data else called(data)()
+    if isinstance(found, Streams):
+        if changed := [key for key, value in options.items() if value != datasets.OPTIONS[key]]:
+            raise ValueError(f"data_options {', '.join(changed)} need data in memory, but {data!r} stays in files.")
+        return found
     return datasets.derived(found, **options)
+
+
+def in_memory(network: Json) -> Splits:
+    """Return the data of a network. Raises ``ValueError`` for data that stays in files."""
+    found = splits_of(text_of(network))
+    if isinstance(found, Streams):
+        raise ValueError("this step needs data in memory, but the data of this network stays in files.")
+    return found
+
+
+def tested_on(data: Splits | Streams, what: str) -> Any:
+    """Return a part of the data as `Evaluation` takes it."""
+    if isinstance(data, Splits):
+        return data.part(what)
+    return datasets.from_files(data.part(what), batch_size=_TEST_BATCH, seed=0, shuffle=False, augment=data.evaluated)
+
+
+def first_examples(data: Splits | Streams, count: int) -> tuple[Any, Any]:
+    """Return the first training examples, all if ``count`` is 0; data in files gives none then."""
+    if isinstance(data, Splits):
+        return data.train[0][: count or None], data.train[1][: count or None]
+    if count == 0:
+        return None, None
+    batches = datasets.from_files(data.train, batch_size=count, seed=0, shuffle=False, augment=data.evaluated)
+    return next(batches.stream(0).as_numpy_iterator())
 
 
 def built(network: Json, seed: int) -> keras.Model:
@@ -78,7 +109,7 @@ def built(network: Json, seed: int) -> keras.Model:
     build = getattr(models, model, None) if isinstance(model, str) else called(model)
     if build is None:
         raise ValueError(f"model={model!r} is not in keras_lth.models: {', '.join(models.__all__)}.")
-    made = build(splits.train[0].shape[1:], splits.classes, seed=seed, **network["options"])
+    made = build(splits.shape, splits.classes, seed=seed, **network["options"])
     shape = getattr(made, "output_shape", None)
     if network["loss"].startswith("sparse") and isinstance(shape, tuple) and (shape[-1] or 0) < splits.classes:
         raise ValueError(
@@ -115,6 +146,9 @@ def _trained(setting: str, strategy: Any) -> tuple[Live, Loop]:
         return optimizers.named(**options, learning_rate=optimizers.Pieces(given["rates"]))
 
     live = Live(given["network"], optimizer, given["jit_compile"])
-    x, y = splits_of(text_of(given["network"])).train
-    data = datasets.ordered(x, y, batch_size=given["batch_size"], seed=0, augment=given["augment"])
+    splits, how = splits_of(text_of(given["network"])), {"batch_size": given["batch_size"], "augment": given["augment"]}
+    if isinstance(splits, Splits):
+        data: Any = datasets.ordered(*splits.train, seed=0, **how)
+    else:
+        data = datasets.from_files(splits.train, seed=0, **how)
     return live, Loop(live.model, data, jit_compile=given["jit_compile"])
