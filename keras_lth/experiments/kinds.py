@@ -198,7 +198,7 @@ def _some(network: Json, examples: Any) -> tuple[Any, Any]:
         x, y = first_examples(splits, 0)
         if y is None:
             raise ValueError(
-                f"examples={dict(examples)} need data in memory, and this data stays in files: give a number of examples."
+                f"examples={dict(examples)} need data in memory, but this data stays in files: give a number."
             )
         chosen = criteria.per_class(y, examples["per_class"], seed=examples["seed"])
         return x[chosen], y[chosen]
