@@ -1,14 +1,15 @@
-"""Durations in steps, and the number of weights that remain at each level."""
+"""Durations in steps, densities as functions of the step, and the number of weights that remain at each level."""
 
 from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
-from keras_lth.arguments import is_whole, round_half_up
+from keras_lth.arguments import is_whole, real, round_half_up
 
 Unit = Literal["steps", "epochs", "%"]
 # How many of n weights a cut of a share removes.
@@ -57,6 +58,282 @@ class Duration:
     def __str__(self) -> str:
         amount = f"{self.amount:g}"
         return f"{amount}%" if self.unit == "%" else f"{amount} {self.unit}"
+
+
+Time = Duration | str | int
+Timed = TypeVar("Timed", bound="_Timed")
+_TIMES = ("begin", "end", "every", "at")
+
+
+class _Timed:
+    """The steps of a training at which masks change: begin, begin + every, …, and end itself.
+
+    "At step s" means after s steps, before the next one. A subclass has the fields ``begin``, ``end`` and ``every``.
+    """
+
+    begin: Time
+    end: Time | None
+    every: Time
+
+    def __post_init__(self) -> None:
+        for name in self._times():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Duration.parse(value))
+        begin, end, every = (None if t is None else Duration.parse(t) for t in (self.begin, self.end, self.every))
+        if begin and end and begin.unit == end.unit and begin.amount > end.amount:
+            raise ValueError(f"{self._name} begins at {begin}, after its end at {end}: use an earlier begin.")
+        if every and every.amount == 0:
+            raise ValueError(f"every must be at least 1 step, not {every}.")
+
+    def in_steps(self: Timed, steps_per_epoch: int | None, epochs: int) -> Timed:
+        """Return the same with all durations in steps of a training of ``epochs`` epochs.
+
+        Raises:
+            ValueError: a begin or an end after the end of the training, a begin after the end, or epochs or per cent
+                where the number of batches is unknown.
+        """
+        times = {name: getattr(self, name) for name in self._times() if getattr(self, name) is not None}
+        steps = {name: Duration.parse(time).steps(steps_per_epoch, epochs) for name, time in times.items()}
+        if "every" in steps:
+            steps["every"] = max(1, steps["every"])
+        changes: dict[str, Any] = {name: Duration(step, "steps") for name, step in steps.items()}
+        this: Any = self
+        found: Timed = replace(this, **changes)
+        begin, end, _ = found._steps()
+        for verb, step in (("begins", begin), ("ends", end)):
+            if steps_per_epoch is not None and step is not None and step > steps_per_epoch * epochs:
+                total = steps_per_epoch * epochs
+                raise ValueError(
+                    f"{self._name} {verb} at step {step:,}, but the training ends at step {total:,} ({epochs} × "
+                    f'{steps_per_epoch:,}): use at most {total:,}, or "100%".'
+                )
+        return found
+
+    def last(self, step: int) -> int | None:
+        """Return the last of the steps up to and with ``step``, None before the first; ask the result of `in_steps`."""
+        begin, end, every = self._steps()
+        if step < begin:
+            return None
+        return end if end is not None and step >= end else begin + (step - begin) // every * every
+
+    def next(self, step: int) -> int | None:
+        """Return the first of the steps after ``step``, None after the last; ask the result of `in_steps`."""
+        begin, end, every = self._steps()
+        if step < begin:
+            return begin
+        if end is not None and step >= end:
+            return None
+        after = begin + ((step - begin) // every + 1) * every
+        return after if end is None else min(after, end)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _times(self) -> list[str]:
+        return [name for name in _TIMES if name in getattr(self, "__dataclass_fields__", ())]
+
+    def _steps(self) -> tuple[int, int | None, int]:
+        return _whole(self.begin), None if self.end is None else _whole(self.end), _whole(self.every)
+
+
+@dataclass(frozen=True)
+class Updates(_Timed):
+    """The steps at which masks change: begin, begin + every, …, and end.
+
+    Args:
+        begin: the first of them; steps, epochs, or per cent of the training.
+        end: the last one; None: up to the end of the training.
+        every: the distance between two of them.
+    """
+
+    begin: Time = 0
+    end: Time | None = None
+    every: Time = 100
+
+
+class Schedule(_Timed, ABC):
+    """A density as a function of the step: ``schedule(step)``, in (0, 1]."""
+
+    @abstractmethod
+    def __call__(self, step: int) -> float:
+        """Return the density from ``step`` on; ask the result of `in_steps`."""
+
+    @property
+    def last_density(self) -> float | None:
+        """Return the density at the end; None if it is not known."""
+        return None
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """One density, and the masks that have it chosen again at each update.
+
+    Args:
+        density: in (0, 1].
+        begin, end, every: when masks change, as in `Updates`.
+    """
+
+    density: float
+    begin: Time = 0
+    end: Time | None = None
+    every: Time = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _share(self.density, "density")
+
+    def __call__(self, step: int) -> float:
+        """Return the density."""
+        return self.density
+
+    @property
+    def last_density(self) -> float:
+        """Return the density."""
+        return self.density
+
+
+@dataclass(frozen=True)
+class OneShot(Schedule):
+    """One density at one step.
+
+    Args:
+        density: in (0, 1].
+        at: the step, or a duration.
+    """
+
+    density: float
+    at: Time = 0
+
+    def __post_init__(self) -> None:
+        for name in ("begin", "end"):
+            object.__setattr__(self, name, self.at)
+        object.__setattr__(self, "every", 1)
+        super().__post_init__()
+        _share(self.density, "density")
+
+    def __call__(self, step: int) -> float:
+        """Return the density."""
+        return self.density
+
+    @property
+    def last_density(self) -> float:
+        """Return the density."""
+        return self.density
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """``final + (initial − final) · (1 − (s − begin) / (end − begin))^power`` at step s (Zhu and Gupta, 2017).
+
+    Args:
+        initial, final: densities at begin and end, in (0, 1].
+        begin, end, every: when masks change, as in `Updates`; the last time at ``end``.
+        power: 3 in the paper; 1 is a straight line.
+    """
+
+    initial: float
+    final: float
+    begin: Time = 0
+    end: Time = "75%"
+    power: float = 3
+    every: Time = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _share(self.initial, "initial")
+        _share(self.final, "final")
+        if real(self.power, "power") <= 0:
+            raise ValueError(f"power must be above 0, not {self.power!r}")
+
+    def __call__(self, step: int) -> float:
+        """Return the density at ``step``."""
+        begin, end, _ = self._steps()
+        length = (begin if end is None else end) - begin
+        done = min(1.0, max(0.0, (step - begin) / length)) if length else float(step >= begin)
+        return self.final + (self.initial - self.final) * (1.0 - done) ** self.power
+
+    @property
+    def last_density(self) -> float:
+        """Return the density at the end."""
+        return self.final
+
+
+@dataclass(frozen=True)
+class Periodic(Schedule):
+    """Sparse and dense phases of one length in turn, sparse first; sparse from ``end`` on (AC/DC: Peste et al., 2021).
+
+    Args:
+        density: of the sparse phases, in (0, 1].
+        every: the length of a phase.
+        begin: of the first sparse phase.
+        end: of the last dense phase.
+        dense: the density of the dense phases.
+    """
+
+    density: float
+    every: Time
+    begin: Time = 0
+    end: Time = "75%"
+    dense: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _share(self.density, "density")
+        _share(self.dense, "dense")
+
+    def __call__(self, step: int) -> float:
+        """Return the density at ``step``."""
+        begin, end, every = self._steps()
+        sparse = (end is not None and step >= end) or (step >= begin and (step - begin) // every % 2 == 0)
+        return self.density if sparse else self.dense
+
+    @property
+    def last_density(self) -> float:
+        """Return the density of the sparse phases."""
+        return self.density
+
+
+@dataclass(frozen=True)
+class Function(Schedule):
+    """Any function of the step.
+
+    Args:
+        function: step → density in (0, 1].
+        begin, end, every: when it is asked, as in `Updates`.
+    """
+
+    function: Callable[[int], float]
+    begin: Time = 0
+    end: Time | None = None
+    every: Time = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.function):
+            raise TypeError(
+                f"a schedule is one of keras_lth.schedules, or a function of the step, not {self.function!r}"
+            )
+
+    def __call__(self, step: int) -> float:
+        """Return what the function says of ``step``."""
+        return _share(self.function(step), f"the density that the schedule gives at step {step}")
+
+
+def _whole(value: Time) -> int:
+    time = Duration.parse(value)
+    if time.unit != "steps" and time.amount:
+        raise ValueError(
+            f"{time} is not in steps yet: ask the schedule that in_steps(steps_per_epoch, epochs) returns."
+        )
+    return int(time.amount)
+
+
+def _share(value: Any, what: str) -> float:
+    share = real(value, what)
+    if not 0 < share <= 1:
+        raise ValueError(f"{what} must lie in (0, 1], not {value!r}")
+    return share
 
 
 def cut(
