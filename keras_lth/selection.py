@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_lth.arguments import real, round_half_up, whole
+from keras_lth.densities import Densities
 from keras_lth.keeping import keep, keep_n_of_m, same_paths
 from keras_lth.masks import Masks, Shape, without_weights
 from keras_lth.names import assigned, chosen, listed
@@ -24,8 +25,9 @@ Exclude = str | Iterable[str] | Callable[[str], bool]
 
 def select(
     scores: Mapping[str, np.ndarray],
-    density: float | Mapping[str, float] | None = None,
+    density: float | Mapping[str, float] | Densities | None = None,
     *,
+    threshold: float | None = None,
     k: int | None = None,
     scope: str | Mapping[str, float] = "global",
     exclude: Exclude = (),
@@ -36,12 +38,13 @@ def select(
     reduce: str = "mean",
     min_per_layer: float | None = None,
 ) -> Masks:
-    """Make masks that keep the weights of highest |score|; pass one of `density`, `k`, or densities in `scope`.
+    """Make masks that keep the weights of highest |score|: one of `density`, `k`, `threshold`, or densities in `scope`.
 
     Args:
         scores: path → array. Ties go to the lowest (path in this order, flat index).
         density: in (0, 1]: round-half-up(density × n) weights remain, where n counts all weights that are not excluded;
-            with scope="layer" also a mapping pattern → density.
+            with scope="layer" also a mapping pattern → density. Or a rule for all layers, of `keras_lth.densities`.
+        threshold: keep each weight with a score, as `by` says, of at least this; with largest=False, of at most it.
         k: the number that remain among the weights that are not excluded; global scope only.
         scope: "global": one ranking over all layers; "layer": the density in each layer; or a mapping
             pattern → density for each layer: the first match wins. A pattern is a name, as `model.summary()`
@@ -75,9 +78,16 @@ def select(
         if density is not None or k is not None or scope != "global":
             raise ValueError(f"structure {structure!r} fixes the density: omit density, k and scope")
         return keep_n_of_m(arrays, eligible, structured.n_of_m, structured.order, within)
-    given = sum(value is not None for value in (density, k)) + isinstance(scope, Mapping)
+    given = sum(value is not None for value in (density, k, threshold)) + isinstance(scope, Mapping)
     if given != 1:
-        raise ValueError(f"give exactly one of density, k, or densities in scope (density={density}, k={k})")
+        raise ValueError(
+            f"give exactly one of density, k, threshold, or densities in scope (density={density}, k={k}, "
+            f"threshold={threshold})"
+        )
+    if threshold is not None:
+        if structure is not None or scope != "global":
+            raise ValueError('threshold compares single weights: omit structure, and use scope="global"')
+        k = _beyond(arrays, eligible, real(threshold, "threshold"), within, by=by, largest=largest)
     if isinstance(density, Mapping) and scope != "layer":
         raise ValueError(
             f'a density for each layer needs scope="layer", not {scope!r}; one threshold takes one density'
@@ -86,14 +96,20 @@ def select(
         raise ValueError(f'k={k} counts over all layers: use scope="global", not {scope!r}')
     if within is not None:
         same_paths(within, arrays, "within")
-    groups = _groups(eligible, "layer" if isinstance(scope, Mapping) else scope)
+    rule = isinstance(density, Densities)
+    groups = _groups(eligible, "layer" if isinstance(scope, Mapping) or rule else scope)
     if k is not None:
         return _told(keep(arrays, groups, [whole(k, "k")], within, structured, min_per_layer), within)
-    shares = _shares(groups, scope if isinstance(scope, Mapping) else density, "density", arrays)
     sizes = [sum(structured.count(np.ones(arrays[p].shape, np.bool_)) for p in group) for group in groups]
-    counts = [round_half_up(share, size) for share, size in zip(shares, sizes, strict=True)]
+    if isinstance(density, Densities):
+        by_layer = density.counts({p: arrays[p].shape for p in eligible}, dict(zip(eligible, sizes, strict=True)))
+        counts, asked = list(by_layer.values()), str(density)
+    else:
+        shares = _shares(groups, scope if isinstance(scope, Mapping) else density, "density", arrays)
+        counts = [round_half_up(share, size) for share, size in zip(shares, sizes, strict=True)]
+        asked = listed(shares)
     if sum(counts) == 0:
-        raise ValueError(f"density {listed(shares)} keeps none of {sum(sizes):,} {structured.unit}")
+        raise ValueError(f"density {asked} keeps none of {sum(sizes):,} {structured.unit}")
     return _told(keep(arrays, groups, counts, within, structured, min_per_layer), within)
 
 
@@ -183,6 +199,24 @@ def uniform(seed: int, path: str, shape: Shape) -> np.ndarray:
     key = hashlib.sha256(f"{whole(seed, 'seed')}/{path}".encode()).digest()[:16]
     words = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(math.prod(shape))
     return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)
+
+
+def _beyond(
+    arrays: Mapping[str, np.ndarray],
+    paths: Sequence[str],
+    threshold: float,
+    within: Masks | None,
+    *,
+    by: str,
+    largest: bool,
+) -> int:
+    """Count the weights on the side of a threshold that is kept."""
+    count = 0
+    for path in paths:
+        score = np.abs(arrays[path]) if by == "magnitude" else arrays[path]
+        kept = score >= threshold if largest else score <= threshold
+        count += int(np.count_nonzero(kept if within is None else kept & within[path]))
+    return count
 
 
 def _told(masks: Masks, within: Masks | None) -> Masks:

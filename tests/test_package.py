@@ -15,8 +15,8 @@ PACKAGE = Path(keras_lth.__file__).parent
 # Imports go up this list: a room may use those before it.
 ROOMS = (
     "names", "arguments", "tables", "seeds", "ops", "files", "store", "plans", "masks", "structures", "keeping",
-    "selection", "schedules", "rounds", "imp", "tickets", "surgery", "criteria", "layers", "callbacks", "analysis",
-    "models", "export", "datasets", "training", "experiments", "configs", "report", "bin",
+    "densities", "isometry", "selection", "schedules", "rounds", "imp", "tickets", "surgery", "criteria", "layers",
+    "callbacks", "analysis", "models", "export", "datasets", "training", "experiments", "configs", "report", "bin",
 )  # fmt: skip
 # Tickets are applied to models, callbacks end with an analysis or a report, and an analysis measures on several
 # replicas as the training loop does: imported when asked for, inside a function.

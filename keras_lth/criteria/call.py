@@ -8,12 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from keras_lth.criteria.activation import Activation
+from keras_lth.criteria.grasp import GraSP
 from keras_lth.criteria.magnitude import Magnitude
+from keras_lth.criteria.momentum import Momentum
+from keras_lth.criteria.obs import OBD, OBS
 from keras_lth.criteria.random import Random
+from keras_lth.criteria.snip import FORCE, SNIP
+from keras_lth.criteria.synflow import SynFlow
+from keras_lth.criteria.threshold import Threshold
 from keras_lth.names import near
+from keras_lth.surgery import whole
 
 Criterion = Callable[..., Mapping[str, Any]]
-_KNOWN: dict[str, Callable[..., Criterion]] = {"magnitude": Magnitude, "random": Random}
+NAMES: dict[str, Callable[..., Criterion]] = {
+    "magnitude": Magnitude, "random": Random, "snip": SNIP, "grasp": GraSP, "synflow": SynFlow, "force": FORCE,
+    "obd": OBD, "obs": OBS, "activation": Activation, "momentum": Momentum, "threshold": Threshold,
+}  # fmt: skip
 
 
 def named(criterion: Any, **options: Any) -> Criterion:
@@ -22,11 +33,11 @@ def named(criterion: Any, **options: Any) -> Criterion:
     Raises ``ValueError`` for an unknown name, with similar ones, and ``TypeError`` for an object that is not callable.
     """
     if isinstance(criterion, str):
-        if criterion not in _KNOWN:
-            close = near(criterion, _KNOWN)
-            hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(map(repr, _KNOWN))}."
+        if criterion not in NAMES:
+            close = near(criterion, NAMES)
+            hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(map(repr, NAMES))}."
             raise ValueError(f"criterion={criterion!r} is not a criterion: {hint} A function of (model) works too.")
-        return _KNOWN[criterion](**options)
+        return NAMES[criterion](**options)
     if isinstance(criterion, type) or not callable(criterion):
         raise TypeError(
             f"criterion must be the name of a criterion, or a function of (model) or (model, x, y) that returns "
@@ -47,8 +58,6 @@ def scored(criterion: Criterion, model: Any, x: Any = None, y: Any = None, **opt
 
     Raises ``TypeError`` if the criterion does not return a mapping.
     """
-    from keras_lth.surgery import whole
-
     with whole(model, run=needs_data(criterion)):
         found = criterion(model, *((x, y) if needs_data(criterion) else ()), **options)
     if not isinstance(found, Mapping):

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_lth.surgery import prunable, whole
+
 
 class Magnitude:
     """Scores |w|, in the dtype of the variable.
@@ -19,8 +21,6 @@ class Magnitude:
 
     def __call__(self, model: Any) -> dict[str, np.ndarray]:
         """Scores of a built model, {weight path: array of the weight's shape}."""
-        from keras_lth.surgery import prunable, whole
-
         with whole(model):
             weights = prunable(model, self.include, self.exclude, self.also)
             return {path: np.abs(variable.numpy()) for path, variable in weights.items()}

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_lth import arguments
 from keras_lth.selection import uniform
+from keras_lth.surgery import prunable, whole
 
 
 class Random:
@@ -24,8 +25,6 @@ class Random:
 
     def __call__(self, model: Any) -> dict[str, np.ndarray]:
         """Scores of a built model, {weight path: float64 array of the weight's shape}."""
-        from keras_lth.surgery import prunable, whole
-
         with whole(model):
             weights = prunable(model, self.include, self.exclude, self.also)
             return {path: uniform(self.seed, path, tuple(variable.shape)) for path, variable in weights.items()}

@@ -217,7 +217,7 @@ class Lab:
     def score(
         self, criterion: Any, state: Step, masks: Step | None = None, *, examples: int = 0, **options: Any
     ) -> Step:
-        """Name scores of a state; ``criterion``: "magnitude", "random", or a versioned function of (model, x, y)."""
+        """Name scores of a state; ``criterion``: a name of `criteria`, or a versioned function of (model, x, y)."""
         inputs = [state] if masks is None else [state, masks]
         return SCORE(*inputs, criterion=criterion, network=self.network, examples=examples, options=options)
 

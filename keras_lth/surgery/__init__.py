@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keras_lth.surgery.derivatives import Loss, batches, dense_gradients
 from keras_lth.surgery.entry import check_built, check_model
 from keras_lth.surgery.gradients import masked_gradients
 from keras_lth.surgery.hosts import Hosts, check_replicas, hosts_of
@@ -19,13 +20,16 @@ from keras_lth.surgery.zeros import masks_from_zeros
 
 __all__ = [
     "Hosts",
+    "Loss",
     "Moving",
     "Prunable",
     "Report",
     "Sparsity",
+    "batches",
     "check_built",
     "check_model",
     "check_replicas",
+    "dense_gradients",
     "heal",
     "hosts_of",
     "leaves",
