@@ -1,7 +1,7 @@
 """Conv-4 of width 16 on Fashion-MNIST: Conv-4's setting, scaled so that one training takes about a minute on two cores.
 
 A quarter of the width costs a sixteenth: 121 360 prunable weights. 8 000 steps of batches of 60 (8 epochs), Adam at
-3e-4. Dense test accuracy about 89 % (estimate). Twelve levels down to 6.9 %: 37 trainings with three arms, 40 minutes a
+3e-4. Dense test accuracy 90.7 % (one run). Twelve levels down to 6.9 %: 37 trainings with three arms, 40 minutes a
 replicate.
 """
 

@@ -1,7 +1,7 @@
 """ResNet-8 of width 8 on Fashion-MNIST: ResNet-20's setting, scaled so that one training takes 70 to 90 s on two cores.
 
 19 464 prunable weights, 3 000 steps of batches of 128 (6.4 epochs), the rate divided by 10 at the same shares of the
-training as in the thesis (1 500 and 2 250), no augmentation. Dense test accuracy about 90.8 % (one run). Ten levels
+training as in the thesis (1 500 and 2 250), no augmentation. Dense test accuracy 90.8 % (one run). Ten levels
 down to 10.7 %: 31 trainings with three arms, 40 minutes a replicate.
 
 Rewound to step 100, which is 3 % of the training. For IMP at k = 0: --config.rewind_to="0 steps".
