@@ -55,7 +55,7 @@ class Kernel {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (Same(geometry, problem.structure)) return;
     }
-    CheckIndices(problem.structure);
+    CheckIndices(problem.structure, sparse::Reads::kBoth);
     std::array<Tensor, kIndexArrays> good;
     for (std::size_t i = 0; i < kIndexArrays; ++i) {
       good[i] = Input(context, static_cast<int>(kIndices + i), status);
