@@ -63,7 +63,7 @@ struct Expected {
 void ExpectNear(const std::vector<float>& got, const std::vector<Expected>& expected, bool relu,
                 const std::string& name);
 
-// The same bits.
+// The same bits, but for which NaN it is.
 void ExpectSame(const std::vector<float>& got, const std::vector<float>& other, const std::string& name);
 
 // Floats in (-1, 1), sometimes with a few that are denormal, -0, or, where they may be, infinite or not numbers.
