@@ -21,6 +21,7 @@ struct Target {
 Target targets[] = {
     {"select", Select},   {"shards", Shards},   {"groups", Groups},
     {"threads", Threads}, {"product", Product}, {"convolution", Convolution}, {"chain", Chain},
+    {"normalization", Normalization},
 };
 
 }  // namespace
