@@ -37,6 +37,7 @@ _NAMES = {
     "densify": "keras_lth.layers",
     "IMPCallback": "keras_lth.callbacks.imp",
     "InstabilityCallback": "keras_lth.callbacks.instability",
+    "GradualPruning": "keras_lth.callbacks.gradual",
     "fuse": "keras_lth.layers.fused",
     "step": "keras_lth.plans",
     "versioned": "keras_lth.plans",

@@ -1,23 +1,19 @@
-"""Durations in steps, the learning rate of each step, and the number of weights that remain at each level."""
+"""Durations in steps, densities as functions of the step, and the number of weights that remain at each level."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
-from keras_lth.arguments import is_whole, real, round_half_up, whole
+from keras_lth.arguments import is_whole, real, round_half_up
 
 Unit = Literal["steps", "epochs", "%"]
 # How many of n weights a cut of a share removes.
 Rounding = Callable[[float, int], int]
-# The schedule of a learning rate. The rate grows linearly from 0 at step 0 to its peak at step `warmup`. Then it is
-# multiplied by `factor` at each of the steps `drops`, or decays ("linear", "cosine") to `final` at the last step.
-CONSTANT: Mapping[str, Any] = {"drops": (), "factor": 0.1, "warmup": 0, "decay": "none", "final": 0.0}
-DECAYS = ("none", "linear", "cosine")
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|ep|%)\s*")
 
 
@@ -64,81 +60,280 @@ class Duration:
         return f"{amount}%" if self.unit == "%" else f"{amount} {self.unit}"
 
 
-def rates(peak: float, schedule: Mapping[str, Any], steps: int) -> tuple[tuple[int, Any], ...]:
-    """Return the rate of each step of a training as pieces ``((from step, rate), …)``, as `Lab` takes them.
+Time = Duration | str | int
+Timed = TypeVar("Timed", bound="_Timed")
+_TIMES = ("begin", "end", "every", "at")
 
-    A rate is a number, or a formula of the step: ``{"linear": [s, r, t, q]}`` is the line from r at step s to q at step
-    t, ``{"cosine": …}`` half a wave between the same points.
+
+class _Timed:
+    """The steps of a training at which masks change: begin, begin + every, …, and end itself.
+
+    "At step s" means after s steps, before the next one. A subclass has the fields ``begin``, ``end`` and ``every``.
+    """
+
+    begin: Time
+    end: Time | None
+    every: Time
+
+    def __post_init__(self) -> None:
+        for name in self._times():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Duration.parse(value))
+        begin, end, every = (None if t is None else Duration.parse(t) for t in (self.begin, self.end, self.every))
+        if begin and end and begin.unit == end.unit and begin.amount > end.amount:
+            raise ValueError(f"{self._name} begins at {begin}, after its end at {end}: use an earlier begin.")
+        if every and every.amount == 0:
+            raise ValueError(f"every must be at least 1 step, not {every}.")
+
+    def in_steps(self: Timed, steps_per_epoch: int | None, epochs: int) -> Timed:
+        """Return the same with all durations in steps of a training of ``epochs`` epochs.
+
+        Raises:
+            ValueError: a begin or an end after the end of the training, a begin after the end, or epochs or per cent
+                where the number of batches is unknown.
+        """
+        times = {name: getattr(self, name) for name in self._times() if getattr(self, name) is not None}
+        steps = {name: Duration.parse(time).steps(steps_per_epoch, epochs) for name, time in times.items()}
+        if "every" in steps:
+            steps["every"] = max(1, steps["every"])
+        changes: dict[str, Any] = {name: Duration(step, "steps") for name, step in steps.items()}
+        this: Any = self
+        found: Timed = replace(this, **changes)
+        begin, end, _ = found._steps()
+        for verb, step in (("begins", begin), ("ends", end)):
+            if steps_per_epoch is not None and step is not None and step > steps_per_epoch * epochs:
+                total = steps_per_epoch * epochs
+                raise ValueError(
+                    f"{self._name} {verb} at step {step:,}, but the training ends at step {total:,} ({epochs} × "
+                    f'{steps_per_epoch:,}): use at most {total:,}, or "100%".'
+                )
+        return found
+
+    def last(self, step: int) -> int | None:
+        """Return the last of the steps up to and with ``step``, None before the first; ask the result of `in_steps`."""
+        begin, end, every = self._steps()
+        if step < begin:
+            return None
+        return end if end is not None and step >= end else begin + (step - begin) // every * every
+
+    def next(self, step: int) -> int | None:
+        """Return the first of the steps after ``step``, None after the last; ask the result of `in_steps`."""
+        begin, end, every = self._steps()
+        if step < begin:
+            return begin
+        if end is not None and step >= end:
+            return None
+        after = begin + ((step - begin) // every + 1) * every
+        return after if end is None else min(after, end)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _times(self) -> list[str]:
+        return [name for name in _TIMES if name in getattr(self, "__dataclass_fields__", ())]
+
+    def _steps(self) -> tuple[int, int | None, int]:
+        return _whole(self.begin), None if self.end is None else _whole(self.end), _whole(self.every)
+
+
+@dataclass(frozen=True)
+class Updates(_Timed):
+    """The steps at which masks change: begin, begin + every, …, and end.
 
     Args:
-        peak: the rate after the warm-up.
-        schedule: keys as in `CONSTANT`, which has the defaults.
-        steps: T, at which a decay ends.
-
-    Raises:
-        ValueError: as in `check_schedule`.
+        begin: the first of them; steps, epochs, or per cent of the training.
+        end: the last one; None: up to the end of the training.
+        every: the distance between two of them.
     """
-    check_schedule(schedule, steps)
-    given = {**CONSTANT, **schedule}
-    warmup = given["warmup"]
-    pieces: list[tuple[int, Any]] = [(0, {"linear": [0, 0.0, warmup, peak]})] if warmup else []
-    if given["decay"] != "none":
-        return (*pieces, (warmup, {given["decay"]: [warmup, peak, steps, given["final"]]}))
-    pieces.append((warmup, peak))
-    return (*pieces, *((step, peak * given["factor"] ** (n + 1)) for n, step in enumerate(given["drops"])))
+
+    begin: Time = 0
+    end: Time | None = None
+    every: Time = 100
 
 
-def check_schedule(schedule: Mapping[str, Any], steps: int) -> None:
-    """Raise ``ValueError`` for a schedule that cannot work or is longer than a training of ``steps``; say what would
-    work.
+class Schedule(_Timed, ABC):
+    """A density as a function of the step: ``schedule(step)``, in (0, 1]."""
+
+    @abstractmethod
+    def __call__(self, step: int) -> float:
+        """Return the density from ``step`` on; ask the result of `in_steps`."""
+
+    @property
+    def last_density(self) -> float | None:
+        """Return the density at the end; None if it is not known."""
+        return None
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """One density, and the masks that have it chosen again at each update.
+
+    Args:
+        density: in (0, 1].
+        begin, end, every: when masks change, as in `Updates`.
     """
-    given = {**CONSTANT, **schedule}
-    drops: Sequence[Any] = given["drops"]
-    if not all(is_whole(step, 1) for step in drops) or sorted(set(drops)) != list(drops):
-        raise ValueError(f"schedule.drops must be steps in increasing order, such as (32000, 48000), not {drops!r}.")
-    real(given["factor"], "schedule.factor")
-    warmup, last = whole(given["warmup"], "schedule.warmup", 0), drops[-1] if drops else 0
-    for name, step in (("warmup", warmup), ("drops", last)):
-        if step >= steps:
-            raise ValueError(
-                f"schedule.{name}={given[name]!r} is longer than the training (steps={steps}): use steps below "
-                f"{steps}, or train for steps={step + 1} or more."
+
+    density: float
+    begin: Time = 0
+    end: Time | None = None
+    every: Time = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _share(self.density, "density")
+
+    def __call__(self, step: int) -> float:
+        """Return the density."""
+        return self.density
+
+    @property
+    def last_density(self) -> float:
+        """Return the density."""
+        return self.density
+
+
+@dataclass(frozen=True)
+class OneShot(Schedule):
+    """One density at one step.
+
+    Args:
+        density: in (0, 1].
+        at: the step, or a duration.
+    """
+
+    density: float
+    at: Time = 0
+
+    def __post_init__(self) -> None:
+        for name in ("begin", "end"):
+            object.__setattr__(self, name, self.at)
+        object.__setattr__(self, "every", 1)
+        super().__post_init__()
+        _share(self.density, "density")
+
+    def __call__(self, step: int) -> float:
+        """Return the density."""
+        return self.density
+
+    @property
+    def last_density(self) -> float:
+        """Return the density."""
+        return self.density
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """``final + (initial − final) · (1 − (s − begin) / (end − begin))^power`` at step s (Zhu and Gupta, 2017).
+
+    Args:
+        initial, final: densities at begin and end, in (0, 1].
+        begin, end, every: when masks change, as in `Updates`; the last time at ``end``.
+        power: 3 in the paper; 1 is a straight line.
+    """
+
+    initial: float
+    final: float
+    begin: Time = 0
+    end: Time = "75%"
+    power: float = 3
+    every: Time = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _share(self.initial, "initial")
+        _share(self.final, "final")
+        if real(self.power, "power") <= 0:
+            raise ValueError(f"power must be above 0, not {self.power!r}")
+
+    def __call__(self, step: int) -> float:
+        """Return the density at ``step``."""
+        begin, end, _ = self._steps()
+        length = (begin if end is None else end) - begin
+        done = min(1.0, max(0.0, (step - begin) / length)) if length else float(step >= begin)
+        return self.final + (self.initial - self.final) * (1.0 - done) ** self.power
+
+    @property
+    def last_density(self) -> float:
+        """Return the density at the end."""
+        return self.final
+
+
+@dataclass(frozen=True)
+class Periodic(Schedule):
+    """Sparse and dense phases of one length in turn, sparse first; sparse from ``end`` on (AC/DC: Peste et al., 2021).
+
+    Args:
+        density: of the sparse phases, in (0, 1].
+        every: the length of a phase.
+        begin: of the first sparse phase.
+        end: of the last dense phase.
+        dense: the density of the dense phases.
+    """
+
+    density: float
+    every: Time
+    begin: Time = 0
+    end: Time = "75%"
+    dense: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _share(self.density, "density")
+        _share(self.dense, "dense")
+
+    def __call__(self, step: int) -> float:
+        """Return the density at ``step``."""
+        begin, end, every = self._steps()
+        sparse = (end is not None and step >= end) or (step >= begin and (step - begin) // every % 2 == 0)
+        return self.density if sparse else self.dense
+
+    @property
+    def last_density(self) -> float:
+        """Return the density of the sparse phases."""
+        return self.density
+
+
+@dataclass(frozen=True)
+class Function(Schedule):
+    """Any function of the step.
+
+    Args:
+        function: step → density in (0, 1].
+        begin, end, every: when it is asked, as in `Updates`.
+    """
+
+    function: Callable[[int], float]
+    begin: Time = 0
+    end: Time | None = None
+    every: Time = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.function):
+            raise TypeError(
+                f"a schedule is one of keras_lth.schedules, or a function of the step, not {self.function!r}"
             )
-    if drops and drops[0] <= warmup:
-        raise ValueError(f"schedule.drops={drops!r} begin inside the warm-up: use steps above warmup={warmup}.")
-    if given["decay"] not in DECAYS:
-        raise ValueError(f"schedule.decay is one of {', '.join(DECAYS)}, not {given['decay']!r}.")
-    if given["decay"] != "none" and drops:
-        raise ValueError(f"schedule.decay={given['decay']!r} replaces drops: use drops=(), or decay='none'.")
-    if real(given["final"], "schedule.final") < 0:
-        raise ValueError(f"schedule.final must be a rate of at least 0, not {given['final']!r}.")
-    if given["final"] and given["decay"] == "none":
-        raise ValueError(f"schedule.final={given['final']!r} is the end of a decay: use decay='linear' or 'cosine'.")
+
+    def __call__(self, step: int) -> float:
+        """Return what the function says of ``step``."""
+        return _share(self.function(step), f"the density that the schedule gives at step {step}")
 
 
-def dilated(schedule: Mapping[str, Any], steps: int, dilation: float) -> tuple[dict[str, Any], int]:
-    """Stretch a schedule by a training dilation δ: warm-up, drops and T (thesis 3.3.6). Return it with the new T.
+def _whole(value: Time) -> int:
+    time = Duration.parse(value)
+    if time.unit != "steps" and time.amount:
+        raise ValueError(
+            f"{time} is not in steps yet: ask the schedule that in_steps(steps_per_epoch, epochs) returns."
+        )
+    return int(time.amount)
 
-    Raises:
-        ValueError: a δ that does not make each of these steps a whole step of at least 1; says which δ would.
-    """
-    share = Fraction(repr(real(dilation, "dilation")))
-    given = {**CONSTANT, **schedule}
-    named = {"steps": steps, "schedule.warmup": given["warmup"]} | {f"drop {step}": step for step in given["drops"]}
-    made: dict[int, int] = {0: 0}
-    for name, step in named.items():
-        exact = share * step
-        # A third is not a decimal fraction.
-        if step and (round(exact) < 1 or abs(exact - round(exact)) > Fraction(1, 10**6)):
-            unit = math.gcd(*named.values())
-            near = max(1, round(share * unit)) / unit
-            raise ValueError(
-                f"a dilation of {dilation} makes {name}={step} {float(exact):g}, which is not a whole step: use "
-                f"multiples of 1/{unit}, such as {near:.10g}."
-            )
-        made[step] = round(exact)
-    drops = tuple(made[step] for step in given["drops"])
-    return {**schedule, "drops": drops, "warmup": made[given["warmup"]]}, made[steps]
+
+def _share(value: Any, what: str) -> float:
+    share = real(value, what)
+    if not 0 < share <= 1:
+        raise ValueError(f"{what} must lie in (0, 1], not {value!r}")
+    return share
 
 
 def cut(

@@ -15,7 +15,8 @@ PACKAGE = Path(keras_lth.__file__).parent
 # Imports go up this list: a room may use those before it.
 ROOMS = (
     "names", "titles", "arguments", "tables", "seeds", "ops", "files", "store", "plans", "masks", "structures",
-    "keeping", "densities", "isometry", "selection", "schedules", "rounds", "imp", "tickets", "surgery", "criteria",
+    "keeping", "densities", "isometry", "selection", "rates", "schedules", "rounds", "imp", "tickets", "surgery",
+    "criteria",
     "layers", "callbacks", "analysis", "models", "export", "datasets", "training", "experiments", "configs", "report",
     "bin",
 )  # fmt: skip

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_lth.schedules import CONSTANT, Duration, check_schedule, cut, dilated, levels, rates
+from keras_lth.schedules import Constant, Duration, Function, OneShot, Periodic, Polynomial, Updates, cut, levels
 from keras_lth.selection import round_half_up
 
 LENET = {"fc1/kernel": 235_200, "fc2/kernel": 30_000, "output/kernel": 1_000}
@@ -101,59 +101,48 @@ def test_a_target_is_hit_exactly_over_layers(sizes: dict[str, int], target: floa
         assert all(0 <= later[name] <= earlier[name] for name in sizes)
 
 
-def test_rates_are_pieces() -> None:
-    assert rates(1.2e-3, {}, 24_000) == ((0, 1.2e-3),)
-    drops = {"drops": (32_000, 48_000), "factor": 0.1}
-    assert rates(0.1, drops, 63_000) == ((0, 0.1), (32_000, 0.1 * 0.1), (48_000, 0.1 * 0.1**2))
-    warm = rates(0.03, {**drops, "warmup": 30_000}, 63_000)
-    assert warm[:2] == ((0, {"linear": [0, 0.0, 30_000, 0.03]}), (30_000, 0.03)) and len(warm) == 4
-    assert rates(0.03, {"decay": "linear", "final": 0.005}, 900) == ((0, {"linear": [0, 0.03, 900, 0.005]}),)
+@pytest.mark.parametrize("step", [0, 100, 137, 500, 900, 1000, 5000])
+def test_a_polynomial_is_that_of_zhu_and_gupta(step: int) -> None:
+    # Their equation 1 in sparsities: s_t = s_f + (s_i − s_f)(1 − (t − t_0)/(nΔt))³.
+    done = min(max(step - 100, 0), 800) / 800
+    sparsity = 0.9 + (0.2 - 0.9) * (1 - done) ** 3
+    assert Polynomial(0.8, 0.1, begin=100, end=900)(step) == pytest.approx(1 - sparsity)
 
 
-@pytest.mark.parametrize("dilation", [0.2, 0.7, 1, 1.3, 2.1, 1 / 3])
-def test_a_dilated_schedule_has_the_same_rates_stretched(dilation: float) -> None:
-    """ResNet-20 with warm-up (thesis, table 4.1)."""
-    schedule: Any = {"drops": (32_010, 48_000), "warmup": 30_000, "factor": 0.1}
-    stretched, steps = dilated(schedule, 63_000, dilation)
-    assert steps == round(63_000 * dilation) and stretched["factor"] == 0.1
-    assert stretched["warmup"] == round(30_000 * dilation)
-    assert stretched["drops"] == (round(32_010 * dilation), round(48_000 * dilation))
-    begins = [begin for begin, _ in rates(0.03, schedule, 63_000)]
-    assert [begin for begin, _ in rates(0.03, stretched, steps)] == [round(begin * dilation) for begin in begins]
-    assert dilated({}, 24_000, dilation)[1] == round(24_000 * dilation)
+@given(st.integers(0, 20), st.none() | st.integers(0, 30), st.integers(1, 9), st.integers(0, 60))
+def test_updates_are_begin_every_nth_and_end(begin: int, length: int | None, every: int, step: int) -> None:
+    end = None if length is None else begin + length
+    updates = Updates(begin, end, every).in_steps(100, 1)
+    due = [s for s in range(200) if s >= begin and ((s - begin) % every == 0 or s == end) and (end is None or s <= end)]
+    assert updates.last(step) == max((s for s in due if s <= step), default=None)
+    assert updates.next(step) == min((s for s in due if s > step), default=None)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "steps", "dilation", "said"),
-    [
-        # The greatest common divisor of 480 and 100 is 20, so dilations in twentieths work.
-        ({"drops": (100,)}, 480, 0.333, r"0.333.*steps=480 159.84.*multiples of 1/20, such as 0.35"),
-        ({"drops": (100,), "warmup": 90}, 480, 0.15, r"warmup=90 13.5.*1/10, such as 0.2"),
-        ({}, 480, 0.001, r"0.001.*480 0.48.*1/480, such as 0.002083333333"),
-        ({}, 480, 0, r"0.*1/480"),
-        ({}, 480, "half", "dilation.*half"),
-    ],
-)
-def test_a_dilation_that_gives_no_whole_step(schedule: Any, steps: int, dilation: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        dilated(schedule, steps, dilation)
+def test_schedules_in_steps() -> None:
+    found = Polynomial(1.0, 0.1, begin="10%", end="2 epochs", every="0.5 epochs").in_steps(20, 4)
+    assert [found.next(step) for step in (0, 8, 18, 38, 40)] == [8, 18, 28, 40, None]
+    assert OneShot(0.2, at="1 epoch").in_steps(20, 4).last(19) is None
+    periodic = Periodic(0.1, every=10, begin=20, end=55).in_steps(20, 4)
+    assert [periodic(step) for step in (0, 20, 30, 40, 50, 55, 60)] == [1.0, 0.1, 1.0, 0.1, 1.0, 0.1, 0.1]
+    assert Function(lambda step: 1 / (1 + step)).in_steps(20, 4)(1) == 0.5
 
 
 @pytest.mark.parametrize(
-    ("schedule", "said"),
+    ("make", "match"),
     [
-        ({"drops": (30, 100)}, r"drops.*\(30, 100\).*steps=100.*steps=101"),
-        ({"warmup": 100}, "warmup.*100.*steps=100.*steps=101"),
-        ({"warmup": 30, "drops": (30,)}, r"drops=\(30,\).*above warmup=30"),
-        ({"decay": "exponential"}, "decay.*cosine.*'exponential'"),
-        ({"decay": "linear", "drops": (30,)}, "decay='linear'.*drops"),
-        ({"final": 0.1}, "final=0.1.*decay='linear'"),
-        ({"decay": "linear", "final": -1}, "final.*-1"),
-        ({"warmup": -1}, "warmup.*-1"),
-        ({"factor": "a tenth"}, "factor.*a tenth"),
+        (lambda: Polynomial(1.0, 0.1, begin=9, end=5), "begins at 9 steps, after its end at 5 steps.*earlier"),
+        (lambda: Polynomial(1.0, 0.1, begin="50%", end=5).in_steps(20, 4), "40 steps, after its end at 5 steps"),
+        (lambda: Polynomial(1.0, 0.1, end=81).in_steps(20, 4), "ends at step 81.*ends at step 80.*at most 80"),
+        (lambda: OneShot(0.1, at="5 epochs").in_steps(20, 4), "begins at step 100.*80"),
+        (lambda: Constant(0.1, every=0), "at least 1"),
+        (lambda: Constant(0.0), r"density must lie in \(0, 1\], not 0.0"),
+        (lambda: Polynomial(1.0, 1.5), "final.*1.5"),
+        (lambda: Polynomial(1.0, 0.5, power=0), "power.*0"),
+        (lambda: Constant(0.5, begin="1%").in_steps(None, 4), "steps_per_epoch"),
+        (lambda: Constant(0.5, begin="1%").next(0), "in_steps"),
+        (lambda: Function(lambda _: 2.0)(3), "step 3.*2.0"),
     ],
 )
-def test_a_schedule_that_cannot_work(schedule: Any, said: str) -> None:
-    check_schedule(CONSTANT, 100)
-    with pytest.raises(ValueError, match=said):
-        rates(0.1, schedule, 100)
+def test_schedules_that_cannot_work_are_refused(make: Callable[[], object], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        make()

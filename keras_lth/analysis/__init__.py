@@ -1,4 +1,8 @@
-"""Numbers from snapshots: the error along a line between two networks, distances, instability to SGD noise."""
+"""Numbers from snapshots and masks.
+
+The error along a line between two networks, distances, instability to SGD noise; the structure that masks leave:
+collapsed neurons, paths, effective density; costs: parameters, bytes, FLOPs.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,74 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_lth.analysis.collapse import (
+        collapse_curve,
+        imbalance,
+        layer_sums,
+        layerwise,
+        neuron_collapse,
+        neuron_sparsity,
+    )
     from keras_lth.analysis.connectivity import Path, error_barrier, interpolate, linear_path
+    from keras_lth.analysis.costs import Cost, TrainingCost, cost, training_cost
     from keras_lth.analysis.distances import cosine, l2
     from keras_lth.analysis.evaluation import Evaluator
     from keras_lth.analysis.instability import Comparison, compare, figure, summary
+    from keras_lth.analysis.paths import Effective, effective, path_norm
 
 # Public name → module; loaded on first use, so that NumPy-only code loads neither TensorFlow nor Matplotlib.
 _NAMES = {
     "Comparison": "keras_lth.analysis.instability",
+    "Cost": "keras_lth.analysis.costs",
+    "Effective": "keras_lth.analysis.paths",
     "Evaluator": "keras_lth.analysis.evaluation",
     "Path": "keras_lth.analysis.connectivity",
+    "TrainingCost": "keras_lth.analysis.costs",
+    "collapse_curve": "keras_lth.analysis.collapse",
     "compare": "keras_lth.analysis.instability",
     "cosine": "keras_lth.analysis.distances",
+    "cost": "keras_lth.analysis.costs",
+    "effective": "keras_lth.analysis.paths",
     "error_barrier": "keras_lth.analysis.connectivity",
     "figure": "keras_lth.analysis.instability",
+    "imbalance": "keras_lth.analysis.collapse",
     "interpolate": "keras_lth.analysis.connectivity",
     "l2": "keras_lth.analysis.distances",
+    "layer_sums": "keras_lth.analysis.collapse",
+    "layerwise": "keras_lth.analysis.collapse",
     "linear_path": "keras_lth.analysis.connectivity",
+    "neuron_collapse": "keras_lth.analysis.collapse",
+    "neuron_sparsity": "keras_lth.analysis.collapse",
+    "path_norm": "keras_lth.analysis.paths",
     "summary": "keras_lth.analysis.instability",
+    "training_cost": "keras_lth.analysis.costs",
 }
 
 __all__ = [
     "Comparison",
+    "Cost",
+    "Effective",
     "Evaluator",
     "Path",
+    "TrainingCost",
+    "collapse_curve",
     "compare",
     "cosine",
+    "cost",
+    "effective",
     "error_barrier",
     "figure",
+    "imbalance",
     "interpolate",
     "l2",
+    "layer_sums",
+    "layerwise",
     "linear_path",
+    "neuron_collapse",
+    "neuron_sparsity",
+    "path_norm",
     "summary",
+    "training_cost",
 ]
 
 

@@ -1,1 +1,3 @@
-"""Keras callbacks: iterative magnitude pruning (``imp``), instability analysis (``instability``)."""
+"""Keras callbacks: iterative magnitude pruning (``imp``), instability analysis (``instability``), moving masks
+(``gradual``).
+"""

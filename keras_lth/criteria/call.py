@@ -21,7 +21,7 @@ from keras_lth.names import near
 from keras_lth.surgery import whole
 
 Criterion = Callable[..., Mapping[str, Any]]
-_KNOWN: dict[str, Callable[..., Criterion]] = {
+NAMES: dict[str, Callable[..., Criterion]] = {
     "magnitude": Magnitude, "random": Random, "snip": SNIP, "grasp": GraSP, "synflow": SynFlow, "force": FORCE,
     "obd": OBD, "obs": OBS, "activation": Activation, "momentum": Momentum, "threshold": Threshold,
 }  # fmt: skip
@@ -33,11 +33,11 @@ def named(criterion: Any, **options: Any) -> Criterion:
     Raises ``ValueError`` for an unknown name, with similar ones, and ``TypeError`` for an object that is not callable.
     """
     if isinstance(criterion, str):
-        if criterion not in _KNOWN:
-            close = near(criterion, _KNOWN)
-            hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(map(repr, _KNOWN))}."
+        if criterion not in NAMES:
+            close = near(criterion, NAMES)
+            hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(map(repr, NAMES))}."
             raise ValueError(f"criterion={criterion!r} is not a criterion: {hint} A function of (model) works too.")
-        return _KNOWN[criterion](**options)
+        return NAMES[criterion](**options)
     if isinstance(criterion, type) or not callable(criterion):
         raise TypeError(
             f"criterion must be the name of a criterion, or a function of (model) or (model, x, y) that returns "

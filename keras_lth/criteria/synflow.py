@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lth.criteria.scorer import Repeatable, Scorer
-from keras_lth.surgery import variables
 from keras_lth.surgery.apart import activations, apart, ones_for, output_layers, undrawn
 from keras_lth.surgery.kinds import is_float
+from keras_lth.surgery.paths import Entry, entries
 
 # Layers that scale the data, whose place in the papers' code is before the input of ones.
 _PREPROCESSING = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -78,7 +78,8 @@ class Flow:
         model: a built model, whole.
         weights: path → variable: those that are scored.
         input_shape, dtype: as in `SynFlow`.
-        power: of the absolute values; 2 gives the square of the L2 path norm.
+        power: of the absolute values; with one other than 1, normalisations only scale, by (γ / σ)^power and |β|^power,
+            and the sum is that of a path norm.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Flow:
         self._ones = ones_for(model, input_shape)
         self._outputs = output_layers(model)
         known = {id(variable) for variable in self.weights.values()}
-        self._others = [v for v in variables(model).values() if is_float(v) and id(v) not in known]
+        self._others = [one for one in entries(model) if is_float(one.variable) and id(one.variable) not in known]
         self._traced = tf.function(self._differentiate, autograph=False)
 
     def __call__(self, masks: Mapping[str, Any]) -> tuple[float, dict[str, np.ndarray]]:
@@ -116,6 +117,17 @@ class Flow:
         value = tf.abs(tf.cast(tf.convert_to_tensor(variable.value), self.dtype))
         return value if self.power == 1 else value**self.power
 
+    def _other(self, entry: Entry) -> Any:
+        """A parameter that is not scored, or a statistic."""
+        if self.power == 1 or not entry.name.startswith("moving_"):
+            return self._positive(entry.variable)
+        if entry.name == "moving_mean":
+            return tf.zeros(entry.variable.shape, self.dtype)
+        # The root of it, plus ε, is σ^power.
+        variance = tf.abs(tf.cast(tf.convert_to_tensor(entry.variable.value), self.dtype))
+        epsilon = float(entry.layer.epsilon)
+        return (variance + epsilon) ** self.power - epsilon
+
     def _values(self, masks: Sequence[Any]) -> list[Any]:
         zero = tf.zeros([], self.dtype)
         return [tf.where(mask, self._positive(v), zero) for mask, v in zip(masks, self.weights.values(), strict=True)]
@@ -128,7 +140,7 @@ class Flow:
                 return lambda inputs, *args, **kwargs: tf.cast(inputs, self.dtype)
             return None if watch is None else watch(path, call)
 
-        others = [(variable, self._positive(variable)) for variable in self._others]
+        others = [(one.variable, self._other(one)) for one in self._others]
         new = [*zip(self.weights.values(), values, strict=True), *others]
         with apart(self.model, new, wrap=wrap, dtype=self.dtype), activations(self._outputs, keras.activations.linear):
             outputs = self.model(self._ones, training=False)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from keras_lth import schedules
+from keras_lth import rates
 from keras_lth.arguments import is_whole, real, whole
 from keras_lth.datasets import check_options
 from keras_lth.experiments import dilation as dilations
@@ -44,8 +44,8 @@ DEFAULTS: Config = {
     "steps": 24_000,
     # "momentum" follows the papers' equations (`keras_lth.training.Momentum`); other names are Keras' optimizers.
     "optimizer": {"name": "adam", "learning_rate": 1.2e-3, "epsilon": 1e-8},
-    # Of the learning rate: drops, warm-up and decay, in steps (`keras_lth.schedules.rates`).
-    "schedule": schedules.CONSTANT,
+    # Of the learning rate: drops, warm-up and decay, in steps (`keras_lth.rates.rates`).
+    "schedule": rates.CONSTANT,
     "levels": 15,
     "fraction": 0.2,
     "rewind_to": "0 steps",
@@ -175,8 +175,8 @@ def lab_of(config: Config, book: Notebook) -> Lab:
 
 def _rates(config: Config, dilation: float = 1.0) -> Any:
     """The learning rates, with the schedule stretched by a factor."""
-    schedule, steps = schedules.dilated(config["schedule"], config["steps"], dilation)
-    return schedules.rates(config["optimizer"]["learning_rate"], schedule, steps)
+    schedule, steps = rates.dilated(config["schedule"], config["steps"], dilation)
+    return rates.rates(config["optimizer"]["learning_rate"], schedule, steps)
 
 
 def imp_of(config: Config, examples: int) -> IMP:
@@ -271,7 +271,7 @@ def _check_rates(config: Config) -> None:
     rate = config["optimizer"].get("learning_rate")
     if rate is None or not real(rate, "optimizer.learning_rate") > 0:
         raise ValueError(f"optimizer.learning_rate must be a number above 0, not {rate!r}.")
-    schedules.check_schedule(config["schedule"], config["steps"])
+    rates.check_schedule(config["schedule"], config["steps"])
 
 
 def _check_dilation(config: Config) -> None:
@@ -291,8 +291,11 @@ def _check_dilation(config: Config) -> None:
             f"the plan dilation stretches schedules that start at step 0, but rewind_to={config['rewind_to']!r}: use "
             "rewind_to='0 steps'."
         )
-    for factor in factors:
-        schedules.dilated(config["schedule"], config["steps"], factor)
+    try:
+        for factor in factors:
+            rates.dilated(config["schedule"], config["steps"], factor)
+    except ValueError as error:
+        raise ValueError(f"dilation.factors: {error} Or choose other steps (now {config['steps']}).") from None
 
 
 def _check_early(config: Config) -> None:

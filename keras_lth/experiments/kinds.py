@@ -193,11 +193,16 @@ def _criterion(criterion: Any, options: Json) -> tuple[Any, Json]:
 
 def _some(network: Json, examples: Any) -> tuple[Any, Any]:
     """The training examples that a criterion sees."""
+    splits = splits_of(text_of(network))
     if isinstance(examples, Mapping):
-        x, y = in_memory(network).train
+        x, y = first_examples(splits, 0)
+        if y is None:
+            raise ValueError(
+                f"examples={dict(examples)} need data in memory, but this data stays in files: give a number."
+            )
         chosen = criteria.per_class(y, examples["per_class"], seed=examples["seed"])
         return x[chosen], y[chosen]
-    return first_examples(splits_of(text_of(network)), examples)
+    return first_examples(splits, examples)
 
 
 def cut(scores: Value, masks: Value, **how: Any) -> Value:

@@ -139,7 +139,7 @@ class Lab:
         book: the `Notebook` of the plan, for rows and looks.
         network: data, model and its options, from `network`.
         optimizer: ``{"name": …, options}``, without its rate; "momentum" follows the papers' equations.
-        rates: the learning rate, or ``((from step, rate), …)``, as `schedules.rates` returns it.
+        rates: the learning rate, or ``((from step, rate), …)``, as `keras_lth.rates.rates` returns it.
         batch_size: examples a step.
         augment: as `datasets.ordered` takes it.
         jit_compile: as `training.fit` takes it.

@@ -9,6 +9,7 @@ from keras_lth.surgery.hosts import Hosts, check_replicas, hosts_of
 from keras_lth.surgery.kinds import register_prunable
 from keras_lth.surgery.masking import heal_model as heal
 from keras_lth.surgery.masking import mask, masks_of, unmask
+from keras_lth.surgery.moving import Moving
 from keras_lth.surgery.optimizers import leaves, optimizers_of, start_fresh
 from keras_lth.surgery.paths import variables
 from keras_lth.surgery.report import Report, Sparsity, sparsity
@@ -20,6 +21,7 @@ from keras_lth.surgery.zeros import masks_from_zeros
 __all__ = [
     "Hosts",
     "Loss",
+    "Moving",
     "Prunable",
     "Report",
     "Sparsity",

@@ -206,10 +206,12 @@ class Loss:
             outputs = self.model(x, training=self.training) if self.model._call_has_training_arg else self.model(x)
             if self.temperature != 1.0 and not self._through():
                 outputs = keras.tree.map_structure(lambda output: output / self.temperature, outputs)
+            # Inside a strategy Keras divides losses by the number of replicas, but here one device has all examples.
+            replicas = float(tf.distribute.get_strategy().num_replicas_in_sync)
             if self._loss is None:
-                return self.model._compute_loss(x, y, outputs, sample_weight, training=self.training)
+                return replicas * self.model._compute_loss(x, y, outputs, sample_weight, training=self.training)
             value = self._loss(y, outputs) if sample_weight is None else self._loss(y, outputs, sample_weight)
-            return tf.reduce_mean(value)
+            return tf.reduce_mean(value) * (replicas if isinstance(self._loss, keras.losses.Loss) else 1.0)
 
     def _values(self, masks: Sequence[Any] | None) -> list[Any]:
         values = [tf.convert_to_tensor(variable.value) for variable in self.weights.values()]

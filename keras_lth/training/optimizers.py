@@ -73,7 +73,7 @@ class Momentum(keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="keras_lth")
 class Pieces(keras.optimizers.schedules.LearningRateSchedule):
-    """A rate in pieces, ``((from step, rate), …)`` from step 0 on, as `keras_lth.schedules.rates` returns them.
+    """A rate in pieces, ``((from step, rate), …)`` from step 0 on, as `keras_lth.rates.rates` returns them.
 
     A rate is a number, or a formula in steps of the whole training: ``{"linear": [s, r, t, q]}`` is the line from r at
     step s to q at step t, ``{"cosine": [s, r, t, q]}`` half a wave between the same points.

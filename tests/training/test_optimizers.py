@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_lth import datasets, surgery, training
-from keras_lth.schedules import rates
+from keras_lth.rates import rates
 from keras_lth.training import Momentum, Pieces, optimizers
 
 T, MU, DECAY = 12, 0.9, 0.05
