@@ -6,38 +6,51 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_lth.analysis.connectivity import Path, error_barrier, interpolate, linear_path
-    from keras_lth.analysis.distances import cosine, l2
+    from keras_lth.analysis.comparison import Comparison, compare, figure, summary
+    from keras_lth.analysis.connectivity import Path, error_barrier, instability, interpolate, is_stable, linear_path
+    from keras_lth.analysis.distances import Travelled, cosine, l2, travelled
     from keras_lth.analysis.evaluation import Evaluator
-    from keras_lth.analysis.instability import Comparison, compare, figure, summary
+    from keras_lth.analysis.predictions import Predictions, differences
 
 # Public name → module; loaded on first use, so that NumPy-only code loads neither TensorFlow nor Matplotlib.
 _NAMES = {
-    "Comparison": "keras_lth.analysis.instability",
+    "Comparison": "keras_lth.analysis.comparison",
     "Evaluator": "keras_lth.analysis.evaluation",
     "Path": "keras_lth.analysis.connectivity",
-    "compare": "keras_lth.analysis.instability",
+    "Predictions": "keras_lth.analysis.predictions",
+    "Travelled": "keras_lth.analysis.distances",
+    "compare": "keras_lth.analysis.comparison",
     "cosine": "keras_lth.analysis.distances",
+    "differences": "keras_lth.analysis.predictions",
     "error_barrier": "keras_lth.analysis.connectivity",
-    "figure": "keras_lth.analysis.instability",
+    "figure": "keras_lth.analysis.comparison",
+    "instability": "keras_lth.analysis.connectivity",
     "interpolate": "keras_lth.analysis.connectivity",
+    "is_stable": "keras_lth.analysis.connectivity",
     "l2": "keras_lth.analysis.distances",
     "linear_path": "keras_lth.analysis.connectivity",
-    "summary": "keras_lth.analysis.instability",
+    "summary": "keras_lth.analysis.comparison",
+    "travelled": "keras_lth.analysis.distances",
 }
 
 __all__ = [
     "Comparison",
     "Evaluator",
     "Path",
+    "Predictions",
+    "Travelled",
     "compare",
     "cosine",
+    "differences",
     "error_barrier",
     "figure",
+    "instability",
     "interpolate",
+    "is_stable",
     "l2",
     "linear_path",
     "summary",
+    "travelled",
 ]
 
 

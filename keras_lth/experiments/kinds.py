@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_lth import criteria, surgery
-from keras_lth.analysis.instability import compare as compared
+from keras_lth.analysis.comparison import compare as compared
 from keras_lth.experiments.live import Json, built, measured, splits_of, text_of, trained
 from keras_lth.imp import IMP, Noise
 from keras_lth.layers import fitted
