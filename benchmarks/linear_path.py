@@ -3,7 +3,7 @@
 LeNet-300-100 on 10 000 images, and ResNet-20 on 2 000 images of 32×32. Keras' batch size is tuned first. Then both take
 turns in one process, and their errors are compared point by point.
 
-    python benchmarks/path.py --out docs/results/benchmarks/path.json
+    python benchmarks/linear_path.py --out docs/results/benchmarks/linear_path.json
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import keras
 import numpy as np
 import timing
+import turns
 from rows import Row, faster, table, verdict
 
 import keras_lth as lth
@@ -41,7 +42,7 @@ def compiled(build: Callable[..., keras.Model], shape: tuple[int, ...]) -> keras
 
 def measured(
     name: str, build: Callable[..., keras.Model], count: int, shape: tuple[int, ...], sizes: tuple[int, ...],
-    floor: float, turns: int,
+    floor: float, repeats: int,
 ) -> Row:  # fmt: skip
     draw = np.random.default_rng(0)
     x = draw.normal(size=(count, *shape)).astype(np.float32)
@@ -69,9 +70,9 @@ def measured(
         errors = {which: call() for which, call in calls.items()}
         np.testing.assert_allclose(errors["path"], errors["evaluate"], atol=1e-6)
         times: dict[str, list[float]] = {which: [] for which in calls}
-        for turn in range(turns):
+        for turn in range(repeats):
             for which in list(calls)[:: 1 if turn % 2 else -1]:
-                times[which].append(timing.best_ms(calls[which], 1))
+                times[which].append(turns.milliseconds(calls[which]))
     mine, peer = (min(times[which]) for which in ("path", "evaluate"))
     work = f"{name}, {count} images, {POINTS} points"
     return faster(work, mine, f"model.evaluate, batches of {best}", peer, floor)
@@ -81,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="where to write the result as JSON")
     parser.add_argument("--only", help="a part of the name of a case")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=2)
     given = parser.parse_args()
     rows = [measured(*case, given.turns) for case in CASES if (given.only or "") in case[0]]
     print(table(rows))
