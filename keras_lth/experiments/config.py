@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any
 
 from keras_lth import rates
+from keras_lth.analysis.connectivity import TREATMENTS
 from keras_lth.arguments import is_whole, real, whole
 from keras_lth.datasets import check_options
 from keras_lth.experiments import dilation as dilations
 from keras_lth.experiments import early as early_plan
 from keras_lth.experiments.anatomy import anatomy
-from keras_lth.experiments.instability import instability
+from keras_lth.experiments.instability import NETWORKS, Copies, Measures, instability, log_spaced
 from keras_lth.experiments.lab import Lab, network
 from keras_lth.experiments.lottery import ARMS, FIGURE_3_7, lottery
 from keras_lth.imp import IMP
@@ -63,7 +64,27 @@ DEFAULTS: Config = {
     "kernels": "dense",
     # Between the points of a curve: a duration such as "1 epoch" or "400 steps"; a number is one of epochs.
     "validation_freq": "1 epoch",
-    "instability": {"forks": (), "runs": 3},
+    "instability": {
+        # Durations such as "0 steps" and "1%"; by default step 0 and steps in equal ratios.
+        "forks": (),
+        "runs": 3,
+        # Of `instability.NETWORKS`, and levels of those that are pruned; by default the sparsest that matches.
+        "networks": ("dense", "ticket"),
+        "levels": (),
+        # How copies are trained: `instability.Copies`. "after": another optimizer after the fork, with its rate.
+        "span": "remaining",
+        "noise": "both",
+        "seeds": (),
+        "after": {},
+        # What is measured: `instability.Measures`. "every": a duration such as "1 epoch"; "" for the end alone.
+        "data": ("test", "train"),
+        "every": "",
+        "distances": False,
+        "state": False,
+        "train_examples": 0,
+        "points": 30,
+        "statistics": "interpolate",
+    },
     # Levels of the plans "dilation" and "anatomy", and the factors by which "dilation" stretches the schedule.
     "dilation": {"levels": (), "arms": dilations.ARMS, "factors": dilations.FACTORS},
     "anatomy": {"levels": ()},
@@ -82,7 +103,7 @@ DEFAULTS: Config = {
     "checkpoint_every": 60.0,
 }
 # These depend on another key, so a config replaces them as a whole.
-_WHOLE = ("optimizer", "model_options", "data_options", "plan_options")
+_WHOLE = ("optimizer", "model_options", "data_options", "plan_options", "after")
 
 
 def completed(given: Config) -> dict[str, Any]:
@@ -134,11 +155,7 @@ def check(config: Config) -> None:
     _plans(config)
     forks = config["instability"]["forks"]
     if "instability" in _names(config):
-        whole(config["instability"]["runs"], "instability.runs", 2)
-        if not forks:
-            raise ValueError(
-                "the plan instability needs fork points: set instability.forks, such as ('0 steps', '1%')."
-            )
+        _check_instability(config)
     elif forks:
         raise ValueError(
             f"instability.forks are set, but plan={config['plan']!r} does not use them: "
@@ -146,7 +163,9 @@ def check(config: Config) -> None:
         )
     durations = {"rewind_to": config["rewind_to"], "early.ltr": config["early"]["ltr"]}
     durations |= {f"early.steps {step!r}": step for step in config["early"]["steps"]}
-    durations |= {**{f"instability.forks {fork!r}": fork for fork in forks}}
+    durations |= {f"instability.forks {fork!r}": fork for fork in forks}
+    if config["instability"]["every"]:
+        durations["instability.every"] = config["instability"]["every"]
     if _frequency(config).amount == 0:
         raise ValueError(f"validation_freq must be a duration above 0, not {config['validation_freq']!r}.")
     for key, given in durations.items():
@@ -226,8 +245,12 @@ def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:
         curves = ("test", *(["holdout"] if config["data_options"].get("holdout") is not None else []))
         lottery(lab, imp, arms=config["arms"], every=_every(config, examples), curves=curves, **common)
     elif name == "instability":
-        forks = [_step(config, "instability.forks", fork, examples) for fork in config["instability"]["forks"]]
-        instability(lab, imp, forks=forks, runs=config["instability"]["runs"], **common)
+        given = config["instability"]
+        forks = [_step(config, "instability.forks", fork, examples) for fork in given["forks"]]
+        instability(
+            lab, imp, forks=forks or log_spaced(config["steps"]), networks=given["networks"], places=given["levels"],
+            how=_copies(config), measures=_measures(config, examples), **common,
+        )  # fmt: skip
     elif name == "dilation":
         given = config["dilation"]
         dilations.dilation(
@@ -310,6 +333,49 @@ def _check_early(config: Config) -> None:
             whole(level, f"early.{key}", 1)
     if "early" in _names(config) and not given["levels"]:
         raise ValueError("the plan early needs levels, which are powers of 0.8: set early.levels, such as (5, 10, 15).")
+
+
+def _check_instability(config: Config) -> None:
+    """Refuse what the plan "instability" cannot do."""
+    given = config["instability"]
+    for key, least in (("runs", 2), ("points", 2), ("train_examples", 0)):
+        whole(given[key], f"instability.{key}", least)
+    for name in given["networks"]:
+        _known("instability.networks", name, NETWORKS)
+    for what in given["data"]:
+        _known("instability.data", what, ("test", "train"))
+    _known("instability.statistics", given["statistics"], TREATMENTS)
+    if wrong := [level for level in given["levels"] if not is_whole(level, 1) or level > config["levels"]]:
+        raise ValueError(f"instability.levels has {wrong[0]!r}: use levels from 1 to levels={config['levels']}.")
+    if given["noise"] == "augment" and not config["augment"]:
+        raise ValueError(
+            "instability.noise='augment', but augment=() draws nothing, so all copies would be the same training: set "
+            "augment, such as ('flip', 'crop'), or use instability.noise='order'."
+        )
+    if given["after"] and "learning_rate" not in given["after"]:
+        raise ValueError(f"instability.after={dict(given['after'])!r} needs a learning_rate: set one above 0.")
+    try:
+        _copies(config)
+    except ValueError as error:
+        raise ValueError(f"instability.{error}") from None
+
+
+def _copies(config: Config) -> Copies:
+    given = config["instability"]
+    after: dict[str, Any] = {}
+    if given["after"]:
+        optimizer = {key: value for key, value in given["after"].items() if key != "learning_rate"}
+        after = {"rates": given["after"]["learning_rate"], "optimizer": optimizer}
+    return Copies(given["runs"], given["span"], given["noise"], tuple(given["seeds"]), after)
+
+
+def _measures(config: Config, examples: int) -> Measures:
+    given = config["instability"]
+    every = _step(config, "instability.every", given["every"], examples) if given["every"] else 0
+    return Measures(
+        given["data"], every, bool(given["distances"]), bool(given["state"]), given["train_examples"], given["points"],
+        given["statistics"],
+    )  # fmt: skip
 
 
 def _every(config: Config, examples: int) -> int:

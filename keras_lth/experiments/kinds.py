@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping
@@ -11,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from keras_lth import criteria, surgery
-from keras_lth.analysis.instability import compare as compared
+from keras_lth.analysis.connectivity import linear_path
+from keras_lth.analysis.distances import cosine, l2
+from keras_lth.analysis.distances import travelled as distances_travelled
+from keras_lth.analysis.predictions import differences
 from keras_lth.datasets import Streams
-from keras_lth.experiments.live import Json, built, first_examples, in_memory, measured, splits_of, text_of, trained
+from keras_lth.experiments.live import Json, built, first_examples, measured, splits_of, text_of, trained
 from keras_lth.imp import IMP, Noise
 from keras_lth.layers import fitted
 from keras_lth.layers.costs import DEFAULT
@@ -97,8 +101,6 @@ class Trainer:
     ) -> None:
         self.kernels, self.batch_size = kernels, batch_size
         self.noise = Noise(**noise)
-        if self.noise.augment != self.noise.order:
-            raise ValueError("augmentation draws from the seed of the data order: use the same seed for both.")
         setting = {
             "network": network, "optimizer": optimizer, "batch_size": batch_size, "augment": augment,
             "jit_compile": jit_compile, "rates": rates,
@@ -123,7 +125,7 @@ class Trainer:
         while self._step < to:
             rest = self._loop.data.steps_per_epoch - self._step % self._loop.data.steps_per_epoch
             count = min(rest, to - self._step)
-            self._loop.run(self._step, count, self.noise.order)
+            self._loop.run(self._step, count, self.noise.order, self.noise.augment)
             self._step += count
 
     def state(self) -> Value:
@@ -278,17 +280,33 @@ def evaluate(state: Value, *masks: Value, network: Json, what: str) -> Value:
     return Value({}, {"rows": [live.numbers(what)]})
 
 
-def compare(a: Value, b: Value, *, network: Json, what: str, points: int, statistics: str) -> Value:
+def compare(a: Value, b: Value, *, network: Json, what: str, points: int, statistics: str, examples: int = 0) -> Value:
     """Measure the error along the line, the L2 distance and the cosine distance."""
-    model = measured(text_of(network)).model
-    surgery.unmask(model)
-    splits = in_memory(network)
-    (found,) = compared(
-        [snapshot_of(a), snapshot_of(b)], model, {what: splits.part(what)}, points=points, statistics=statistics,
-        train_data=splits.train,
-    )  # fmt: skip
-    row = {**found.as_dict(), **found.as_dict()["path"], "barrier": found.barrier, "stable": bool(found.stable())}
-    return Value({}, {"rows": [{name: value for name, value in row.items() if name not in ("path", "pair")}]})
+    live, (first, second) = measured(text_of(network)), (snapshot_of(each) for each in (a, b))
+    surgery.unmask(live.model)
+    with live.evaluator(what, examples, reestimates=statistics == "reestimate") as evaluate:
+        path = linear_path(first, second, evaluate, points=points, statistics=statistics)
+    row = {"data": what, "l2": l2(first, second), "cosine": cosine(first, second), **path.as_dict()}
+    return Value({}, {"rows": [{**row, "stable": path.stable()}]})
+
+
+def distances(a: Value, b: Value, *, network: Json, what: str, examples: int) -> Value:
+    """Count the examples that two states classify differently, and measure how much their losses differ."""
+    live = measured(text_of(network))
+    surgery.unmask(live.model)
+    with live.evaluator(what, examples) as evaluate:
+        one, other = (evaluate.predictions(snapshot_of(each).weights) for each in (a, b))
+    if one is None or other is None:
+        raise ValueError("the model does not name one class per example, so classifications cannot be compared.")
+    apart = differences(one, other)
+    return Value({}, {"rows": [{"data": what, **apart._asdict(), "different_share": apart.share}]})
+
+
+def travelled(init: Value, at_k: Value, masks: Value, *ends: Value) -> Value:
+    """Measure how far the remaining weights moved: see `analysis.travelled`."""
+    states = [snapshot_of(each) for each in (init, at_k, *ends)]
+    found = distances_travelled(states[0], states[1], states[2:], masks_of(masks))
+    return Value({}, {"rows": [{**dataclasses.asdict(found), "share_between_ends": found.share}]})
 
 
 def _without_slots(state: Value) -> Value:

@@ -76,9 +76,11 @@ EVALUATE = Kind("evaluate", f"{_HERE}:evaluate", defaults={**_OF_NETWORK, "what"
 COMPARE = Kind(
     "compare",
     f"{_HERE}:compare",
-    defaults={**_OF_NETWORK, "what": "test", "points": 30, "statistics": "interpolate"},
+    defaults={**_OF_NETWORK, "what": "test", "points": 30, "statistics": "interpolate", "examples": 0},
     long=True,
 )
+DISTANCES = Kind("distances", f"{_HERE}:distances", defaults={**_OF_NETWORK, "what": "test", "examples": 0})
+TRAVELLED = Kind("travelled", f"{_HERE}:travelled")
 
 
 def network(data: Any, model: Any, *, data_options: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
@@ -305,9 +307,24 @@ class Lab:
         return MOVED(before, after, masks)
 
     def compare(self, a: Step, b: Step, **how: Any) -> Step:
-        """Name the error along the line between two states, their distance and their angle."""
+        """Name the error along the line between two states, their distance and their angle.
+
+        ``how``: ``what``, ``points``, ``statistics``, and ``examples``: so many evenly spaced ones, 0 for all.
+        """
         _check_part(self.network, how.get("what", "test"))
         return COMPARE(a, b, network=self.network, **how)
+
+    def distances(self, a: Step, b: Step, **how: Any) -> Step:
+        """Name how many examples two states classify differently, and how much their losses differ.
+
+        ``how``: ``what`` and ``examples``, as in `compare`.
+        """
+        _check_part(self.network, how.get("what", "test"))
+        return DISTANCES(a, b, network=self.network, **how)
+
+    def travelled(self, init: Step, at_k: Step, masks: Step, ends: Iterable[Step]) -> Step:
+        """Name how far the remaining weights move from the initial state to step k, to the ends, and between them."""
+        return TRAVELLED(init, at_k, masks, *ends)
 
     # The notebook.
     def row(self, *steps: Step, **labels: Any) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_lth import datasets, models, surgery
+from keras_lth.analysis.evaluation import Evaluator
 from keras_lth.datasets import Splits, Streams
 from keras_lth.masks import Masks
 from keras_lth.plans.step import called, canonical
@@ -40,12 +42,27 @@ class Live:
                 jit_compile="auto" if jit_compile is None else jit_compile,
             )
         self._evaluations: dict[str, Evaluation] = {}
+        self._evaluators: dict[tuple[str, int, bool], Evaluator] = {}
 
     def rewind(self, state: Snapshot, masks: Masks | None, *, slots: bool = False) -> None:
         """Set the model to a state, with exactly these masks."""
         if masks is None:
             surgery.unmask(self.model)
         surgery.rewind(self.model, state, masks, restore_optimizer=slots)
+
+    def evaluator(self, what: str, examples: int = 0, *, reestimates: bool = False) -> Evaluator:
+        """Return what measures errors of other weights, on a part of the data or on so many evenly spaced examples."""
+        key = what, examples, reestimates
+        if key not in self._evaluators:
+            splits = in_memory(self.network)
+            x, y = splits.part(what)
+            if examples and examples < len(x):
+                chosen = np.linspace(0, len(x) - 1, examples).round().astype(int)
+                x, y = x[chosen], y[chosen]
+            self._evaluators[key] = Evaluator(
+                self.model, (x, y), train_data=tuple(splits.train) if reestimates else None
+            )
+        return self._evaluators[key]
 
     def numbers(self, what: str) -> dict[str, float]:
         """Return loss and metrics; those on "train" and "holdout" are named train_… and holdout_…."""
