@@ -45,6 +45,7 @@ _NAMES = {
 _MODULES = (
     "analysis",
     "callbacks",
+    "compat",
     "criteria",
     "datasets",
     "densities",
