@@ -58,6 +58,7 @@ class Mover(keras.callbacks.Callback, ABC):
         self._done: int | None = None
         self._began = self._bar = False
         self._iterations = 0
+        self._was_stored = False  # whether kernels were stored sparse before the current update
         self._said = -_QUIET
         self._held: surgery.Moving | None = None
 
@@ -180,6 +181,7 @@ class Mover(keras.callbacks.Callback, ABC):
                 f"the masks of {self.model.name!r} were changed by something else since {self._name} set them: use one "
                 "callback that moves masks, and change masks between fits"
             )
+        self._was_stored = self._moving.stored
         with surgery.whole(self.model):
             after = self._chosen(lambda: self._next(due, before))
             if after == before:
