@@ -58,6 +58,7 @@ class Mover(keras.callbacks.Callback, ABC):
         self._done: int | None = None
         self._began = self._bar = False
         self._iterations = 0
+        self._was_stored = False  # whether kernels were stored sparse before the current update
         self._said = -_QUIET
         self._held: surgery.Moving | None = None
 
@@ -75,6 +76,10 @@ class Mover(keras.callbacks.Callback, ABC):
         ``masks`` are those of the model, all True where it has none.
         """
 
+    def _weights(self) -> list[str]:
+        """Return the paths of the weights whose masks move."""
+        return list(surgery.prunable(self.model, **self.filters))
+
     def _first(self, masks: Masks) -> Masks:
         """Return the masks to start with."""
         return masks
@@ -82,6 +87,12 @@ class Mover(keras.callbacks.Callback, ABC):
     @abstractmethod
     def _next(self, step: int, masks: Masks) -> Masks:
         """Return the masks after ``masks`` at ``step``; the model is whole and has the weights of that step."""
+
+    def _origin(self, epoch: int) -> int:
+        """Return the number of steps that count as made when a fit begins with ``epoch``."""
+        per_epoch = self._steps_per_epoch() or 0
+        inside = self.params["data"].position[1] % per_epoch if self._exact and per_epoch else 0
+        return epoch * per_epoch + inside
 
     def _described(self) -> str:
         """Return what the first line says of the method."""
@@ -93,7 +104,7 @@ class Mover(keras.callbacks.Callback, ABC):
         self._forget()
         model = self.model
         self._refuse()
-        weights = surgery.prunable(model, **self.filters)
+        weights = self._weights()
         if isinstance(model.optimizer, keras.optimizers.Optimizer) and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         worn, shapes = surgery.masks_of(model), surgery.shapes(model)
@@ -109,8 +120,7 @@ class Mover(keras.callbacks.Callback, ABC):
         per_epoch = self._steps_per_epoch()
         if not self._began:
             self._began = True
-            inside = self.params["data"].position[1] % per_epoch if self._exact and per_epoch else 0
-            self._step = epoch * (per_epoch or 0) + inside
+            self._step = self._origin(epoch)
             self._see()
         self._epoch_start = self._step
         self._iterations = 0 if per_epoch or self._per_hook == 1 else surgery.step_of(self.model)
@@ -171,6 +181,7 @@ class Mover(keras.callbacks.Callback, ABC):
                 f"the masks of {self.model.name!r} were changed by something else since {self._name} set them: use one "
                 "callback that moves masks, and change masks between fits"
             )
+        self._was_stored = self._moving.stored
         with surgery.whole(self.model):
             after = self._chosen(lambda: self._next(due, before))
             if after == before:

@@ -12,7 +12,7 @@ from keras_lth.masks import Masks
 from keras_lth.surgery.masking import mask
 from keras_lth.surgery.optimizers import optimizers_of, reset_pruned
 from keras_lth.surgery.paths import variables
-from keras_lth.surgery.stored import mask_array
+from keras_lth.surgery.stored import is_stored, mask_array
 from keras_lth.surgery.variable_mask import heal, mask_of
 
 __all__ = ["Moving"]
@@ -37,6 +37,11 @@ class Moving:
         """Return the current masks."""
         found: dict[str, Any] = {path: mask_array(variable) for path, variable in self._weights.items()}
         return Masks({path: np.ones(tuple(self._weights[path].shape)) if m is None else m for path, m in found.items()})
+
+    @property
+    def stored(self) -> bool:
+        """Return whether a layer stores one of the weights sparse."""
+        return any(is_stored(variable) for variable in self._weights.values())
 
     def set(self, masks: Mapping[str, Any]) -> None:
         """Put masks on, as `keras_lth.mask` does: pruned weights become 0, and their slots those of a new optimizer.
