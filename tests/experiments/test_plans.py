@@ -21,7 +21,7 @@ from keras_lth.imp import IMP, Start
 from keras_lth.masks import Masks
 from keras_lth.plans import Notebook, StepsFailedError, run
 from keras_lth.plans import rows as rows_of
-from keras_lth.schedules import rates
+from keras_lth.rates import rates
 from keras_lth.store import Store
 from keras_lth.tickets import Snapshot
 from tests.plans import nets
