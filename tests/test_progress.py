@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pty
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -79,7 +77,7 @@ def test_nothing_is_shown_unless_asked(tmp_path: Path) -> None:
 
 
 def test_a_run_on_a_terminal(tmp_path: Path) -> None:
-    """On a terminal the lines of values give way to the table; --quiet shows neither."""
+    """On a terminal the lines of values give way to the table."""
     command = [
         sys.executable, "-m", "keras_lth.bin.run", "--config=demo", f"--workdir={tmp_path / 'run'}",
         "--config.steps=24", "--config.levels=0", "--config.replicates=1", "--config.rewind_to=0 steps",
@@ -100,7 +98,3 @@ def test_a_run_on_a_terminal(tmp_path: Path) -> None:
         said += part
     assert process.wait() == 0
     assert b"3 of 3" in said and b"left, about" not in said
-    other: dict[str, Any] = {"capture_output": True, "text": True, "env": environment, "check": True}
-    quiet = subprocess.run([*command, "--config.seed=2", "--quiet"], **other).stdout
-    assert "left, about" not in quiet and "rows" in quiet
-    assert json.loads((tmp_path / "run" / "rows" / "setting.json").read_text())["seed"] == 2

@@ -136,8 +136,9 @@ def test_anatomy(tmp_path: Path) -> None:
     def plan(book: Notebook) -> None:
         anatomy(nets.lab(book), IMP_3, places=(0, 3))
 
-    rows = run(plan, tmp_path / "s", **quiet)
-    assert [row["level"] for row in rows if row["table"] == "untrained"] == [0, 3]
+    lines: list[str] = []
+    rows = run(plan, tmp_path / "s", say=lines.append, quiet=True)
+    assert not lines and [row["level"] for row in rows if row["table"] == "untrained"] == [0, 3]
     degrees_of = [row for row in rows if row["table"] == "degrees" and row["level"] == 3]
     assert sum(sum(row["inputs"]) for row in degrees_of) == 33
     dense, ticket = ([r for r in rows if r["table"] == "moved" and r["level"] == n] for n in (0, 3))
