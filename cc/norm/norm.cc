@@ -144,4 +144,18 @@ void NormalizeGradient(const float* dy, const float* x, const float* y, std::int
   });
 }
 
+void MaskedSums(const float* dy, const float* y, std::int64_t samples, std::int64_t channels, float* masked,
+                float* sums, const Run& run) {
+  if (channels == 0) return;
+  const Kernels& kernels = KernelsFor(run.level);
+  const Runs runs(samples, channels, run);
+  const Floats zeros(static_cast<std::size_t>(runs.Width()), 0.0F);
+  const Affine none{zeros.data(), zeros.data(), zeros.data()};
+  const std::vector<double> both = runs.Sums([&](std::int64_t first, std::int64_t n, float* of_g, float* products) {
+    kernels.reduce(dy + first, y + first, y + first, Mask::kResult, n, runs.Width(), none, masked + first, of_g,
+                   products);
+  });
+  for (std::int64_t c = 0; c < channels; ++c) sums[c] = static_cast<float>(both[static_cast<std::size_t>(c)]);
+}
+
 }  // namespace keras_lth::norm
