@@ -382,10 +382,11 @@ def _restore(held: _Held) -> None:
         # Its own `__class__` is a property, which hides the class itself.
         vars(object)["__class__"].__set__(layer, cls.__bases__[1])
         layer.__dict__.pop(_HELD, None)
-    layer._tracker.unlock()
-    for made in (held.scores, held.kept, held.noise):
+    for made in (held.scores, held.kept):
         if made is not None:
-            layer._tracker.untrack(made)
+            layer._untrack_variable(made)
+    layer._tracker.unlock()
+    layer._tracker.untrack(held.noise)
     layer._tracker.lock()
     for name in [name for name, value in vars(layer).items() if value is held.noise]:
         del vars(layer)[name]
