@@ -77,7 +77,7 @@ def extension(name: str, rooms: tuple[str, ...], libraries: tuple[str, ...] = ()
 
 CORE = extension("keras_lth._core", ("chain", "isa", "python", "select", "sparse", "threads"))
 # TensorFlow loads it; it is built without TensorFlow (docs/tensorflow_ops.md).
-TF_OPS = extension("keras_lth._tf_ops", ("isa", "sparse", "tf", "threads"), ("-ldl",))
+TF_OPS = extension("keras_lth._tf_ops", ("isa", "norm", "sparse", "tf", "threads"), ("-ldl",))
 
 if __name__ == "__main__":
     commands = {"build_ext": BuildExt, "build_py": BuildPy}

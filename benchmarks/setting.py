@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_lth import datasets, models
+from keras_lth.training.optimizers import named
 
 
 class Setting:
@@ -27,7 +28,7 @@ class Setting:
         model = build(shape, self.splits.classes, seed=seed, **options)
         optimizer = dict(self.config["optimizer"])
         model.compile(
-            type(keras.optimizers.get(optimizer.pop("name")))(**optimizer),
+            named(**optimizer),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
             jit_compile="auto" if self.config["jit_compile"] is None else self.config["jit_compile"],

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SETUP = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or "c++"
 # The rooms that know neither Python nor TensorFlow.
-ROOMS = ("chain", "isa", "select", "sparse", "threads")
+ROOMS = ("chain", "isa", "norm", "select", "sparse", "threads")
 # No warnings: some come with a sanitizer only, and both builds of the package look for them.
 FLAGS = ("-std=c++17", "-O1", "-g1", "-pthread", "-I.")
 

@@ -2,10 +2,9 @@
 
 Momentum 0.9 at a rate of 0.1, divided by 10 at steps 32 000 and 48 000, 63 000 steps of batches of 128, flips and
 crops, 20 % of the weights pruned per round, rewound to step 500, where IMP's subnetworks become stable (thesis, figure
-4-15). The momentum, the weight decay of 1e-4 inside the gradient and the normalised channels are open_lth's. The
-thesis' variant "low" is --config.optimizer.learning_rate=0.01 with --config.rewind_to="0 steps".
+4-15). The momentum, the weight decay of 1e-4 inside the gradient and the normalised channels are open_lth's.
 
-Keras includes the rate in the velocity, PyTorch does not, so the two differ for some ten steps after a drop.
+About 5 steps per second on two cores: 3.4 hours for one training, about 165 for 13 levels of four arms.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ def get_config(
     return ConfigDict(
         {
             "model": "resnet_20",
-            "model_options": {"mean": tuple(mean), "std": tuple(std), "weight_decay": 1e-4},
+            "model_options": {"mean": tuple(mean), "std": tuple(std)},
             "data": data,
             "augment": ("flip", "crop"),
             "batch_size": 128,
             "steps": 63_000,
-            "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9},
+            "optimizer": {"name": "momentum", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
             # The rate is multiplied by the factor at each of these steps.
             "schedule": {"drops": (32_000, 48_000), "factor": 0.1},
             "levels": 12,

@@ -39,6 +39,36 @@ def test_lenet_is_the_thesis(name: str) -> None:
         assert (found.steps, found.levels, found.rewind_to) == (24_000, 15, "0 steps")
 
 
+# Table 4.1 of the thesis: network, set, steps, batch, optimizer, rate, warm-up; the level or share it was studied at.
+TABLE_4_1 = {
+    "lenet_300_100_mnist": ("lenet_300_100", "mnist", 24_000, 60, "adam", 1.2e-3, 0, 15),
+    "resnet_20_cifar10": ("resnet_20", "cifar10", 63_000, 128, "momentum", 0.1, 0, 8),
+    "resnet_20_low_cifar10": ("resnet_20", "cifar10", 63_000, 128, "momentum", 0.01, 0, 11),
+    "resnet_20_warmup_cifar10": ("resnet_20", "cifar10", 63_000, 128, "momentum", 0.03, 30_000, 11),
+    "vgg_16_cifar10": ("vgg_16", "cifar10", 63_000, 128, "momentum", 0.1, 0, 19),
+    "vgg_16_low_cifar10": ("vgg_16", "cifar10", 63_000, 128, "momentum", 0.01, 0, 13),
+    "vgg_16_warmup_cifar10": ("vgg_16", "cifar10", 63_000, 128, "momentum", 0.1, 30_000, 19),
+    "resnet_50_imagenet": ("resnet_50", "imagenet", 90 * 1_251, 1024, "momentum", 0.4, 5 * 1_251, 1),
+    "inception_v3_imagenet": ("inception_v3", "imagenet_299", 171 * 1_251, 1024, "momentum", 0.03, 0, 1),
+}
+
+
+@pytest.mark.parametrize("name", TABLE_4_1)
+def test_each_row_of_table_4_1_has_a_config(name: str) -> None:
+    network, data, steps, batch, optimizer, rate, warmup, level = TABLE_4_1[name]
+    found = experiment.completed(load(name).to_dict())
+    assert (found["model"], found["data"], found["steps"], found["batch_size"]) == (network, data, steps, batch)
+    assert (found["optimizer"]["name"], found["optimizer"]["learning_rate"]) == (optimizer, rate)
+    assert found["schedule"]["warmup"] == warmup and found["levels"] >= level
+    if optimizer == "momentum":
+        assert (found["optimizer"]["momentum"], found["optimizer"]["weight_decay"]) == (0.9, 1e-4)
+    if network in ("resnet_20", "vgg_16"):
+        assert found["schedule"]["drops"] == (32_000, 48_000) and found["augment"] == ("flip", "crop")
+        # Low and warm-up find tickets at the start; the standard networks after they have become stable.
+        stable = {"resnet_20_cifar10": "500 steps", "vgg_16_cifar10": "1000 steps"}
+        assert found["rewind_to"] == stable.get(name, "0 steps")
+
+
 def test_a_file_of_ones_own_builds_on_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(

@@ -14,10 +14,10 @@ import keras_lth
 PACKAGE = Path(keras_lth.__file__).parent
 # Imports go up this list: a room may use those before it.
 ROOMS = (
-    "names", "arguments", "tables", "seeds", "ops", "files", "store", "plans", "masks", "structures", "keeping",
-    "densities", "isometry", "selection", "schedules", "rounds", "imp", "tickets", "surgery", "criteria", "layers",
-    "callbacks", "analysis", "models", "export", "datasets", "training", "compat", "experiments", "configs",
-    "report", "bin",
+    "names", "titles", "arguments", "tables", "seeds", "ops", "files", "store", "plans", "masks", "structures",
+    "keeping", "densities", "isometry", "selection", "rates", "schedules", "rounds", "imp", "tickets", "surgery",
+    "criteria", "layers", "callbacks", "analysis", "models", "export", "datasets", "training", "compat", "experiments",
+    "configs", "report", "bin",
 )  # fmt: skip
 # Tickets are applied to models, callbacks end with an analysis or a report, and an analysis measures on several
 # replicas as the training loop does: imported when asked for, inside a function.

@@ -141,7 +141,11 @@ Outcome Convolution(Bytes* bytes) {
   Pattern pattern(bytes, rows, cols, taps);
   const unsigned threads = Workers(bytes), others = Workers(bytes);
   if (bytes->Chance(40)) pattern.Break(bytes);
-  if (!Accepted(pattern, threads)) return Outcome::kRefused;
+  const auto kind = bytes->OneOf({kForward, kTransposed, kSampled});
+  // Some callers check no more than a product reads.
+  const bool whole = bytes->Chance(128);
+  const auto reads = whole ? sparse::Reads::kBoth : kind == kTransposed ? sparse::Reads::kByRow : sparse::Reads::kByCol;
+  if (!Accepted(pattern, threads, reads)) return Outcome::kRefused;
   const sparse::Structure& s = pattern.structure;
   if (bytes->Chance(20)) {
     const auto bad = bytes->OneOf({-1, std::numeric_limits<std::int32_t>::min()});
@@ -171,7 +175,6 @@ Outcome Convolution(Bytes* bytes) {
   const std::int64_t work = s.room * pattern.Area() + padded + s.taps * s.RowGroups();
   if (work > kMostWork || outputs * work / std::max<std::int64_t>(s.taps, 1) > kMostWork) return Outcome::kDone;
   if ((pixels + outputs) * padded > kMostWork) return Outcome::kDone;
-  const auto kind = bytes->OneOf({kForward, kTransposed, kSampled});
   // Around the image are zeros. Whether a weight or a gradient that is infinite meets them is not said.
   Arguments a{pattern, shape, Blocks(bytes, pattern, true), Floats(bytes, pixels * s.rows),
               Floats(bytes, outputs * s.cols, kind == kSampled), {}, false};

@@ -20,7 +20,8 @@ struct Target {
 
 Target targets[] = {
     {"select", Select},   {"shards", Shards},   {"groups", Groups},
-    {"threads", Threads}, {"product", Product}, {"convolution", Convolution},
+    {"threads", Threads}, {"product", Product}, {"convolution", Convolution}, {"chain", Chain},
+    {"normalization", Normalization},
 };
 
 }  // namespace

@@ -17,6 +17,8 @@ Outcome Groups(Bytes* bytes);
 Outcome Threads(Bytes* bytes);
 Outcome Product(Bytes* bytes);
 Outcome Convolution(Bytes* bytes);
+Outcome Chain(Bytes* bytes);
+Outcome Normalization(Bytes* bytes);
 
 // Ends the process, so that the fuzzer keeps the input.
 [[noreturn]] void Wrong(const std::string& what);

@@ -31,8 +31,8 @@ struct Pattern {
   // Changes a few fields or entries.
   void Break(Bytes* bytes);
 
-  // By the definition in structure.h.
-  bool Sound() const;
+  // By the definition in structure.h, as far as a product reads it.
+  bool Sound(sparse::Reads reads) const;
 
   std::int64_t Area() const { return std::int64_t{structure.block_rows} * structure.block_cols; }
 
@@ -43,8 +43,8 @@ struct Pattern {
   void Fit();
 };
 
-// Calls Check, and says whether it accepted; it must do so if and only if the structure is sound.
-bool Accepted(const Pattern& pattern, unsigned threads);
+// Calls Check, and says whether it accepted; it must do so if and only if the structure is sound, as far as it is read.
+bool Accepted(const Pattern& pattern, unsigned threads, sparse::Reads reads = sparse::Reads::kBoth);
 
 // What loops in double precision say a float must be, and how far off its sums in float32 may be.
 struct Expected {
@@ -63,7 +63,7 @@ struct Expected {
 void ExpectNear(const std::vector<float>& got, const std::vector<Expected>& expected, bool relu,
                 const std::string& name);
 
-// The same bits.
+// The same bits, but for which NaN it is.
 void ExpectSame(const std::vector<float>& got, const std::vector<float>& other, const std::string& name);
 
 // Floats in (-1, 1), sometimes with a few that are denormal, -0, or, where they may be, infinite or not numbers.

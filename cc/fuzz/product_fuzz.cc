@@ -88,14 +88,17 @@ Outcome Product(Bytes* bytes) {
   Pattern pattern(bytes, rows, cols, 1);
   if (bytes->Chance(80)) pattern.Break(bytes);
   const unsigned threads = Workers(bytes), others = Workers(bytes);
-  if (!Accepted(pattern, threads)) return Outcome::kRefused;
+  const auto kind = bytes->OneOf({kForward, kTransposed, kSampled});
+  // Some callers check no more than a product reads.
+  const bool whole = bytes->Chance(128);
+  const auto reads = whole ? sparse::Reads::kBoth : kind == kTransposed ? sparse::Reads::kByRow : sparse::Reads::kByCol;
+  if (!Accepted(pattern, threads, reads)) return Outcome::kRefused;
   const sparse::Structure& s = pattern.structure;
   std::int64_t m = bytes->OneOf<std::int64_t>({1, 0, 2, 3, 8, 31, 32, 33, 47, 100});
   // A block may be larger than the matrix; what the products pack has its padding.
   const std::int64_t padded = s.RowGroups() * s.block_rows + s.ColGroups() * s.block_cols;
   const std::int64_t work = s.room * pattern.Area() + padded;
   if (s.taps != 1 || work * std::max<std::int64_t>(m, 1) > kMostWork) return Outcome::kDone;
-  const auto kind = bytes->OneOf({kForward, kTransposed, kSampled});
   Arguments a{pattern, m, Blocks(bytes, pattern, false), Floats(bytes, m * s.rows), Floats(bytes, m * s.cols), {}, false};
   if (bytes->Chance(100)) a.bias = Floats(bytes, s.cols);
   a.relu = bytes->Chance(100);

@@ -44,9 +44,18 @@ struct Singles {
   std::int64_t scale;
 };
 
+// What a pass over indices finds: whether one is not in 0 ... limit - 1, and how many are not above the one before them.
+struct Scan {
+  bool outside;
+  std::int64_t descents;
+};
+
 struct Kernels {
   const char* name;
   std::int64_t lanes;  // floats of a vector
+
+  // `count` is below 2^31.
+  Scan (*scan)(const std::int32_t* items, std::int64_t count, std::int32_t limit);
 
   // out[j * out_step + t] = the sum over entries and inputs of weight * input[t], for j < outputs, t < width.
   void (*multiply)(const Entries& entries, const float* weights, std::int64_t outputs, std::int64_t width, float* out,

@@ -34,10 +34,14 @@ struct Structure {
   std::int64_t Stored() const { return by_col.starts[ColGroups()]; }
 };
 
-// Throws std::invalid_argument, naming what is wrong, unless every index is in range and both orders hold the same
-// number of blocks, for which there is room; afterwards no kernel reads or writes outside its arrays. Costs one read of
-// the indices.
-void Check(const Structure& structure, unsigned threads);
+// The lists that a product reads entry by entry: by_col for the product and for the gradient of its values, by_row for
+// the gradient of its input. Of the other list it reads the number of blocks alone.
+enum class Reads { kBoth, kByCol, kByRow };
+
+// Throws std::invalid_argument, naming what is wrong, unless every index of these lists is in range and both orders hold
+// the same number of blocks, for which there is room; afterwards no kernel that reads no more reads or writes outside its
+// arrays. Costs one read of the indices.
+void Check(const Structure& structure, unsigned threads, Reads reads = Reads::kBoth);
 
 }  // namespace keras_lth::sparse
 

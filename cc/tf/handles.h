@@ -48,6 +48,14 @@ inline Dims DimsOf(const TF_Tensor* tensor) {
   return dims;
 }
 
+inline Tensor InputOf(TF_OpKernelContext* context, int i, TF_Status* status) {
+  TF_Tensor* tensor = nullptr;
+  Api().TF_GetInput(context, i, &tensor, status);
+  Tensor owned(tensor);
+  Ensure(status);
+  return owned;
+}
+
 // Calls `body`; where it throws, the code and the message go to `status` and the result is false.
 template <class Body>
 bool Guard(TF_Status* status, const Body& body) noexcept {
@@ -59,13 +67,13 @@ bool Guard(TF_Status* status, const Body& body) noexcept {
   } catch (const std::invalid_argument& error) {
     Api().TF_SetStatus(status, kInvalidArgument, error.what());
   } catch (const std::bad_alloc&) {
-    Api().TF_SetStatus(status, kResourceExhausted, "out of memory in a sparse product");
+    Api().TF_SetStatus(status, kResourceExhausted, "out of memory in an op of keras_lth");
   } catch (const std::length_error&) {
-    Api().TF_SetStatus(status, kResourceExhausted, "out of memory in a sparse product");
+    Api().TF_SetStatus(status, kResourceExhausted, "out of memory in an op of keras_lth");
   } catch (const std::exception& error) {
     Api().TF_SetStatus(status, kInternal, error.what());
   } catch (...) {
-    Api().TF_SetStatus(status, kInternal, "unknown exception in a sparse product");
+    Api().TF_SetStatus(status, kInternal, "unknown exception in an op of keras_lth");
   }
   return false;
 }

@@ -25,7 +25,7 @@ class Kernel {
     arguments.reserve(static_cast<std::size_t>(count));
     const Status status = NewStatus();
     for (int i = 0; i < count; ++i) {
-      tensors.push_back(Input(context, i, status.get()));
+      tensors.push_back(InputOf(context, i, status.get()));
       const TF_Tensor* tensor = tensors.back().get();
       arguments.push_back({Api().TF_TensorData(tensor), DimsOf(tensor), Api().TF_TensorType(tensor) == kBfloat16});
     }
@@ -39,14 +39,6 @@ class Kernel {
   }
 
  private:
-  static Tensor Input(TF_OpKernelContext* context, int i, TF_Status* status) {
-    TF_Tensor* tensor = nullptr;
-    Api().TF_GetInput(context, i, &tensor, status);
-    Tensor owned(tensor);
-    Ensure(status);
-    return owned;
-  }
-
   // Indices are read once, not at every step: the tensors that were found good are held, so that their memory can
   // neither be freed nor be written to (TensorFlow reuses buffers, and updates variables, in place only where nobody
   // else refers to them). The same addresses are then the same indices.
@@ -55,10 +47,10 @@ class Kernel {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (Same(geometry, problem.structure)) return;
     }
-    CheckIndices(problem.structure);
+    CheckIndices(problem.structure, sparse::Reads::kBoth);
     std::array<Tensor, kIndexArrays> good;
     for (std::size_t i = 0; i < kIndexArrays; ++i) {
-      good[i] = Input(context, static_cast<int>(kIndices + i), status);
+      good[i] = InputOf(context, static_cast<int>(kIndices + i), status);
     }
     const std::lock_guard<std::mutex> lock(mutex_);
     held_.swap(good);

@@ -5,6 +5,7 @@
 
 #include "cc/tf/handles.h"
 #include "cc/tf/kernels.h"
+#include "cc/tf/normalize.h"
 #include "cc/tf/xla.h"
 #include "cc/threads/for_each.h"
 
@@ -73,6 +74,7 @@ bool RegisterAll() noexcept {
   const Status status = NewStatus();
   if (Guard(status.get(), [] {
         for (int op = 0; op < kOps; ++op) Register(static_cast<Op>(op));
+        RegisterNormalize();
       })) {
     return true;
   }

@@ -150,15 +150,19 @@ Problem Prepare(Op op, const std::vector<View>& arguments, bool relu) {
   return problem;
 }
 
-void CheckIndices(const sparse::Structure& structure) {
+void CheckIndices(const sparse::Structure& structure, sparse::Reads reads) {
   try {
-    sparse::Check(structure, 0);
+    sparse::Check(structure, 0, reads);
   } catch (const std::invalid_argument& error) {
     std::string what = error.what();
     if (what.rfind("by_col.", 0) == 0) what.erase(0, 7);
     if (what.rfind("by_row.", 0) == 0) what.replace(0, 7, "row_");
     throw std::invalid_argument(what);
   }
+}
+
+sparse::Reads ReadsOf(Op op) {
+  return op == Op::kMatmulGradInput || op == Op::kConv2dGradInput ? sparse::Reads::kByRow : sparse::Reads::kByCol;
 }
 
 std::size_t OutputBytes(const Problem& problem) {

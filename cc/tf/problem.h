@@ -70,12 +70,15 @@ struct Problem {
 Problem Prepare(Op op, const std::vector<View>& arguments, bool relu);
 
 // sparse::Check, with the arguments' names in what it throws.
-void CheckIndices(const sparse::Structure& structure);
+void CheckIndices(const sparse::Structure& structure, sparse::Reads reads);
+
+// The lists that an op reads.
+sparse::Reads ReadsOf(Op op);
 
 // Bytes of the float32 output; throws std::invalid_argument beyond 2^62.
 std::size_t OutputBytes(const Problem& problem);
 
-// Computes into `output`, of problem.output. The indices must have passed CheckIndices.
+// Computes into `output`, of problem.output. The indices that the op reads must have passed CheckIndices.
 void Compute(const Problem& problem, isa::Level level, float* output);
 
 // "[2,3]"

@@ -18,30 +18,36 @@ if TYPE_CHECKING:
         neuron_collapse,
         neuron_sparsity,
     )
-    from keras_lth.analysis.connectivity import Path, error_barrier, interpolate, linear_path
+    from keras_lth.analysis.comparison import Comparison, compare, figure, summary
+    from keras_lth.analysis.connectivity import Path, error_barrier, instability, interpolate, is_stable, linear_path
     from keras_lth.analysis.costs import Cost, TrainingCost, cost, training_cost
-    from keras_lth.analysis.distances import cosine, l2
+    from keras_lth.analysis.distances import Travelled, cosine, l2, travelled
     from keras_lth.analysis.evaluation import Evaluator
-    from keras_lth.analysis.instability import Comparison, compare, figure, summary
     from keras_lth.analysis.paths import Effective, effective, path_norm
+    from keras_lth.analysis.predictions import Predictions, differences
 
 # Public name → module; loaded on first use, so that NumPy-only code loads neither TensorFlow nor Matplotlib.
 _NAMES = {
-    "Comparison": "keras_lth.analysis.instability",
+    "Comparison": "keras_lth.analysis.comparison",
     "Cost": "keras_lth.analysis.costs",
     "Effective": "keras_lth.analysis.paths",
     "Evaluator": "keras_lth.analysis.evaluation",
     "Path": "keras_lth.analysis.connectivity",
+    "Predictions": "keras_lth.analysis.predictions",
     "TrainingCost": "keras_lth.analysis.costs",
+    "Travelled": "keras_lth.analysis.distances",
     "collapse_curve": "keras_lth.analysis.collapse",
-    "compare": "keras_lth.analysis.instability",
+    "compare": "keras_lth.analysis.comparison",
     "cosine": "keras_lth.analysis.distances",
     "cost": "keras_lth.analysis.costs",
+    "differences": "keras_lth.analysis.predictions",
     "effective": "keras_lth.analysis.paths",
     "error_barrier": "keras_lth.analysis.connectivity",
-    "figure": "keras_lth.analysis.instability",
+    "figure": "keras_lth.analysis.comparison",
     "imbalance": "keras_lth.analysis.collapse",
+    "instability": "keras_lth.analysis.connectivity",
     "interpolate": "keras_lth.analysis.connectivity",
+    "is_stable": "keras_lth.analysis.connectivity",
     "l2": "keras_lth.analysis.distances",
     "layer_sums": "keras_lth.analysis.collapse",
     "layerwise": "keras_lth.analysis.collapse",
@@ -49,8 +55,9 @@ _NAMES = {
     "neuron_collapse": "keras_lth.analysis.collapse",
     "neuron_sparsity": "keras_lth.analysis.collapse",
     "path_norm": "keras_lth.analysis.paths",
-    "summary": "keras_lth.analysis.instability",
+    "summary": "keras_lth.analysis.comparison",
     "training_cost": "keras_lth.analysis.costs",
+    "travelled": "keras_lth.analysis.distances",
 }
 
 __all__ = [
@@ -59,16 +66,21 @@ __all__ = [
     "Effective",
     "Evaluator",
     "Path",
+    "Predictions",
     "TrainingCost",
+    "Travelled",
     "collapse_curve",
     "compare",
     "cosine",
     "cost",
+    "differences",
     "effective",
     "error_barrier",
     "figure",
     "imbalance",
+    "instability",
     "interpolate",
+    "is_stable",
     "l2",
     "layer_sums",
     "layerwise",
@@ -78,6 +90,7 @@ __all__ = [
     "path_norm",
     "summary",
     "training_cost",
+    "travelled",
 ]
 
 

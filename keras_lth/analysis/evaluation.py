@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,11 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lth import surgery
+from keras_lth.analysis.connectivity import interpolate
+from keras_lth.analysis.line import Line
+from keras_lth.analysis.predictions import Predictions
 from keras_lth.analysis.statistics import Reestimation
 from keras_lth.arguments import is_whole
 from keras_lth.masks import align
 from keras_lth.surgery.metrics import MODES, direction, is_accuracy, rehearse, reported
 from keras_lth.surgery.paths import entries
+
+# Examples a step: what is fastest on a CPU, where activations of convolutions should stay in its caches.
+_BATCH, _BATCH_OF_CONVOLUTIONS = 1000, 50
 
 
 class Evaluator:
@@ -25,16 +31,18 @@ class Evaluator:
     (``"loss"`` too). It is the metric itself if less is better, else 1 − the metric. ``mode`` says which is better; by
     default the metric itself does (see `keras_lth.surgery.metrics.direction`).
 
-    Evaluation is ``model.evaluate``, traced once for all weights. For a model made under a strategy, on arrays, it is
-    that of `keras_lth.training`, which replicas and hosts share. At the end of the ``with`` block the model's own
-    weights, statistics and seeds are restored bit for bit, and its metrics are reset. Its masks hold throughout.
+    On arrays, `Line` runs the model's ``test_step`` in one traced function for all weights. Datasets and models that
+    run eagerly go through ``model.evaluate``. For a model made under a strategy, on arrays, evaluation is that of
+    `keras_lth.training`, which replicas and hosts share. At the end of the ``with`` block the model's own weights,
+    statistics and seeds are restored bit for bit, and its metrics are reset. Its masks hold throughout. An evaluator
+    can be entered again, and keeps what is traced.
 
     Args:
         model: built and compiled. If it has masks, weights that are not 0 where it is pruned are refused.
         data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays, or a finite ``tf.data.Dataset`` of batches.
         metric: name of the compiled metric.
         mode: ``"min"`` or ``"max"``, for a metric whose direction is unknown.
-        batch_size: examples per batch, for arrays.
+        batch_size: examples per batch, for arrays; by default 1000, and 50 for convolutions on a CPU.
         train_data: if given, batch-norm statistics are re-estimated on it for each set of weights; see
             ``Reestimation``.
 
@@ -48,7 +56,7 @@ class Evaluator:
         *,
         metric: str | None = None,
         mode: str = "auto",
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         train_data: Any = None,
     ) -> None:
         if mode not in MODES:
@@ -61,7 +69,11 @@ class Evaluator:
             raise ValueError('The model is not compiled: first call model.compile(loss=…, metrics=["accuracy"]).')
         self.model, self.metric, self.mode = model, metric, mode
         self.measure = "error"
-        self._data = Batches(data, batch_size, "data")
+        size = _best_batch(model) if batch_size is None else batch_size
+        self._data = Batches(data, size, "data")
+        self._size = size
+        self._line: Line | None = None
+        self._traced: list[int] = []
         self._together: Any = None
         with model.distribute_strategy.scope():
             distributed = tf.distribute.has_strategy()
@@ -73,11 +85,13 @@ class Evaluator:
         if distributed and not isinstance(data, tf.data.Dataset):
             from keras_lth.training.evaluation import Evaluation
 
-            self._together = Evaluation(model, tuple(data), batch_size, None)
-        self._train = None if train_data is None else Batches(train_data, batch_size, "train_data")
+            self._together = Evaluation(model, tuple(data), size, None)
+        self._direct = not (distributed or model.run_eagerly or isinstance(data, tf.data.Dataset))
+        self._train = None if train_data is None else Batches(train_data, size, "train_data")
         self._own: dict[str, np.ndarray] = {}
         self._whole = contextlib.ExitStack()
         self._reestimation: Reestimation | None = None
+        self._outputs: Any = None
 
     @property
     def reestimates(self) -> bool:
@@ -101,19 +115,63 @@ class Evaluator:
 
     def __call__(self, weights: Mapping[str, np.ndarray]) -> float:
         """Return the error of the network with these weights (every variable of the model except seeds)."""
-        weights = self._fitting(weights)
-        self._assign(weights)
+        return self._at(self._fitting(weights))
+
+    def along(
+        self, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], alphas: Sequence[float]
+    ) -> list[float]:
+        """Return the error at ``alpha · first + (1 − alpha) · second`` for each alpha in [0, 1]; see `interpolate`."""
+        if not (self._direct and self._train is None):
+            return [self(interpolate(first, second, alpha)) for alpha in alphas]
+        return [self._error(logs) for logs in self._trace()(self._fitting(first), self._fitting(second), alphas)]
+
+    def predictions(self, weights: Mapping[str, np.ndarray]) -> Predictions | None:
+        """Return what the network with these weights says of each example.
+
+        Returns None for a model that does not name one class per example, or whose loss is not one function of the
+        labels and the outputs.
+        """
+        loss = _loss_of(self.model)
+        if loss is None or len(getattr(self.model, "outputs", [None])) != 1:
+            return None
+        self._assign(self._fitting(weights))
+        if self._outputs is None:
+            self._outputs = tf.function(lambda x: self.model(x, training=False), reduce_retracing=True, autograph=False)
+        found = []
+        with self._data as batches:
+            for data in batches:
+                x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+                out = self._outputs(x)
+                if not tf.is_tensor(out) or out.shape.rank != 2 or out.shape[-1] < 2 or not tf.is_tensor(y):
+                    return None
+                losses = np.asarray(loss(y, out), np.float64).reshape(len(out), -1).mean(axis=1)
+                found.append((_classes(y), np.argmax(out, axis=-1), losses))
+        return Predictions(*map(np.concatenate, zip(*found, strict=True)))
+
+    def _at(self, weights: dict[str, np.ndarray]) -> float:
         if self._reestimation is not None and self._train is not None:
+            self._assign(weights)
             # The same dropout noise at every point, and no lasting change except the statistics.
             self._assign({path: value for path, value in self._own.items() if path not in weights})
             with self._train as batches:
                 weights = weights | self._reestimation(batches)
-            self._assign(weights)
+        if self._direct:
+            return self._error(self._trace()(weights, weights, [1.0])[0])
+        self._assign(weights)
         if self._together is not None:
             return self._error(self._together.run())
         with self._data as batches:
             logs = self.model.evaluate(batches, verbose=0, return_dict=True)
         return self._error(logs)
+
+    def _trace(self) -> Line:
+        """What is traced for the model as it is: layers that store their kernels have other variables when whole."""
+        self.model.make_test_function()  # heals a masked model
+        variables = surgery.variables(self.model)
+        known = [id(variable) for variable in variables.values()]
+        if self._line is None or self._traced != known:
+            self._line, self._traced = Line(self.model, variables, self._data.tensors, self._size), known
+        return self._line
 
     def check(self, weights: Mapping[str, np.ndarray], name: str) -> None:
         """Refuse weights that this model's masks would change. Raises ``ValueError`` that names the path."""
@@ -181,7 +239,8 @@ class Batches:
         if not is_whole(batch_size, 1):
             raise ValueError(f"batch_size must be an integer ≥ 1, not {batch_size!r}.")
         self.check(data, name)
-        self._dataset = data if isinstance(data, tf.data.Dataset) else _batched(tuple(data), batch_size)
+        self.tensors = None if isinstance(data, tf.data.Dataset) else _tensors(tuple(data))
+        self._dataset = data if self.tensors is None else _batched(self.tensors, batch_size)
         self._position: tuple[int, int] | None = None
 
     @staticmethod
@@ -214,11 +273,14 @@ class Batches:
             self._dataset.seek(step, seed=seed)
 
 
-def _batched(data: tuple[Any, ...], batch_size: int) -> Any:
-    """Slices of whole arrays: one copy of the data, no work per example."""
+def _tensors(data: tuple[Any, ...]) -> Any:
     data = data if len(data) == 2 or data[2] is not None else data[:2]
     with tf.init_scope(), tf.device("CPU:0"):
-        tensors = keras.tree.map_structure(_tensor, data)
+        return keras.tree.map_structure(_tensor, data)
+
+
+def _batched(tensors: Any, batch_size: int) -> Any:
+    """Slices of whole arrays: one copy of the data, no work per example."""
     n = int(keras.tree.flatten(tensors)[0].shape[0])
 
     def take(start: Any) -> Any:
@@ -235,3 +297,24 @@ def _batched(data: tuple[Any, ...], batch_size: int) -> Any:
 def _tensor(value: Any) -> Any:
     tensor = value if tf.is_tensor(value) else tf.convert_to_tensor(np.asarray(value))
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
+
+
+def _best_batch(model: keras.Model) -> int:
+    from keras_lth.training.feeds import convolves_on_cpu
+
+    return _BATCH_OF_CONVOLUTIONS if convolves_on_cpu(model) else _BATCH
+
+
+def _loss_of(model: keras.Model) -> Any:
+    """The loss as a function of labels and outputs that returns one value for each example; None for several losses."""
+    given = getattr(model, "loss", None)
+    if not isinstance(given, (str, keras.losses.Loss)) and not callable(given):
+        return None
+    found = keras.losses.get(given)
+    return found.call if isinstance(found, keras.losses.Loss) else found
+
+
+def _classes(y: Any) -> np.ndarray:
+    """The right classes as integers: of one-hot labels the greatest."""
+    labels = np.asarray(y)
+    return labels.argmax(axis=-1) if labels.ndim == 2 and labels.shape[-1] > 1 else labels.reshape(len(labels))

@@ -33,6 +33,7 @@ from ml_collections import ConfigDict, config_dict, config_flags
 
 from keras_lth import configs, files
 from keras_lth.bin import config_errors, import_keras, parse
+from keras_lth.bin.progress import shown
 from keras_lth.experiments import config as experiment
 from keras_lth.experiments.tables import write_tables
 from keras_lth.masks import Masks
@@ -102,11 +103,14 @@ def _run(config: dict[str, Any], given: Any, hosts: Hosts | None) -> None:
         print(found if missing or given.dry_run else "Nothing is missing.", flush=True)
     try:
         if missing and not given.dry_run:
-            run_plans(
-                plans, Store(folder) if hosts is None else SharedStore(folder, hosts), workers=given.workers,
-                runner=given.runner, only=given.only, command=_command(sys.argv),
-                commit_every=config["checkpoint_every"], prepare="keras_lth.bin:import_keras", say=_say,
-            )  # fmt: skip
+            live = sys.stdout.isatty() and not given.quiet and hosts is None
+            with shown(folder, live=live, events=given.tensorboard and chief):
+                run_plans(
+                    plans, Store(folder) if hosts is None else SharedStore(folder, hosts), workers=given.workers,
+                    runner=given.runner, only=given.only, command=_command(sys.argv),
+                    commit_every=config["checkpoint_every"], prepare="keras_lth.bin:import_keras", say=_say,
+                    quiet=live or given.quiet,
+                )  # fmt: skip
     finally:
         if chief:
             _write_rows(plans, folder, config)
@@ -256,6 +260,8 @@ def run() -> None:
     flags.DEFINE_list("cluster", [], "With --strategy=multiworker: host:port of every worker; TF_CONFIG by default.")
     flags.DEFINE_integer("task", None, "With --strategy=multiworker: the index of this process in --cluster.")
     flags.DEFINE_float("timeout", 300.0, "Seconds to wait for other workers, or for the TPU.", lower_bound=0.0)
+    flags.DEFINE_bool("quiet", False, "Print no line for each value, and no live table on a terminal.")
+    flags.DEFINE_bool("tensorboard", False, "Write the curves to WORKDIR/tensorboard while it runs.")
     flags.DEFINE_string("only", None, "The name of a step: compute only this step and what it needs.")
     flags.mark_flag_as_required("workdir")
     app.run(main, argv=argv, flags_parser=parse)

@@ -24,7 +24,7 @@ from keras_lth.tables import html_table
 from keras_lth.tickets import Snapshot
 
 if TYPE_CHECKING:
-    from keras_lth.analysis.instability import Comparison
+    from keras_lth.analysis.comparison import Comparison
 
 _TREATMENTS = ("interpolate", "first", "second", "reestimate")
 
@@ -57,7 +57,7 @@ class InstabilityCallback(WatchedRounds):
             complete.
         metric: compiled metric from which the error is computed; by default the accuracy. See ``analysis.Evaluator``.
         mode: ``"min"`` or ``"max"``, for a metric whose direction is unknown.
-        batch_size: examples per batch when errors are measured on arrays.
+        batch_size: examples per batch when errors are measured on arrays; by default what is fastest.
         train: the ``ordered`` dataset that ``fit`` trains on, if the callback cannot see ``fit``'s own argument.
         train_data: training examples for ``statistics="reestimate"``; by default ``data["train"]``.
         verbose: 0 silent, 1 one line per training and data set.
@@ -86,13 +86,14 @@ class InstabilityCallback(WatchedRounds):
         directory: str | os.PathLike[str] | None = None,
         metric: str | None = None,
         mode: str = "auto",
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         train: Any = None,
         train_data: Any = None,
         verbose: int = 1,
     ) -> None:
         self.runs, self.points = whole(runs, "runs", 2), whole(points, "points", 2)
-        self.batch_size, self.threshold = whole(batch_size, "batch_size", 1), real(threshold, "threshold")
+        self.threshold = real(threshold, "threshold")
+        self.batch_size = None if batch_size is None else whole(batch_size, "batch_size", 1)
         if mode not in MODES:
             raise ValueError(f'mode must be "auto", "max" or "min", not {mode!r}.')
         if span not in ("remaining", "restart"):
@@ -214,18 +215,18 @@ class InstabilityCallback(WatchedRounds):
     # Results for the user.
     def summary(self) -> str:
         """Return a table with one row per pair and data set, and the verdict on each data set."""
-        from keras_lth.analysis.instability import summary
+        from keras_lth.analysis.comparison import summary
 
         return summary(self.results, self.threshold)
 
     def _repr_html_(self) -> str:
-        from keras_lth.analysis.instability import table, verdicts
+        from keras_lth.analysis.comparison import table, verdicts
 
         return html_table(table(self.results, self.threshold), " ".join(verdicts(self.results, self.threshold)))
 
     def figure(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draw the error along the path as a Matplotlib ``Figure``; write it to ``path`` as PNG if given."""
-        from keras_lth.analysis.instability import figure, png
+        from keras_lth.analysis.comparison import figure, png
 
         drawn = figure(self.results, fork=f"step {self._machine().rewind_step}", threshold=self.threshold)
         if path is not None:
@@ -254,8 +255,8 @@ class InstabilityCallback(WatchedRounds):
         return 1 if self.span == "restart" else 0
 
     def _compare(self) -> None:
+        from keras_lth.analysis.comparison import compare, mean_barriers, verdict
         from keras_lth.analysis.connectivity import TREATMENTS
-        from keras_lth.analysis.instability import compare, mean_barriers, verdict
 
         self.results = compare(
             self.ends,

@@ -6,6 +6,7 @@ from keras_lth.criteria.activation import Activation
 from keras_lth.criteria.call import described, named, needs_data, scored
 from keras_lth.criteria.examples import per_class
 from keras_lth.criteria.grasp import GraSP
+from keras_lth.criteria.inverted import Inverted, inverted
 from keras_lth.criteria.iterative import prune_iteratively
 from keras_lth.criteria.magnitude import Magnitude
 from keras_lth.criteria.momentum import Momentum
@@ -22,12 +23,14 @@ __all__ = [
     "SNIP",
     "Activation",
     "GraSP",
+    "Inverted",
     "Magnitude",
     "Momentum",
     "Random",
     "SynFlow",
     "Threshold",
     "described",
+    "inverted",
     "named",
     "needs_data",
     "per_class",

@@ -104,7 +104,8 @@ class Flow:
         """
         kept = [tf.convert_to_tensor(masks[path]) for path in self.weights]
         with undrawn(self.model):
-            total, found = self._traced(kept)
+            # Not the function itself: TensorFlow warns of many functions of one name, as IMP makes in its rounds.
+            total, found = self._traced.get_concrete_function(kept)(kept)
         scores = {path: np.asarray(one) for path, one in zip(self.weights, found, strict=True)}
         if not np.isfinite(total.numpy()):
             self._find_overflow(kept)

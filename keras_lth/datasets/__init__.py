@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from keras_lth.datasets.files import Streamed, from_files
     from keras_lth.datasets.order import Ordered, ordered
     from keras_lth.datasets.sources import Source, tfds_files, tiny_imagenet
+    from keras_lth.datasets.streams import STREAMS, Streams
 
 __all__ = [
-    "NORMS", "NO_HOLDOUT", "OPTIONS", "PARTS", "CentreCrop", "Crop", "Flip", "Ordered", "RandomResizedCrop",
-    "Source", "Splits", "Streamed", "check_options", "corrupted_pixels", "derived", "digits", "fashion_mnist",
-    "from_arrays", "from_files", "held_out", "load", "mnist", "noisy_labels", "normalised", "npz", "ordered",
-    "per_class", "permuted_labels", "subset", "tfds", "tfds_files", "tiny_imagenet",
+    "NORMS", "NO_HOLDOUT", "OPTIONS", "PARTS", "STREAMS", "CentreCrop", "Crop", "Flip", "Ordered",
+    "RandomResizedCrop", "Source", "Splits", "Streamed", "Streams", "check_options", "corrupted_pixels", "derived",
+    "digits", "fashion_mnist", "from_arrays", "from_files", "held_out", "load", "mnist", "noisy_labels",
+    "normalised", "npz", "ordered", "per_class", "permuted_labels", "subset", "tfds", "tfds_files", "tiny_imagenet",
 ]  # fmt: skip
 
 # What needs TensorFlow, by module; the arrays load without it.
@@ -46,6 +47,7 @@ _LATE = {
     "files": ("Streamed", "from_files"),
     "order": ("Ordered", "ordered"),
     "sources": ("Source", "tfds_files", "tiny_imagenet"),
+    "streams": ("STREAMS", "Streams"),
 }
 _NAMED: dict[str, Callable[..., Splits]] = {"digits": digits, "fashion_mnist": fashion_mnist, "mnist": mnist}
 # Names of the papers that TFDS spells in another way.

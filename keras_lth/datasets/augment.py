@@ -7,6 +7,7 @@ and under XLA.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -169,11 +170,17 @@ def _resampled_axis(images: Any, begin: Any, length: Any, size: int, axis: int, 
     return a * (1 - share) + b * share
 
 
-NAMED: dict[str, Callable[[], Augmentation]] = {"flip": Flip, "crop": Crop}
+NAMED: dict[str, Callable[[], Augmentation]] = {
+    "flip": Flip,
+    "crop": Crop,
+    # ImageNet's, for ResNets and for Inception-v3.
+    "resized_crop_224": functools.partial(RandomResizedCrop, 224),
+    "resized_crop_299": functools.partial(RandomResizedCrop, 299),
+}
 
 
 def sequence(augment: Any) -> tuple[Augmentation, ...]:
-    """Return one augmentation or a sequence of them as a tuple; "flip" and "crop" stand for `Flip()` and `Crop()`.
+    """Return one augmentation or a sequence of them as a tuple; an entry may be a name of `NAMED`, such as "flip".
 
     Raises:
         ValueError: an entry that is neither a known name nor callable; names it.

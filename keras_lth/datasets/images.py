@@ -41,6 +41,11 @@ class Splits:
     def __iter__(self) -> Iterator[Any]:
         return iter((self.train, self.test, self.classes))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of an example."""
+        return tuple(self.train[0].shape[1:])
+
     def part(self, name: str) -> Pair:
         """Return the examples of "train", "test" or "holdout".
 

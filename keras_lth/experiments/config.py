@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from keras_lth import rates
+from keras_lth.analysis.connectivity import TREATMENTS
 from keras_lth.arguments import is_whole, real, whole
 from keras_lth.datasets import check_options
 from keras_lth.experiments import dilation as dilations
+from keras_lth.experiments import early as early_plan
 from keras_lth.experiments.anatomy import anatomy
-from keras_lth.experiments.instability import instability
+from keras_lth.experiments.instability import NETWORKS, Copies, Measures, instability, log_spaced
 from keras_lth.experiments.lab import Lab, network
 from keras_lth.experiments.lottery import ARMS, FIGURE_3_7, lottery
 from keras_lth.imp import IMP
@@ -24,11 +27,12 @@ from keras_lth.plans.step import resolve
 from keras_lth.schedules import Duration
 
 Config = Mapping[str, Any]
+PLANS = ("lottery", "instability", "dilation", "anatomy", "early")
 
 # Every key, with its default. A mapping without keys takes any.
 DEFAULTS: Config = {
-    # "lottery", "instability", "dilation", "anatomy", or "module:function" of a user's own (lab, imp, **plan_options);
-    # several with commas.
+    # "lottery", "instability", "dilation", "anatomy", "early", or "module:function" of a user's own
+    # (lab, imp, **plan_options); several with commas.
     "plan": "lottery",
     "plan_options": {},
     "data": "digits",
@@ -39,9 +43,10 @@ DEFAULTS: Config = {
     "augment": (),
     "batch_size": 60,
     "steps": 24_000,
+    # "momentum" follows the papers' equations (`keras_lth.training.Momentum`); other names are Keras' optimizers.
     "optimizer": {"name": "adam", "learning_rate": 1.2e-3, "epsilon": 1e-8},
-    # The rate is multiplied by the factor at each of these steps.
-    "schedule": {"drops": (), "factor": 0.1},
+    # Of the learning rate: drops, warm-up and decay, in steps (`keras_lth.rates.rates`).
+    "schedule": rates.CONSTANT,
     "levels": 15,
     "fraction": 0.2,
     "rewind_to": "0 steps",
@@ -59,15 +64,46 @@ DEFAULTS: Config = {
     "kernels": "dense",
     # Between the points of a curve: a duration such as "1 epoch" or "400 steps"; a number is one of epochs.
     "validation_freq": "1 epoch",
-    "instability": {"forks": (), "runs": 3},
+    "instability": {
+        # Durations such as "0 steps" and "1%"; by default step 0 and steps in equal ratios.
+        "forks": (),
+        "runs": 3,
+        # Of `instability.NETWORKS`, and levels of those that are pruned; by default the sparsest that matches.
+        "networks": ("dense", "ticket"),
+        "levels": (),
+        # How copies are trained: `instability.Copies`. "after": another optimizer after the fork, with its rate.
+        "span": "remaining",
+        "noise": "both",
+        "seeds": (),
+        "after": {},
+        # What is measured: `instability.Measures`. "every": a duration such as "1 epoch"; "" for the end alone.
+        "data": ("test", "train"),
+        "every": "",
+        "distances": False,
+        "state": False,
+        "train_examples": 0,
+        "points": 30,
+        "statistics": "interpolate",
+    },
     # Levels of the plans "dilation" and "anatomy", and the factors by which "dilation" stretches the schedule.
     "dilation": {"levels": (), "arms": dilations.ARMS, "factors": dilations.FACTORS},
     "anatomy": {"levels": ()},
+    # Pruning at initialisation: methods and benchmarks at densities of 0.8^level; at the levels "ablated" also their
+    # ablations, and pruning at "steps". "ltr": the step whose weights the benchmark LTR trains.
+    "early": {
+        "methods": tuple(early_plan.METHODS),
+        "benchmarks": early_plan.BENCHMARKS,
+        "levels": (),
+        "ablations": early_plan.ABLATIONS,
+        "ablated": (),
+        "steps": (),
+        "ltr": "0 steps",
+    },
     # Seconds between the commits of a running training.
     "checkpoint_every": 60.0,
 }
 # These depend on another key, so a config replaces them as a whole.
-_WHOLE = ("optimizer", "model_options", "data_options", "plan_options")
+_WHOLE = ("optimizer", "model_options", "data_options", "plan_options", "after")
 
 
 def completed(given: Config) -> dict[str, Any]:
@@ -115,20 +151,21 @@ def check(config: Config) -> None:
     for arm in (*config["arms"], *config["dilation"]["arms"]):
         _known("arms", arm, ARMS)
     _check_dilation(config)
+    _check_early(config)
     _plans(config)
     forks = config["instability"]["forks"]
     if "instability" in _names(config):
-        whole(config["instability"]["runs"], "instability.runs", 2)
-        if not forks:
-            raise ValueError(
-                "the plan instability needs fork points: set instability.forks, such as ('0 steps', '1%')."
-            )
+        _check_instability(config)
     elif forks:
         raise ValueError(
             f"instability.forks are set, but plan={config['plan']!r} does not use them: "
             "use plan='lottery,instability', or instability.forks=()."
         )
-    durations = {"rewind_to": config["rewind_to"], **{f"instability.forks {fork!r}": fork for fork in forks}}
+    durations = {"rewind_to": config["rewind_to"], "early.ltr": config["early"]["ltr"]}
+    durations |= {f"early.steps {step!r}": step for step in config["early"]["steps"]}
+    durations |= {f"instability.forks {fork!r}": fork for fork in forks}
+    if config["instability"]["every"]:
+        durations["instability.every"] = config["instability"]["every"]
     if _frequency(config).amount == 0:
         raise ValueError(f"validation_freq must be a duration above 0, not {config['validation_freq']!r}.")
     for key, given in durations.items():
@@ -155,11 +192,10 @@ def lab_of(config: Config, book: Notebook) -> Lab:
     )
 
 
-def _rates(config: Config, stretch: float = 1.0) -> Any:
-    """The learning rates, with a schedule stretched by a factor."""
-    first, schedule = config["optimizer"]["learning_rate"], config["schedule"]
-    drops = [(round(stretch * step), first * schedule["factor"] ** n) for n, step in enumerate(schedule["drops"], 1)]
-    return ((0, first), *drops) if drops else first
+def _rates(config: Config, dilation: float = 1.0) -> Any:
+    """The learning rates, with the schedule stretched by a factor."""
+    schedule, steps = rates.dilated(config["schedule"], config["steps"], dilation)
+    return rates.rates(config["optimizer"]["learning_rate"], schedule, steps)
 
 
 def imp_of(config: Config, examples: int) -> IMP:
@@ -209,8 +245,12 @@ def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:
         curves = ("test", *(["holdout"] if config["data_options"].get("holdout") is not None else []))
         lottery(lab, imp, arms=config["arms"], every=_every(config, examples), curves=curves, **common)
     elif name == "instability":
-        forks = [_step(config, "instability.forks", fork, examples) for fork in config["instability"]["forks"]]
-        instability(lab, imp, forks=forks, runs=config["instability"]["runs"], **common)
+        given = config["instability"]
+        forks = [_step(config, "instability.forks", fork, examples) for fork in given["forks"]]
+        instability(
+            lab, imp, forks=forks or log_spaced(config["steps"]), networks=given["networks"], places=given["levels"],
+            how=_copies(config), measures=_measures(config, examples), **common,
+        )  # fmt: skip
     elif name == "dilation":
         given = config["dilation"]
         dilations.dilation(
@@ -219,6 +259,11 @@ def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:
         )  # fmt: skip
     elif name == "anatomy":
         anatomy(lab, imp, places=config["anatomy"]["levels"], **common)
+    elif name == "early":
+        given = {**config["early"], **common}
+        steps = [_step(config, "early.steps", step, examples) for step in given.pop("steps")]
+        ltr = _step(config, "early.ltr", given.pop("ltr"), examples)
+        early_plan.early(lab, imp, steps=steps, ltr=ltr, **given)
     else:
         resolve(name)(lab, imp, **config["plan_options"])
 
@@ -241,7 +286,7 @@ def _plans(config: Config) -> list[Callable[..., Any]]:
                 raise ValueError(f"plan={name!r} is {plan!r}, not a function of (lab, imp).")
             found.append(plan)
         else:
-            _known("plan", name, ("lottery", "instability", "dilation", "anatomy"), 'or "module:function" of your own')
+            _known("plan", name, PLANS, 'or "module:function" of your own')
     return found
 
 
@@ -249,10 +294,7 @@ def _check_rates(config: Config) -> None:
     rate = config["optimizer"].get("learning_rate")
     if rate is None or not real(rate, "optimizer.learning_rate") > 0:
         raise ValueError(f"optimizer.learning_rate must be a number above 0, not {rate!r}.")
-    drops: Sequence[Any] = config["schedule"]["drops"]
-    if not all(is_whole(step, 1) for step in drops) or sorted(set(drops)) != list(drops):
-        raise ValueError(f"schedule.drops must be steps in increasing order, such as (32000, 48000), not {drops!r}.")
-    real(config["schedule"]["factor"], "schedule.factor")
+    rates.check_schedule(config["schedule"], config["steps"])
 
 
 def _check_dilation(config: Config) -> None:
@@ -272,15 +314,68 @@ def _check_dilation(config: Config) -> None:
             f"the plan dilation stretches schedules that start at step 0, but rewind_to={config['rewind_to']!r}: use "
             "rewind_to='0 steps'."
         )
-    for factor in factors:
-        if (
-            abs(factor * config["steps"] - round(factor * config["steps"])) > 1e-6
-            or round(factor * config["steps"]) < 1
-        ):
-            raise ValueError(
-                f"a dilation of {factor} gives {factor * config['steps']:g} steps: choose dilation.factors, or steps "
-                f"(now {config['steps']}), so that the products are integers."
-            )
+    try:
+        for factor in factors:
+            rates.dilated(config["schedule"], config["steps"], factor)
+    except ValueError as error:
+        raise ValueError(f"dilation.factors: {error} Or choose other steps (now {config['steps']}).") from None
+
+
+def _check_early(config: Config) -> None:
+    given = config["early"]
+    for key, known in (
+        ("methods", early_plan.METHODS), ("benchmarks", early_plan.BENCHMARKS), ("ablations", early_plan.ABLATIONS),
+    ):  # fmt: skip
+        for name in given[key]:
+            _known(f"early.{key}", name, known)
+    for key in ("levels", "ablated"):
+        for level in given[key]:
+            whole(level, f"early.{key}", 1)
+    if "early" in _names(config) and not given["levels"]:
+        raise ValueError("the plan early needs levels, which are powers of 0.8: set early.levels, such as (5, 10, 15).")
+
+
+def _check_instability(config: Config) -> None:
+    """Refuse what the plan "instability" cannot do."""
+    given = config["instability"]
+    for key, least in (("runs", 2), ("points", 2), ("train_examples", 0)):
+        whole(given[key], f"instability.{key}", least)
+    for name in given["networks"]:
+        _known("instability.networks", name, NETWORKS)
+    for what in given["data"]:
+        _known("instability.data", what, ("test", "train"))
+    _known("instability.statistics", given["statistics"], TREATMENTS)
+    if wrong := [level for level in given["levels"] if not is_whole(level, 1) or level > config["levels"]]:
+        raise ValueError(f"instability.levels has {wrong[0]!r}: use levels from 1 to levels={config['levels']}.")
+    if given["noise"] == "augment" and not config["augment"]:
+        raise ValueError(
+            "instability.noise='augment', but augment=() draws nothing, so all copies would be the same training: set "
+            "augment, such as ('flip', 'crop'), or use instability.noise='order'."
+        )
+    if given["after"] and "learning_rate" not in given["after"]:
+        raise ValueError(f"instability.after={dict(given['after'])!r} needs a learning_rate: set one above 0.")
+    try:
+        _copies(config)
+    except ValueError as error:
+        raise ValueError(f"instability.{error}") from None
+
+
+def _copies(config: Config) -> Copies:
+    given = config["instability"]
+    after: dict[str, Any] = {}
+    if given["after"]:
+        optimizer = {key: value for key, value in given["after"].items() if key != "learning_rate"}
+        after = {"rates": given["after"]["learning_rate"], "optimizer": optimizer}
+    return Copies(given["runs"], given["span"], given["noise"], tuple(given["seeds"]), after)
+
+
+def _measures(config: Config, examples: int) -> Measures:
+    given = config["instability"]
+    every = _step(config, "instability.every", given["every"], examples) if given["every"] else 0
+    return Measures(
+        given["data"], every, bool(given["distances"]), bool(given["state"]), given["train_examples"], given["points"],
+        given["statistics"],
+    )  # fmt: skip
 
 
 def _every(config: Config, examples: int) -> int:

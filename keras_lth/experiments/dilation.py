@@ -80,7 +80,8 @@ def tested(run: Trajectory, end: int) -> Step:
 
 def together(lab: Lab, factors: Sequence[float]) -> Iterator[Sequence[float]]:
     """Group the factors that one training computes: if the rate is constant, all are steps of one trajectory."""
-    if isinstance(lab.rates, (int, float)):
+    pieces = lab.rates if isinstance(lab.rates, (tuple, list)) else ((0, lab.rates),)
+    if len(pieces) == 1 and isinstance(pieces[0][1], (int, float)):
         yield [factor for factor in factors if factor <= 1]
         yield [factor for factor in factors if factor > 1]
     else:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from keras_lth import criteria, surgery
-from keras_lth.analysis.instability import compare as compared
-from keras_lth.experiments.live import Json, built, measured, splits_of, text_of, trained
+from keras_lth.analysis.connectivity import linear_path
+from keras_lth.analysis.distances import cosine, l2
+from keras_lth.analysis.distances import travelled as distances_travelled
+from keras_lth.analysis.predictions import differences
+from keras_lth.datasets import Streams
+from keras_lth.experiments.live import Json, built, first_examples, measured, splits_of, text_of, trained
 from keras_lth.imp import IMP, Noise
 from keras_lth.layers import fitted
 from keras_lth.layers.costs import DEFAULT
@@ -44,10 +50,12 @@ def init(*, seed: int, network: Json) -> Value:
 def start(wk: Value, *others: Value, network: Json, values: str, step: int, slots: str, seed: int) -> Value:
     """Return what a round starts from; seeds are those of step k."""
     before = snapshot_of(wk)
-    source = before if values in ("k", "shuffled") else snapshot_of(others[0])
+    source = before if values in ("k", "shuffled", "unit") else snapshot_of(others[0])
     weights = {path: _mixed(values, before.weights[path], array) for path, array in source.weights.items()}
     if values == "shuffled":
         weights |= {path: _shuffled(weights[path], mask, seed, path) for path, mask in masks_of(others[0]).items()}
+    if values == "unit":
+        weights |= {path: (weights[path] / np.std(weights[path])).astype(np.float32) for path in masks_of(others[0])}
     kept = others[0].arrays if slots == "k" else {}  # only slots, which have no step of their own
     kept = {name.removeprefix(SLOTS): array for name, array in kept.items() if name.startswith(SLOTS)}
     return value_of(Snapshot(weights, kept, step, before.seeds, before.state))
@@ -93,11 +101,9 @@ class Trainer:
     ) -> None:
         self.kernels, self.batch_size = kernels, batch_size
         self.noise = Noise(**noise)
-        if self.noise.augment != self.noise.order:
-            raise ValueError("augmentation draws from the seed of the data order: use the same seed for both.")
         setting = {
             "network": network, "optimizer": optimizer, "batch_size": batch_size, "augment": augment,
-            "jit_compile": jit_compile, "since": [step for step, _ in rates[1:]], "rates": [rate for _, rate in rates],
+            "jit_compile": jit_compile, "rates": rates,
         }  # fmt: skip
         self._live, self._loop = trained(json.dumps(canonical(setting), sort_keys=True))
         self._step = 0
@@ -119,7 +125,7 @@ class Trainer:
         while self._step < to:
             rest = self._loop.data.steps_per_epoch - self._step % self._loop.data.steps_per_epoch
             count = min(rest, to - self._step)
-            self._loop.run(self._step, count, self.noise.order)
+            self._loop.run(self._step, count, self.noise.order, self.noise.augment)
             self._step += count
 
     def state(self) -> Value:
@@ -141,10 +147,12 @@ class Trainer:
 def examples(*, network: Json) -> Value:
     """Count the examples and classes of the data, and give their shape."""
     splits = splits_of(text_of(network))
-    row = {"examples": len(splits.train[0]), "test_examples": len(splits.test[0]), "classes": splits.classes}
-    if splits.holdout is not None:
-        row["holdout_examples"] = len(splits.holdout[0])
-    return Value({}, {"rows": [row], "shape": list(splits.train[0].shape[1:])})
+    if isinstance(splits, Streams):
+        row = {"examples": splits.train.count(0, 1), "test_examples": splits.test.count(0, 1)}
+    else:
+        row = {"examples": len(splits.train[0]), "test_examples": len(splits.test[0])}
+        row |= {} if splits.holdout is None else {"holdout_examples": len(splits.holdout[0])}
+    return Value({}, {"rows": [{**row, "classes": splits.classes}], "shape": list(splits.shape)})
 
 
 def full(*, network: Json, include: Any, exclude: Any) -> Value:
@@ -152,16 +160,51 @@ def full(*, network: Json, include: Any, exclude: Any) -> Value:
     return mask_value(Masks.ones(surgery.prunable(measured(text_of(network)).model, include, exclude)))
 
 
-def score(state: Value, *masks: Value, criterion: Any, network: Json, examples: int, options: Json) -> Value:
+def score(
+    state: Value, *masks: Value, criterion: Any, network: Json, examples: Any, options: Json, invert: bool
+) -> Value:
     """Compute scores, by a criterion of this package or a user's own."""
     live = measured(text_of(network))
     live.rewind(snapshot_of(state), masks_of(masks[0]) if masks else None)
-    x, y = splits_of(text_of(network)).train
+    made, more = _criterion(criterion, options)
+    found = criteria.scored(made, live.model, *_some(network, examples), **more)
+    return Value(criteria.inverted(found) if invert else found)
+
+
+def iterate(
+    state: Value, *, criterion: Any, network: Json, density: float, iterations: int, schedule: str, examples: Any,
+    options: Json, invert: bool,
+) -> Value:  # fmt: skip
+    """Prune in many cuts, each by fresh scores."""
+    live = measured(text_of(network))
+    live.rewind(snapshot_of(state), None)
+    made, more = _criterion(criterion, options)
+    if more:
+        raise ValueError(f"a criterion of your own takes no options in iterations, but got {dict(more)}.")
+    x, y = _some(network, examples)
+    how: dict[str, Any] = {"density": density, "iterations": iterations, "schedule": schedule}
+    return mask_value(criteria.prune_iteratively(live.model, criteria.Inverted(made) if invert else made, x, y, **how))
+
+
+def _criterion(criterion: Any, options: Json) -> tuple[Any, Json]:
+    """A criterion made with its options; those of a user's own function are passed when it is called."""
     if isinstance(criterion, str):
-        made, options = criteria.named(criterion, **options), {}
-    else:
-        made = criteria.named(called(criterion))
-    return Value(criteria.scored(made, live.model, x[: examples or None], y[: examples or None], **options))
+        return criteria.named(criterion, **options), {}
+    return criteria.named(called(criterion)), options
+
+
+def _some(network: Json, examples: Any) -> tuple[Any, Any]:
+    """The training examples that a criterion sees."""
+    splits = splits_of(text_of(network))
+    if isinstance(examples, Mapping):
+        x, y = first_examples(splits, 0)
+        if y is None:
+            raise ValueError(
+                f"examples={dict(examples)} need data in memory, but this data stays in files: give a number."
+            )
+        chosen = criteria.per_class(y, examples["per_class"], seed=examples["seed"])
+        return x[chosen], y[chosen]
+    return first_examples(splits, examples)
 
 
 def cut(scores: Value, masks: Value, **how: Any) -> Value:
@@ -204,7 +247,8 @@ def degrees(masks: Value) -> Value:
     rows = []
     for path, mask in masks_of(masks).items():
         pairs = mask.reshape(-1, *mask.shape[-2:]).sum(axis=0)
-        rows.append({"path": path, "inputs": pairs.sum(axis=1).tolist(), "outputs": pairs.sum(axis=0).tolist()})
+        counts = {"inputs": pairs.sum(axis=1).tolist(), "outputs": pairs.sum(axis=0).tolist()}
+        rows.append({"path": path, "fan_in": mask.size // mask.shape[-1], **counts})
     return Value({}, {"rows": rows})
 
 
@@ -236,17 +280,33 @@ def evaluate(state: Value, *masks: Value, network: Json, what: str) -> Value:
     return Value({}, {"rows": [live.numbers(what)]})
 
 
-def compare(a: Value, b: Value, *, network: Json, what: str, points: int, statistics: str) -> Value:
+def compare(a: Value, b: Value, *, network: Json, what: str, points: int, statistics: str, examples: int = 0) -> Value:
     """Measure the error along the line, the L2 distance and the cosine distance."""
-    model = measured(text_of(network)).model
-    surgery.unmask(model)
-    splits = splits_of(text_of(network))
-    (found,) = compared(
-        [snapshot_of(a), snapshot_of(b)], model, {what: splits.part(what)}, points=points, statistics=statistics,
-        train_data=splits.train,
-    )  # fmt: skip
-    row = {**found.as_dict(), **found.as_dict()["path"], "barrier": found.barrier, "stable": bool(found.stable())}
-    return Value({}, {"rows": [{name: value for name, value in row.items() if name not in ("path", "pair")}]})
+    live, (first, second) = measured(text_of(network)), (snapshot_of(each) for each in (a, b))
+    surgery.unmask(live.model)
+    with live.evaluator(what, examples, reestimates=statistics == "reestimate") as evaluate:
+        path = linear_path(first, second, evaluate, points=points, statistics=statistics)
+    row = {"data": what, "l2": l2(first, second), "cosine": cosine(first, second), **path.as_dict()}
+    return Value({}, {"rows": [{**row, "stable": path.stable()}]})
+
+
+def distances(a: Value, b: Value, *, network: Json, what: str, examples: int) -> Value:
+    """Count the examples that two states classify differently, and measure how much their losses differ."""
+    live = measured(text_of(network))
+    surgery.unmask(live.model)
+    with live.evaluator(what, examples) as evaluate:
+        one, other = (evaluate.predictions(snapshot_of(each).weights) for each in (a, b))
+    if one is None or other is None:
+        raise ValueError("the model does not name one class per example, so classifications cannot be compared.")
+    apart = differences(one, other)
+    return Value({}, {"rows": [{"data": what, **apart._asdict(), "different_share": apart.share}]})
+
+
+def travelled(init: Value, at_k: Value, masks: Value, *ends: Value) -> Value:
+    """Measure how far the remaining weights moved: see `analysis.travelled`."""
+    states = [snapshot_of(each) for each in (init, at_k, *ends)]
+    found = distances_travelled(states[0], states[1], states[2:], masks_of(masks))
+    return Value({}, {"rows": [{**dataclasses.asdict(found), "share_between_ends": found.share}]})
 
 
 def _without_slots(state: Value) -> Value:

@@ -51,7 +51,9 @@ START = Kind(
     defaults={**_OF_NETWORK, "values": "k", "slots": "fresh", "seed": 0},
     keep=False,
 )
-SCORE = Kind("score", f"{_HERE}:score", defaults={**_OF_NETWORK, "examples": 0, "options": {}}, keep=False)
+_SCORED: dict[str, Any] = {**_OF_NETWORK, "examples": 0, "options": {}, "invert": False}
+SCORE = Kind("score", f"{_HERE}:score", defaults=_SCORED, keep=False)
+ITERATE = Kind("iterate", f"{_HERE}:iterate", defaults={**_SCORED, "schedule": "exponential"}, long=True)
 CUT = Kind(
     "cut",
     f"{_HERE}:cut",
@@ -68,15 +70,17 @@ SELECT = Kind("select", f"{_HERE}:selected", defaults={"scope": "global", "struc
 COMBINE = Kind("combine", f"{_HERE}:combine")
 SHUFFLE = Kind("shuffle", f"{_HERE}:shuffle", defaults={"scope": "layer"})
 LAYERS = Kind("layers", f"{_HERE}:layers")
-DEGREES = Kind("degrees", f"{_HERE}:degrees")
+DEGREES = Kind("degrees", f"{_HERE}:degrees", version=2)
 MOVED = Kind("moved", f"{_HERE}:moved")
 EVALUATE = Kind("evaluate", f"{_HERE}:evaluate", defaults={**_OF_NETWORK, "what": "test"}, long=True)
 COMPARE = Kind(
     "compare",
     f"{_HERE}:compare",
-    defaults={**_OF_NETWORK, "what": "test", "points": 30, "statistics": "interpolate"},
+    defaults={**_OF_NETWORK, "what": "test", "points": 30, "statistics": "interpolate", "examples": 0},
     long=True,
 )
+DISTANCES = Kind("distances", f"{_HERE}:distances", defaults={**_OF_NETWORK, "what": "test", "examples": 0})
+TRAVELLED = Kind("travelled", f"{_HERE}:travelled")
 
 
 def network(data: Any, model: Any, *, data_options: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def network(data: Any, model: Any, *, data_options: Mapping[str, Any] | None = N
 
     Args:
         data: a name of `keras_lth.datasets`; the path of an .npz file with x_train, y_train, x_test and y_test; or a
-            function with ``@versioned`` that returns `datasets.Splits`, or "module:function" of it.
+            function with ``@versioned`` that returns `datasets.Splits` or `Streams`, or "module:function" of it.
         model: a name of `keras_lth.models`, or such a function, of (shape of an example, classes, seed, **options).
         data_options: what is made of the data, such as ``{"holdout": 0.1}``: options of `datasets.derived`.
         options: options of the model.
@@ -136,8 +140,8 @@ class Lab:
     Args:
         book: the `Notebook` of the plan, for rows and looks.
         network: data, model and its options, from `network`.
-        optimizer: ``{"name": …, options}``, without its rate.
-        rates: the learning rate, or ``((from step, rate), …)``.
+        optimizer: ``{"name": …, options}``, without its rate; "momentum" follows the papers' equations.
+        rates: the learning rate, or ``((from step, rate), …)``, as `keras_lth.rates.rates` returns it.
         batch_size: examples a step.
         augment: as `datasets.ordered` takes it.
         jit_compile: as `training.fit` takes it.
@@ -192,14 +196,15 @@ class Lab:
 
         ``values``: "k": those of ``wk``; "trained": those of ``other``, the end of a training; "fresh": new ones;
         "signs": new ones with the signs of ``wk``; "noise": those of ``wk`` plus new ones; "shuffled": those of ``wk``,
-        permuted among the weights that the masks ``other`` keep in each layer.
+        permuted among the weights that the masks ``other`` keep in each layer; "unit": those of ``wk``, scaled to a
+        deviation of 1 in each layer of the masks ``other``.
         """
         kept = () if wk.point is None else (wk.point.trajectory.slots(wk.point.step),)
         for each in kept:  # forks start from W_k
             self.book.beside(wk, each)
         if values == "trained":
             return START(wk, other, values=values, step=step)
-        if values == "shuffled":
+        if values in ("shuffled", "unit"):
             return START(wk, other, values=values, step=step, seed=seed)
         if values in ("fresh", "signs", "noise"):
             return START(wk, self.init(seed), values=values, step=step)
@@ -215,11 +220,48 @@ class Lab:
         return FULL(network=self.network, include=include, exclude=exclude or self.exclude)
 
     def score(
-        self, criterion: Any, state: Step, masks: Step | None = None, *, examples: int = 0, **options: Any
+        self,
+        criterion: Any,
+        state: Step,
+        masks: Step | None = None,
+        *,
+        examples: int | Mapping[str, int] = 0,
+        invert: bool = False,
+        **options: Any,
     ) -> Step:
-        """Name scores of a state; ``criterion``: a name of `criteria`, or a versioned function of (model, x, y)."""
+        """Name scores of a state.
+
+        Args:
+            criterion: the name of one of `keras_lth.criteria`, or a versioned function of (model, x, y).
+            state: the state.
+            masks: what remains of it; None for all.
+            examples: what a criterion sees: the first so many training examples, 0 for all; or so many of each class,
+                ``{"per_class": 10, "seed": 1}``.
+            invert: highest for the weights that the criterion finds least important.
+            options: of the criterion.
+        """
         inputs = [state] if masks is None else [state, masks]
-        return SCORE(*inputs, criterion=criterion, network=self.network, examples=examples, options=options)
+        return SCORE(
+            *inputs, criterion=criterion, network=self.network, examples=examples, invert=invert, options=options
+        )
+
+    def iterate(
+        self,
+        criterion: Any,
+        state: Step,
+        *,
+        density: float,
+        iterations: int = 100,
+        schedule: str = "exponential",
+        examples: int | Mapping[str, int] = 0,
+        invert: bool = False,
+        **options: Any,
+    ) -> Step:
+        """Name masks of a state, pruned in many cuts by fresh scores each (`keras_lth.prune_iteratively`)."""
+        return ITERATE(
+            state, criterion=criterion, network=self.network, density=density, iterations=iterations,
+            schedule=schedule, examples=examples, invert=invert, options=options,
+        )  # fmt: skip
 
     def cut(self, scores: Step, masks: Step, **cut: Any) -> Step:
         """Name the masks after one cut of ``masks``, by ``**imp.cut()``."""
@@ -257,7 +299,7 @@ class Lab:
         return LAYERS(masks)
 
     def degrees(self, masks: Step) -> Step:
-        """Name one row per layer: how many weights remain of each of its inputs, and of each of its outputs."""
+        """Name one row per layer: the weights that remain of each input and each output, and all those of an output."""
         return DEGREES(masks)
 
     def moved(self, before: Step, after: Step, masks: Step) -> Step:
@@ -265,9 +307,24 @@ class Lab:
         return MOVED(before, after, masks)
 
     def compare(self, a: Step, b: Step, **how: Any) -> Step:
-        """Name the error along the line between two states, their distance and their angle."""
+        """Name the error along the line between two states, their distance and their angle.
+
+        ``how``: ``what``, ``points``, ``statistics``, and ``examples``: so many evenly spaced ones, 0 for all.
+        """
         _check_part(self.network, how.get("what", "test"))
         return COMPARE(a, b, network=self.network, **how)
+
+    def distances(self, a: Step, b: Step, **how: Any) -> Step:
+        """Name how many examples two states classify differently, and how much their losses differ.
+
+        ``how``: ``what`` and ``examples``, as in `compare`.
+        """
+        _check_part(self.network, how.get("what", "test"))
+        return DISTANCES(a, b, network=self.network, **how)
+
+    def travelled(self, init: Step, at_k: Step, masks: Step, ends: Iterable[Step]) -> Step:
+        """Name how far the remaining weights move from the initial state to step k, to the ends, and between them."""
+        return TRAVELLED(init, at_k, masks, *ends)
 
     # The notebook.
     def row(self, *steps: Step, **labels: Any) -> None:

@@ -8,12 +8,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_lth import datasets, models, surgery
+from keras_lth.analysis.evaluation import Evaluator
+from keras_lth.datasets import Splits, Streams
 from keras_lth.masks import Masks
 from keras_lth.plans.step import called, canonical
 from keras_lth.tickets import Snapshot
+from keras_lth.training import optimizers
 from keras_lth.training.evaluation import Evaluation
 from keras_lth.training.loop import Loop
 
@@ -38,6 +42,7 @@ class Live:
                 jit_compile="auto" if jit_compile is None else jit_compile,
             )
         self._evaluations: dict[str, Evaluation] = {}
+        self._evaluators: dict[tuple[str, int, bool], Evaluator] = {}
 
     def rewind(self, state: Snapshot, masks: Masks | None, *, slots: bool = False) -> None:
         """Set the model to a state, with exactly these masks."""
@@ -45,10 +50,24 @@ class Live:
             surgery.unmask(self.model)
         surgery.rewind(self.model, state, masks, restore_optimizer=slots)
 
+    def evaluator(self, what: str, examples: int = 0, *, reestimates: bool = False) -> Evaluator:
+        """Return what measures errors of other weights, on a part of the data or on so many evenly spaced examples."""
+        key = what, examples, reestimates
+        if key not in self._evaluators:
+            splits = in_memory(self.network)
+            x, y = splits.part(what)
+            if examples and examples < len(x):
+                chosen = np.linspace(0, len(x) - 1, examples).round().astype(int)
+                x, y = x[chosen], y[chosen]
+            self._evaluators[key] = Evaluator(
+                self.model, (x, y), train_data=tuple(splits.train) if reestimates else None
+            )
+        return self._evaluators[key]
+
     def numbers(self, what: str) -> dict[str, float]:
         """Return loss and metrics; those on "train" and "holdout" are named train_… and holdout_…."""
         if what not in self._evaluations:
-            data = splits_of(text_of(self.network)).part(what)
+            data = tested_on(splits_of(text_of(self.network)), what)
             self._evaluations[what] = Evaluation(self.model, data, _TEST_BATCH, self.jit_compile)
         found = self._evaluations[what].run()
         return {name if what == "test" else f"{what}_{name}": value for name, value in found.items()}
@@ -60,15 +79,45 @@ def text_of(network: Json) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def splits_of(network: str) -> datasets.Splits:
+def splits_of(network: str) -> Splits | Streams:
     """Return the data of a network, after its data options."""
     given = json.loads(network)
     data, options = given["data"], given.get("data_options", {})
+    found: Splits | Streams
     if isinstance(data, str):
-        found = datasets.load(data)
+        found = datasets.STREAMS[data]() if data in datasets.STREAMS else datasets.load(data)
     else:
         found = datasets.npz(data["file"]) if "file" in data else called(data)()
+    if isinstance(found, Streams):
+        if changed := [key for key, value in options.items() if value != datasets.OPTIONS[key]]:
+            raise ValueError(f"data_options {', '.join(changed)} need data in memory, but {data!r} stays in files.")
+        return found
     return datasets.derived(found, **options)
+
+
+def in_memory(network: Json) -> Splits:
+    """Return the data of a network. Raises ``ValueError`` for data that stays in files."""
+    found = splits_of(text_of(network))
+    if isinstance(found, Streams):
+        raise ValueError("this step needs data in memory, but the data of this network stays in files.")
+    return found
+
+
+def tested_on(data: Splits | Streams, what: str) -> Any:
+    """Return a part of the data as `Evaluation` takes it."""
+    if isinstance(data, Splits):
+        return data.part(what)
+    return datasets.from_files(data.part(what), batch_size=_TEST_BATCH, seed=0, shuffle=False, augment=data.evaluated)
+
+
+def first_examples(data: Splits | Streams, count: int) -> tuple[Any, Any]:
+    """Return the first training examples, all if ``count`` is 0; data in files gives none then."""
+    if isinstance(data, Splits):
+        return data.train[0][: count or None], data.train[1][: count or None]
+    if count == 0:
+        return None, None
+    batches = datasets.from_files(data.train, batch_size=count, seed=0, shuffle=False, augment=data.evaluated)
+    return next(batches.stream(0).as_numpy_iterator())
 
 
 def built(network: Json, seed: int) -> keras.Model:
@@ -77,7 +126,7 @@ def built(network: Json, seed: int) -> keras.Model:
     build = getattr(models, model, None) if isinstance(model, str) else called(model)
     if build is None:
         raise ValueError(f"model={model!r} is not in keras_lth.models: {', '.join(models.__all__)}.")
-    made = build(splits.train[0].shape[1:], splits.classes, seed=seed, **network["options"])
+    made = build(splits.shape, splits.classes, seed=seed, **network["options"])
     shape = getattr(made, "output_shape", None)
     if network["loss"].startswith("sparse") and isinstance(shape, tuple) and (shape[-1] or 0) < splits.classes:
         raise ValueError(
@@ -109,16 +158,14 @@ def _trained(setting: str, strategy: Any) -> tuple[Live, Loop]:
 
     def optimizer() -> Any:
         # One form for all rates, even a constant one: an optimizer with its own rate holds another variable, and a
-        # state before a drop could not be continued after it. Keras changes to the next rate after the boundary, so
-        # a rate from step s on has the boundary s − 1.
-        rates = [float(rate) for rate in given["rates"]]
-        boundaries = [step - 1 for step in given["since"]] or [0]
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates if given["since"] else rates * 2)
-        options = dict(given["optimizer"])
-        kind = type(keras.optimizers.get(options.pop("name", "sgd")))
-        return kind(learning_rate=rate, **options)
+        # state before a drop could not be continued after it.
+        options = {"name": "sgd", **given["optimizer"]}
+        return optimizers.named(**options, learning_rate=optimizers.Pieces(given["rates"]))
 
     live = Live(given["network"], optimizer, given["jit_compile"])
-    x, y = splits_of(text_of(given["network"])).train
-    data = datasets.ordered(x, y, batch_size=given["batch_size"], seed=0, augment=given["augment"])
+    splits, how = splits_of(text_of(given["network"])), {"batch_size": given["batch_size"], "augment": given["augment"]}
+    if isinstance(splits, Splits):
+        data: Any = datasets.ordered(*splits.train, seed=0, **how)
+    else:
+        data = datasets.from_files(splits.train, seed=0, **how)
     return live, Loop(live.model, data, jit_compile=given["jit_compile"])

@@ -27,16 +27,19 @@ class Arm(NamedTuple):
         values: what it trains from: those of a `Start`; "shuffled": the values of step k, permuted among the remaining
             weights of each layer; "noise": the values of step k plus a new sample of the initial values.
         clock: where the schedule starts, as in `Start`.
+        k: the step to rewind to, if not that of the `IMP`.
     """
 
     masks: str
     values: Any = "k"
     clock: Any = "k"
+    k: int | None = None
 
 
 ARMS: Mapping[str, Arm] = {
     "imp": Arm("own"),
     "imp_one_shot": Arm("one_shot"),
+    "reset": Arm("own", k=0),
     "lrr": Arm("own", "trained", "zero"),  # learning-rate rewinding, which the thesis calls pruning after training
     "lrr_one_shot": Arm("one_shot", "trained", "zero"),
     "fine_tuning": Arm("own", "trained", "end"),
@@ -119,7 +122,7 @@ def subnetworks(lab: Lab, imp: IMP, name: str, found: list[Level], seed: int, *w
     if arm.masks in ("imp", "layer", "global"):
         wk = dense.run.at(imp.k)
         return [dense, *(ablated(lab, imp, name, wk, each.masks, seed, *what, n) for n, each in enumerate(after, 1))]
-    mine = replace(imp, rewind=Start(values=arm.values, clock=arm.clock))
+    mine = replace(imp, rewind=Start(values=arm.values, clock=arm.clock), k=imp.k if arm.k is None else arm.k)
     if arm.masks == "one_shot":
         return one_shot(lab, mine, dense)
     return levels(lab, mine, dense.run.start, prune=arm.masks == "own")

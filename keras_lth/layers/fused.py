@@ -1,5 +1,8 @@
 """Batch normalisation in one operation on a CPU: what Keras spells out as a dozen passes over the activations.
 
+In training a sum and a ReLU that follow are part of it: the normalised tensor, and a sum of it, bear a mark of how they
+are made, and a ReLU makes its result from that. In a graph nobody computes what is then not used.
+
 A fused layer becomes of a subclass of its own class, with another `call`, as a masked variable does. It says that it
 is of the class that it was, so it is saved, cloned and pickled as that.
 """
@@ -14,6 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_lth.ops.tensorflow import normalize
 from keras_lth.ops.tensorflow.xla import in_xla
 from keras_lth.surgery.entry import check_built, check_model
 from keras_lth.surgery.holders import trace_again
@@ -23,6 +27,7 @@ from keras_lth.tables import html_table, text_table
 __all__ = ["Fused", "fuse"]
 
 _Norm: Any = keras.layers.BatchNormalization
+_MARK = "_keras_lth_made"  # of a tensor: what it is made of, (Normalized, residual or None)
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,15 @@ class Fused:
 
 
 def fuse(model: keras.Model) -> Fused:
-    """Let the BatchNormalization layers of ``model`` run by TensorFlow's fused operation on CPUs, in place.
+    """Let the BatchNormalization layers of ``model`` run by fused operations on CPUs, in place.
 
     In training and inference, equal to rounding, second derivatives and moving statistics included; an activation of
-    3 axes or more, channels last, is normalised two to four times as fast. Weights, names, optimizer, masks and files
-    stay as they are, and a saved or cloned model is a plain one: call ``fuse`` on it again. Functions that were traced
-    before are traced again. Steps compiled by XLA (``compile``'s default) keep Keras' computation, which is as fast
-    there: XLA takes the variance as a difference of large numbers. So compile with ``jit_compile=False``; the loop of
-    `keras_lth.training` does so itself where a model has convolutions.
+    3 axes or more, channels last, is normalised two to four times as fast. In training in float32 an addition of two
+    tensors (Add) and a ReLU (ReLU, Activation) behind it are part of the operation. Weights, names, optimizer, masks
+    and files stay as they are, and a saved or cloned model is a plain one: call ``fuse`` on it again. Functions that
+    were traced before are traced again. Steps compiled by XLA (``compile``'s default) keep Keras' computation, which is
+    as fast there: XLA takes the variance as a difference of large numbers. So compile with ``jit_compile=False``; the
+    loop of `keras_lth.training` does so itself where a model has convolutions.
 
     Args:
         model: a built model; a layer that other models share is fused there too. A second call changes nothing.
@@ -85,9 +91,13 @@ def fuse(model: keras.Model) -> Fused:
         if isinstance(layer, _Norm):
             found[str(path)] = reason = _why_not(layer)
             if not reason and not isinstance(layer, _FusedNorm):
-                cls: Any = type(layer)
-                object.__setattr__(layer, "__class__", _fused_class(cls))
+                _become(layer, _FusedNorm)
                 changed.append(layer)
+    if not all(found.values()):
+        for _, layer in layers(model):
+            follower = _follower(layer)
+            if follower is not None:
+                _become(layer, follower)
     if changed:
         trace_again(variable for layer in changed for variable in layer.variables)
     xla = "steps that XLA compiles run as before: compile(jit_compile=False) lets them gain"
@@ -101,6 +111,9 @@ class _FusedNorm(keras.layers.BatchNormalization):
         """The class's own computation, or the fused one where it is the same and faster."""
         if mask is not None or tf.is_tensor(training) or not _fits(self, inputs):
             return super().call(inputs, training=training, mask=mask)
+        trains = bool(training and self.trainable)
+        if trains and not tf.executing_eagerly() and inputs.dtype != tf.bfloat16 and normalize.available():
+            return self._train(inputs)
         # Half types are normalised in float32. The operation does so itself, in float16 slowly; and it returns its
         # input's type, which may be less than the layer's.
         native = inputs.dtype == tf.bfloat16 and self.compute_dtype == "bfloat16"
@@ -108,11 +121,10 @@ class _FusedNorm(keras.layers.BatchNormalization):
         if len(inputs.shape) != 4:
             x = tf.reshape(x, [-1, 1, 1, self.moving_mean.shape[0]])
         mean, variance = tf.cast(self.moving_mean, tf.float32), tf.cast(self.moving_variance, tf.float32)
-        trains = bool(training and self.trainable)
         y, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,
-            scale=tf.cast(self.gamma, tf.float32) if self.scale else tf.ones_like(mean),
-            offset=tf.cast(self.beta, tf.float32) if self.center else tf.zeros_like(mean),
+            scale=self._gamma(),
+            offset=self._beta(),
             mean=mean,
             variance=variance,
             epsilon=self.epsilon,
@@ -121,17 +133,94 @@ class _FusedNorm(keras.layers.BatchNormalization):
         if trains:
             # The operation returns the estimate with n - 1, Keras keeps the one with n.
             n = tf.cast(tf.size(x, tf.int64) // mean.shape[0], tf.float32)
-            new = batch_mean, batch_variance * ((n - 1.0) / n)
-            for kept, old, one in zip((self.moving_mean, self.moving_variance), (mean, variance), new, strict=True):
-                kept.assign(old * self.momentum + one * (1.0 - self.momentum))
+            self._move(batch_mean, batch_variance * ((n - 1.0) / n))
         return tf.cast(y if len(inputs.shape) == 4 else tf.reshape(y, tf.shape(inputs)), self.compute_dtype)
+
+    def _train(self, inputs: Any) -> Any:
+        """Normalise a batch in a graph, so that a sum and a ReLU behind it can be part of it."""
+        x = tf.cast(inputs, tf.float32)
+        mean, variance = normalize.moments(x)
+        self._move(mean, variance)
+        made = normalize.Normalized(x, mean, tf.math.rsqrt(variance + self.epsilon), self._gamma(), self._beta())
+        y = tf.cast(made.result(), self.compute_dtype)
+        if y.dtype == tf.float32:
+            setattr(y, _MARK, (made, None))
+        return y
+
+    def _gamma(self) -> Any:
+        return tf.cast(self.gamma, tf.float32) if self.scale else tf.ones([self.moving_mean.shape[0]])
+
+    def _beta(self) -> Any:
+        return tf.cast(self.beta, tf.float32) if self.center else tf.zeros([self.moving_mean.shape[0]])
+
+    def _move(self, *batch: Any) -> None:
+        """Move the statistics towards the mean and the variance of a batch."""
+        for kept, one in zip((self.moving_mean, self.moving_variance), batch, strict=True):
+            kept.assign(tf.cast(kept, tf.float32) * self.momentum + one * (1.0 - self.momentum))
+
+
+class _FusedAdd(keras.layers.Add):
+    """What an addition does otherwise than its class: its result says that it is one of a normalised tensor."""
+
+    def call(self, inputs: Any) -> Any:
+        """The sum, marked."""
+        y = super().call(inputs)
+        if isinstance(inputs, (list, tuple)) and len(inputs) == 2:
+            # The second branch of a block rather than its shortcut, which may be normalised too.
+            for one, other in (inputs[::-1], inputs):
+                made, residual = getattr(one, _MARK, (None, None))
+                if made is not None and residual is None and _alike(one, other):
+                    setattr(y, _MARK, (made, other))
+                    break
+        return y
+
+
+def _alike(one: Any, other: Any) -> bool:
+    shape = one.shape.as_list()
+    return other.dtype == tf.float32 and other.shape.rank is not None and other.shape.as_list() == shape
+
+
+def _relu(inputs: Any, otherwise: Any) -> Any:
+    made, residual = getattr(inputs, _MARK, (None, None))
+    return otherwise(inputs) if made is None else made.result(residual, relu=True)
+
+
+class _FusedReLU(keras.layers.ReLU):
+    """What a ReLU does otherwise than its class: it is part of the normalisation before it."""
+
+    def call(self, inputs: Any) -> Any:
+        """The class's own computation, or that of the normalisation too."""
+        return _relu(inputs, super().call)
+
+
+class _FusedActivation(keras.layers.Activation):
+    """The same for a layer Activation that is a ReLU."""
+
+    def call(self, inputs: Any) -> Any:
+        """The class's own computation, or that of the normalisation too."""
+        return _relu(inputs, super().call)
+
+
+def _follower(layer: Any) -> Any:
+    """What a layer behind a normalisation becomes; None where it stays."""
+    cls = type(layer)
+    if cls is keras.layers.Add:
+        return _FusedAdd
+    if cls is keras.layers.ReLU and layer.max_value is None and not layer.negative_slope and not layer.threshold:
+        return _FusedReLU
+    return _FusedActivation if cls is keras.layers.Activation and layer.activation is keras.activations.relu else None
+
+
+def _become(layer: Any, fused: Any) -> None:
+    cls: Any = type(layer)
+    object.__setattr__(layer, "__class__", _fused_class(cls, fused))
 
 
 @functools.cache
-def _fused_class(cls: Any) -> Any:
+def _fused_class(cls: Any, fused: Any) -> Any:
     # Whoever asks the layer itself for its class, to save or to clone it, hears of the one that it had.
     asked = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__class__": property(lambda _: cls)}
-    return type(cls.__name__, (_FusedNorm, cls), asked)
+    return type(cls.__name__, (fused, cls), asked)
 
 
 def _why_not(layer: Any) -> str:

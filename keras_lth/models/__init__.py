@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_lth.models.alexnet import alexnet
-from keras_lth.models.conv import conv_2, conv_4, conv_6, conv_8
+from keras_lth.models.conv import conv_2, conv_4, conv_6, conv_8, conv_n
 from keras_lth.models.inception import inception_v3
 from keras_lth.models.lenet import lenet_5, lenet_300_100, mlp
 from keras_lth.models.resnet import (
@@ -30,7 +30,7 @@ from keras_lth.models.vgg import vgg_11, vgg_13, vgg_16, vgg_19
 
 __all__ = [  # noqa: RUF022  # by family, as docs/models.md lists them
     "lenet_300_100", "mlp", "lenet_5",
-    "conv_2", "conv_4", "conv_6", "conv_8",
+    "conv_2", "conv_4", "conv_6", "conv_8", "conv_n",
     "resnet_20", "resnet_32", "resnet_56", "resnet_110", "resnet_cifar",
     "wrn_14_8", "wrn_14_10", "wrn_20_8", "wrn_32_2",
     "vgg_11", "vgg_13", "vgg_16", "vgg_19",

@@ -1,4 +1,4 @@
-"""Conv-2, Conv-4, Conv-6 and Conv-8: plain convolutional networks for CIFAR-10, without normalisation."""
+"""Conv-2, Conv-4, Conv-6, Conv-8 and narrow ones: plain convolutional networks for CIFAR-10, without normalisation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import keras
 
+from keras_lth.arguments import is_whole
 from keras_lth.models.parts import Parts
 
-# Of each pair of convolutions.
-_CHANNELS = (64, 128, 256, 512)
+_WIDTH = 64
+_MOST = 4
 
 
 def conv_2(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
@@ -24,17 +25,17 @@ def conv_2(input_shape: Sequence[int], classes: int = 10, *, seed: int, **option
     Raises:
         ValueError: an argument is out of range; names it.
     """
-    return _conv(1, input_shape, classes, seed, options)
+    return _conv("conv_2", 1, _WIDTH, input_shape, classes, seed, options)
 
 
 def conv_4(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
     """Build Conv-4: `conv_2` with a second pair of convolutions, of 128 channels, and a pool; 2 425 930 parameters."""
-    return _conv(2, input_shape, classes, seed, options)
+    return _conv("conv_4", 2, _WIDTH, input_shape, classes, seed, options)
 
 
 def conv_6(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
     """Build Conv-6: `conv_4` with a third pair of convolutions, of 256 channels, and a pool; 2 262 602 parameters."""
-    return _conv(3, input_shape, classes, seed, options)
+    return _conv("conv_6", 3, _WIDTH, input_shape, classes, seed, options)
 
 
 def conv_8(input_shape: Sequence[int], classes: int = 10, *, seed: int, **options: Any) -> keras.Model:
@@ -44,17 +45,42 @@ def conv_8(input_shape: Sequence[int], classes: int = 10, *, seed: int, **option
     continued, which is also the Conv8 of V. Ramanujan et al., "What's hidden in a randomly weighted neural network?",
     CVPR 2020.
     """
-    return _conv(4, input_shape, classes, seed, options)
+    return _conv("conv_8", 4, _WIDTH, input_shape, classes, seed, options)
 
 
-def _conv(pairs: int, input_shape: Sequence[int], classes: int, seed: int, options: Any) -> keras.Model:
-    parts = Parts(f"conv_{2 * pairs}", input_shape, classes, seed, options, least=2**pairs, initializer="glorot_normal")
+def conv_n(
+    input_shape: Sequence[int], classes: int = 10, *, seed: int, pairs: int, width: int = _WIDTH, **options: Any
+) -> keras.Model:
+    """Build a network of the family of `conv_2`, of any width: Conv-4 of width 16 costs a sixteenth of Conv-4.
+
+    Args:
+        input_shape: shape of one image: (height, width, channels).
+        classes: width of the output layer, at least 1.
+        seed: ≥ 0. Each layer's seed is a SHA-256 of (seed, layer name).
+        pairs: of convolutions, 1 to 4; pair n has width · 2ⁿ⁻¹ channels, and a pool.
+        width: channels of the first pair; the dense layers have four times as many units.
+        options: of `keras_lth.models.parts`.
+
+    Raises:
+        ValueError: an argument is out of range; names it.
+    """
+    if not is_whole(pairs, 1) or pairs > _MOST:
+        raise ValueError(f"conv_n: pairs must be an integer from 1 to {_MOST}, got {pairs!r}")
+    if not is_whole(width, 1):
+        raise ValueError(f"conv_n: width must be an integer of at least 1, got {width!r}")
+    return _conv("conv_n", pairs, width, input_shape, classes, seed, options)
+
+
+def _conv(
+    name: str, pairs: int, width: int, input_shape: Sequence[int], classes: int, seed: int, options: Any
+) -> keras.Model:
+    parts = Parts(name, input_shape, classes, seed, options, least=2**pairs, initializer="glorot_normal")
     x = parts.inputs()
-    for pair, channels in enumerate(_CHANNELS[:pairs], 1):
+    for pair in range(1, pairs + 1):
         for number in (2 * pair - 1, 2 * pair):
-            x = parts.conv(x, f"conv{number}", channels, 3, activation="relu")
+            x = parts.conv(x, f"conv{number}", width * 2 ** (pair - 1), 3, activation="relu")
         x = parts.max_pool(x, f"pool{pair}")
     x = keras.layers.Flatten(name="flatten")(x)
-    for name in ("fc1", "fc2"):
-        x = parts.dense(x, name, 256, "relu")
+    for layer in ("fc1", "fc2"):
+        x = parts.dense(x, layer, 4 * width, "relu")
     return parts.model(parts.dense(x, "output", parts.classes))

@@ -222,6 +222,7 @@ def run(
     commit_every: float = 60.0,
     prepare: str = "",
     say: Say = print,
+    quiet: bool = False,
 ) -> list[dict[str, Any]]:
     """Compute what plans need and the store lacks, and return their rows.
 
@@ -234,7 +235,8 @@ def run(
         command: how a user starts this run, for messages.
         commit_every: seconds between the commits of a training.
         prepare: "module:function", called in each worker before it begins.
-        say: called with a line for each value that this process computes.
+        say: called with a line for each value that this process computes; workers print theirs.
+        quiet: leave these lines out; failures are reported at the end.
 
     Raises:
         StepsFailedError: steps raised; names each, with the command that repeats it alone. The others were computed.
@@ -250,7 +252,7 @@ def run(
     apart = workers > 1 or runner != "local"
     if apart and type(store) is not Store:
         raise ValueError(NOT_BOTH)
-    session = Session(named, store, only, command, commit_every, say)
+    session = Session(named, store, only, command, commit_every, _silent if quiet else say)
     while True:
         died = ""
         if not apart:
@@ -258,7 +260,8 @@ def run(
         elif session.missing():
             # A worker may be started in another folder.
             folder = os.path.abspath(store.folder) if files.is_local(store.folder) else store.folder
-            died = RUNNERS[runner](workers, _worker, (named, folder, only, command, commit_every, session.run, prepare))
+            given = (named, folder, only, command, commit_every, session.run, prepare, quiet)
+            died = RUNNERS[runner](workers, _worker, given)
             if died:
                 say(died)
         before = dict(session.damaged)
@@ -282,7 +285,14 @@ def _name_of(plan: Any) -> str:
 
 
 def _worker(
-    plans: Mapping[str, Plan], folder: str, only: str | None, command: str, commit_every: float, run: str, prepare: str
+    plans: Mapping[str, Plan],
+    folder: str,
+    only: str | None,
+    command: str,
+    commit_every: float,
+    run: str,
+    prepare: str,
+    quiet: bool,
 ) -> None:
     if prepare:
         resolve(prepare)()
@@ -290,4 +300,8 @@ def _worker(
     def say(text: str) -> None:
         print(text, flush=True)
 
-    Session(plans, Store(folder), only, command, commit_every, say, run).work()
+    Session(plans, Store(folder), only, command, commit_every, _silent if quiet else say, run).work()
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""

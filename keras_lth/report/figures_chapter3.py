@@ -154,8 +154,8 @@ def pixels(results: Results) -> Drawing | None:
     levels = sorted({*first["level"]})
     if len(levels) > _MAPS:
         levels = [levels[round(place * (len(levels) - 1) / (_MAPS - 1))] for place in range(_MAPS)]
-    made = style.canvas(3.3, "Weights that each input pixel keeps in the first layer", below(results, first, "–"),
-                        columns=len(levels))  # fmt: skip
+    said = below(results, first).split(";")[0]
+    made = style.canvas(3.3, "Weights that each input pixel keeps in the first layer", said, columns=len(levels))
     density = results.table("layers", "level", "path", "density")
     for level, axes in zip(levels, made.grid[0], strict=True):
         rows = first[first["level"] == level]

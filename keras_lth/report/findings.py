@@ -74,6 +74,30 @@ class Difference(NamedTuple):
         return [level for level, mean in self.means.items() if mean < -self.noise]
 
 
+def difference(first: Curve, second: Curve) -> Difference:
+    """Compare two arms at the levels that both have.
+
+    Raises `NotThereError` if they share no level, or have one replicate, which has no spread.
+    """
+    a, b = first.values, second.values
+    levels = a.index.intersection(b.index)
+    if levels.empty:
+        raise NotThereError("they share no level")
+    return Difference(a.loc[levels].mean(axis=1) - b.loc[levels].mean(axis=1), noise(first, second))
+
+
+def noise(*curves: Curve) -> float:
+    """Return twice the standard error of the difference of two means over replicates.
+
+    The deviation of replicates is the median over levels and arms, so that networks that fail now and then do not hide
+    all other differences. Raises `NotThereError` for one replicate.
+    """
+    if (counts := min(each.values.shape[1] for each in curves)) < 2:
+        raise NotThereError("one replicate has no spread")
+    deviations = pd.concat([each.values.std(axis=1, ddof=1) for each in curves])
+    return 2 * float(deviations.median()) * math.sqrt(2 / counts)
+
+
 class Facts:
     """The numbers of one run, by which findings are decided. All raise `NotThereError` for missing rows."""
 
@@ -118,23 +142,14 @@ class Facts:
 
     def between(self, first: str, second: str, what: str = "accuracy") -> Difference:
         """Compare two arms at the levels that both have."""
-        a, b = self.curve(first, what).values, self.curve(second, what).values
-        noise = self.noise(first, second, what=what)
-        levels = a.index.intersection(b.index)
-        if levels.empty:
-            raise NotThereError(f"no level of both {first} and {second}")
-        return Difference(a.loc[levels].mean(axis=1) - b.loc[levels].mean(axis=1), noise)
+        try:
+            return difference(self.curve(first, what), self.curve(second, what))
+        except NotThereError as error:
+            raise NotThereError(f"{first} and {second}: {error}") from None
 
-    def noise(self, *arms: str, what: str = "accuracy") -> float:
-        """Return twice the standard error of the difference of two means over replicates.
-
-        The deviation of replicates is the median over levels and arms, so that networks that fail now and then do not
-        hide all other differences.
-        """
-        values = [self.curve(arm, what).values for arm in arms]
-        if (counts := min(each.shape[1] for each in values)) < 2:
-            raise NotThereError(f"one replicate of {' or '.join(arms)}, which has no spread")
-        return 2 * float(pd.concat([each.std(axis=1, ddof=1) for each in values]).median()) * math.sqrt(2 / counts)
+    def noise(self, arm: str, what: str = "accuracy") -> float:
+        """Return the noise of an arm, as in `difference`."""
+        return noise(self.curve(arm, what))
 
     @cached_property
     def name(self) -> str:

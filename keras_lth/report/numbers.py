@@ -16,6 +16,7 @@ from keras_lth.report.read import Results
 ARMS = {
     "imp": "IMP",
     "imp_one_shot": "one-shot IMP",
+    "reset": "IMP, rewound to step 0",
     "lrr": "learning-rate rewinding",
     "lrr_one_shot": "one-shot learning-rate rewinding",
     "fine_tuning": "fine-tuning",
@@ -26,6 +27,15 @@ ARMS = {
     "shuffled": "shuffled values",
     "noise": "values with noise",
     "random_layerwise": "layerwise random",
+    "magnitude_after": "magnitude after training",
+    "ltr": "LTR",
+    "magnitude": "magnitude",
+    "snip": "SNIP",
+    "snip_iterative": "iterative SNIP",
+    "grasp": "GraSP",
+    "grasp_absolute": "GraSP, least absolute",
+    "synflow": "SynFlow",
+    "random": "random",
     "random_global": "global random",
 }
 STABLE = 0.02  # of error on the line (thesis 4.1.1)

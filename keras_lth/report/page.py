@@ -12,7 +12,7 @@ import pandas as pd
 
 from keras_lth import files
 from keras_lth.files.stores import AnyPath
-from keras_lth.report import chapter3, figures, figures_chapter3, findings, numbers, style
+from keras_lth.report import chapter3, chapter5, figures, figures_chapter3, figures_chapter5, findings, numbers, style
 from keras_lth.report.read import Results, read
 from keras_lth.report.style import Drawing
 
@@ -25,6 +25,9 @@ FIGURES: Mapping[str, tuple[str, Callable[[Results], Drawing | None]]] = {
     "early_stopping": ("holdout", figures_chapter3.early_stopping),
     "dilation": ("dilation", figures_chapter3.dilation),
     "pixels": ("degrees", figures_chapter3.pixels),
+    "ablations": ("early", figures_chapter5.ablations),
+    "steps": ("early", figures_chapter5.steps),
+    "neurons": ("neurons", figures_chapter5.neurons),
     "layers": ("layers", figures.layers),
     "path": ("instability", figures.path),
     "barrier": ("instability", figures.barrier),
@@ -135,8 +138,8 @@ def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
 
 def judged(results: Results) -> pd.DataFrame:
     """Return the findings of the thesis that the rows decide; empty if they decide none."""
-    found = findings.decided(results, chapter3.FINDINGS)
-    return found[0:0] if (found["verdict"] == findings.UNKNOWN).all() else found
+    chapters = [findings.decided(results, chapter.FINDINGS) for chapter in (chapter3, chapter5)]
+    return pd.concat([found if (found["verdict"] != findings.UNKNOWN).any() else found[0:0] for found in chapters])
 
 
 def missing(results: Results, drawn: Collection[str] = FIGURES) -> list[str]:

@@ -19,9 +19,9 @@ from keras_lth import files
 from keras_lth.files.stores import AnyPath, is_local
 from keras_lth.plans import tidy
 from keras_lth.store import DamagedError, MissingError, Store, Value
+from keras_lth.titles import title
 
 Rows = Iterable[Mapping[str, Any]]
-_NAMES = {"lenet_300_100": "LeNet-300-100", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Results:
     def title(self) -> str:
         """Return network and data if all runs share them, else the names of the runs."""
         found = {
-            " on ".join(_NAMES.get(str(s[key]), str(s[key])) for key in ("model", "data") if s.get(key))
+            " on ".join(title(str(s[key]), s.get(f"{key}_options")) for key in ("model", "data") if s.get(key))
             for s in self.settings.values()
         }
         same = len(found) == 1 and "" not in found and len(self.settings) >= len(self.runs)

@@ -40,12 +40,22 @@ _ARMS = {
     "random_global": ("#009E73", "^"),
     "random_layerwise": ("#D55E00", "D"),
     "imp_one_shot": ("#D55E00", "s"),
+    "reset": ("#56B4E9", "P"),
     "lrr": ("#CC79A7", "v"),
     "lrr_one_shot": ("#8C6D1F", "P"),
     "fine_tuning": ("#E69F00", "X"),
     "low_rate": ("#56B4E9", "<"),
     "cyclic": ("#000000", "P"),
     "signs": ("#56B4E9", "v"),
+    "magnitude_after": ("#000000", "P"),
+    "ltr": ("#8C6D1F", "X"),
+    "magnitude": ("#0072B2", "o"),
+    "snip": ("#D55E00", "s"),
+    "snip_iterative": ("#D55E00", "<"),
+    "grasp": ("#009E73", "^"),
+    "grasp_absolute": ("#009E73", "v"),
+    "synflow": ("#CC79A7", "D"),
+    "random": ("#E69F00", "."),
     "shuffled": ("#8C6D1F", "X"),
     "noise": ("#000000", "<"),
 }
@@ -200,7 +210,7 @@ def density_axis(axes: Axes, densities: Iterable[float], label: str, most: int =
         named.append(levels[-1])
     ticks(axes.xaxis, named, [percent(density).removesuffix(" %") for density in named])
     axes.xaxis.set_minor_locator(FixedLocator([density for density in levels if density not in named]))
-    axes.set_xlabel(f"{label}, % (log scale, one tick per level)")
+    axes.set_xlabel(f"{label}, %" + (" (log scale, one tick per level)" if most >= 11 else ""))
 
 
 def fork_axis(axes: Axes, forks: Sequence[int]) -> None:

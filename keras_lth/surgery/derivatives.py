@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -126,6 +126,7 @@ class Loss:
         self.model, self.weights = model, dict(weights)
         self.training, self.temperature = training, float(temperature)
         self._loss = None if loss is None else keras.losses.get(loss)
+        self._compiled = _unbuilt(model) if loss is None else None
         self._wrap = without_noise(model, why="scores")
         if self.temperature != 1.0:
             self._check_logits()
@@ -146,7 +147,7 @@ class Loss:
         return self._mean(self._product, data, masks, [tf.convert_to_tensor(vector[path]) for path in self.weights])
 
     def _mean(
-        self, function: Callable[..., Any], data: Iterable[Batch], masks: Mapping[str, Any] | None, *more: Any
+        self, function: Any, data: Iterable[Batch], masks: Mapping[str, Any] | None, *more: Any
     ) -> dict[str, np.ndarray]:
         kept = None if masks is None else [tf.convert_to_tensor(masks[path]) for path in self.weights]
         held = list(data)
@@ -173,12 +174,18 @@ class Loss:
                 )
         return result
 
-    def _run(self, function: Callable[..., Any], batch: Batch, *more: Any) -> tuple[Any, Sequence[Any]]:
-        self._build(batch)
+    def _run(self, function: Any, batch: Batch, *more: Any) -> tuple[Any, Sequence[Any]]:
         try:
-            loss, found = function(batch, *more)
+            self._build(batch)
+            # Not the function itself: TensorFlow warns of many functions of one name, as IMP makes in its rounds.
+            loss, found = function.get_concrete_function(batch, *more)(batch, *more)
         except _Underivable:
             raise
+        except NotImplementedError as error:
+            raise ValueError(
+                f"model {self.model.name!r} has no call() of inputs, so it has no loss of (x, y): score the models "
+                "that it is made of"
+            ) from error
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             raise ValueError(
                 f"model {self.model.name!r} and its loss cannot take x of {_form(batch[0])} with labels y of "
@@ -188,13 +195,12 @@ class Loss:
 
     def _build(self, batch: Batch) -> None:
         """Build the metrics by which a loss with several outputs reports: no variable can be made in a trace."""
-        held = getattr(self.model, "_compile_loss", None)
-        if self._loss is not None or held is None or held.built or len(getattr(self.model, "outputs", None) or [0]) < 2:
+        if self._compiled is None or self._compiled.built or len(getattr(self.model, "outputs", None) or [0]) < 2:
             return
         one = keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[:1], batch)
         with apart(self.model, wrap=self._wrap):
             outputs = self.model(one[0], training=False)
-        held.build(one[1], outputs)
+        self._compiled.build(one[1], outputs)
 
     def _value(self, values: Sequence[Any], batch: Batch) -> Any:
         x, y, sample_weight = batch
@@ -202,14 +208,17 @@ class Loss:
             _no_penalties(self.model),
             apart(self.model, zip(self.weights.values(), values, strict=True), wrap=self._wrap),
             self._tempered(),
+            _loss_of(self.model, self._compiled),
         ):
             outputs = self.model(x, training=self.training) if self.model._call_has_training_arg else self.model(x)
             if self.temperature != 1.0 and not self._through():
                 outputs = keras.tree.map_structure(lambda output: output / self.temperature, outputs)
+            # Inside a strategy Keras divides losses by the number of replicas, but here one device has all examples.
+            replicas = float(tf.distribute.get_strategy().num_replicas_in_sync)
             if self._loss is None:
-                return self.model._compute_loss(x, y, outputs, sample_weight, training=self.training)
+                return replicas * self.model._compute_loss(x, y, outputs, sample_weight, training=self.training)
             value = self._loss(y, outputs) if sample_weight is None else self._loss(y, outputs, sample_weight)
-            return tf.reduce_mean(value)
+            return tf.reduce_mean(value) * (replicas if isinstance(self._loss, keras.losses.Loss) else 1.0)
 
     def _values(self, masks: Sequence[Any] | None) -> list[Any]:
         values = [tf.convert_to_tensor(variable.value) for variable in self.weights.values()]
@@ -283,6 +292,28 @@ class Loss:
 
 class _Underivable(ValueError):
     """No gradient: says itself what to do."""
+
+
+def _unbuilt(model: keras.Model) -> Any:
+    """A loss like that of ``compile``, which is then not built before the first step of training; None if it is."""
+    held = getattr(model, "_compile_loss", None)
+    if held is None or held.built:
+        return None
+    return type(held)(held._user_loss, held._user_loss_weights, output_names=held.output_names)
+
+
+@contextmanager
+def _loss_of(model: keras.Model, compiled: Any) -> Iterator[None]:
+    """Inside, the model computes its loss by ``compiled``."""
+    if compiled is None:
+        yield
+        return
+    before = vars(model)["_compile_loss"]
+    vars(model)["_compile_loss"] = compiled
+    try:
+        yield
+    finally:
+        vars(model)["_compile_loss"] = before
 
 
 @contextmanager

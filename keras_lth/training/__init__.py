@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from keras_lth.training.evaluation import evaluate
 from keras_lth.training.loop import Loop, fit, train
+from keras_lth.training.optimizers import Momentum, Pieces
 
-__all__ = ["Loop", "evaluate", "fit", "train"]
+__all__ = ["Loop", "Momentum", "Pieces", "evaluate", "fit", "train"]

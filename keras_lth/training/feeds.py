@@ -48,8 +48,8 @@ class Feed:
         self.replicas = int(self.strategy.num_replicas_in_sync)
         self._compiled: dict[Any, Any] = {}
 
-    def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:
-        """Run the steps, in the data order of ``seed``."""
+    def run(self, epoch: int, seed: int, first: int, count: int, variant: Any, augment: int | None = None) -> None:
+        """Run the steps, in the data order of ``seed``; ``augment`` is the seed of the augmentation, or None for it."""
         raise TypeError(f"{type(self).__name__} has no steps.")
 
     def run_all(self, variant: Any) -> None:
@@ -81,14 +81,14 @@ class Gathered(Feed):
                     f"that they divide, and a number of examples (now {self.examples}) with no smaller last batch."
                 )
 
-    def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:
+    def run(self, epoch: int, seed: int, first: int, count: int, variant: Any, augment: int | None = None) -> None:
         """Run as `Feed.run` does."""
         size, whole = self.batch, self.examples // self.batch
         full = min(first + count, whole) - first
         if full > 0:
-            self._call(epoch, seed, first * size, full, size, variant)
+            self._call(epoch, seed, first * size, full, size, variant, augment=augment)
         if first + count > whole:
-            self._call(epoch, seed, whole * size, 1, self.examples - whole * size, variant)
+            self._call(epoch, seed, whole * size, 1, self.examples - whole * size, variant, augment=augment)
 
     def run_all(self, variant: Any) -> None:
         """Use every example once, in order, however the replicas share them."""
@@ -104,8 +104,9 @@ class Gathered(Feed):
             self._call(0, seed, self.examples - odd, 1, odd, variant, alone=self.replicas > 1)
 
     def _call(
-        self, epoch: int, seed: int, begin: int, count: int, size: int, variant: Any, *, alone: bool = False
-    ) -> None:
+        self, epoch: int, seed: int, begin: int, count: int, size: int, variant: Any, *, alone: bool = False,
+        augment: int | None = None,
+    ) -> None:  # fmt: skip
         """``count`` steps on batches of ``size`` examples, from example ``begin`` of the order.
 
         ``alone``: only on the first replica.
@@ -117,7 +118,7 @@ class Gathered(Feed):
             # On several replicas the step compiles itself: one XLA program has one device.
             jit_compile = self.jit_compile and self.replicas == 1 and not convolves_on_cpu(self.model)
             self._compiled[size, variant, alone] = _compiled(many, jit_compile=jit_compile, autograph=False)
-        of = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
+        of = tf.constant(seed if augment is None else augment, tf.int64), tf.constant(epoch, tf.int64)
         end = begin + count * size
         self._compiled[size, variant, alone](self._order[1], *of, tf.constant(begin), tf.constant(end))
 
@@ -158,7 +159,7 @@ class Streaming(Feed):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.check_shares()
-        self._at: tuple[int, int, int] | None = None
+        self._at: tuple[int, int, int, int | None] | None = None
         self._iterator: Any = None
 
     def check_shares(self) -> None:
@@ -176,26 +177,34 @@ class Streaming(Feed):
             steps = tf.nest.flatten(self.data.arrays)[0].shape[0] // self.data.batch_size
         self.run(0, self.data.seed, 0, steps, variant)
 
-    def run(self, epoch: int, seed: int, first: int, count: int, variant: Any) -> None:
-        """Run as `Feed.run` does; consecutive steps use one iterator."""
-        if self._at != (epoch, seed, first):
+    def run(self, epoch: int, seed: int, first: int, count: int, variant: Any, augment: int | None = None) -> None:
+        """Run as `Feed.run` does; consecutive steps use one iterator.
+
+        Raises ``ValueError`` for data from files with another seed of the augmentation.
+        """
+        if isinstance(self.data, Streamed) and augment not in (None, seed):
+            raise ValueError(
+                f"data from files draws order and augmentation from one seed ({seed}), not also from {augment}: use "
+                "one seed, or data in memory (keras_lth.datasets.ordered)."
+            )
+        if self._at != (epoch, seed, first, augment):
             self._iterator = iter(
                 self.strategy.distribute_datasets_from_function(
-                    lambda context: self._of_host(epoch, seed, first, context)
+                    lambda context: self._of_host(epoch, seed, first, context, augment)
                 )
             )
         if variant not in self._compiled:
             self._compiled[variant] = _compiled(self._many(self.variants(variant)))
         self._compiled[variant](self._iterator, tf.constant(count))
-        self._at = epoch, seed, first + count
+        self._at = epoch, seed, first + count, augment
 
-    def _of_host(self, epoch: int, seed: int, first: int, context: Any) -> Any:
+    def _of_host(self, epoch: int, seed: int, first: int, context: Any, augment: int | None) -> Any:
         """Each element is the part of one replica; the parts of a batch are consecutive."""
         hosts, host = context.num_input_pipelines, context.input_pipeline_id
         if isinstance(self.data, Streamed):
             batches = self.data.stream(epoch, seed, first, hosts=hosts, host=host)
         else:
-            batches = _rows(self.data, epoch, seed, first, hosts, host)
+            batches = _rows(self.data, epoch, seed, first, hosts, host, augment)
         if self.replicas > hosts:
             batches = batches.rebatch(self.data.batch_size // self.replicas)
         options = tf.data.Options()
@@ -244,10 +253,10 @@ def _compiled(many: Callable[..., None], **options: bool) -> Any:
     return function
 
 
-def _rows(data: Ordered, epoch: int, seed: int, first: int, hosts: int, host: int) -> Any:
+def _rows(data: Ordered, epoch: int, seed: int, first: int, hosts: int, host: int, augment: int | None = None) -> Any:
     """One host's part of the batches of an epoch of `Ordered` data, from a step on; whole batches only."""
     share = data.batch_size // hosts
     order = data.order(epoch, seed)
     whole = order[: len(order) // data.batch_size * data.batch_size].reshape(-1, hosts, share)[first:, host]
-    batch = tf.constant(seed, tf.int64), tf.constant(epoch, tf.int64)
+    batch = tf.constant(seed if augment is None else augment, tf.int64), tf.constant(epoch, tf.int64)
     return tf.data.Dataset.from_tensor_slices(whole).map(lambda rows: data.batch_of(rows, *batch)).prefetch(2)

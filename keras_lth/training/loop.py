@@ -54,10 +54,13 @@ class Loop:
         # Slots and metrics are created here: a compiled loop cannot create variables, and a resumed run sets them.
         build(model, data)
 
-    def run(self, step: int, count: int, seed: int) -> None:
-        """Run ``count`` steps from ``step``, all in one epoch, in the data order of ``seed``."""
+    def run(self, step: int, count: int, seed: int, augment: int | None = None) -> None:
+        """Run ``count`` steps from ``step``, all in one epoch, in the data order of ``seed``.
+
+        ``augment``: the seed of the augmentation; by default ``seed``.
+        """
         epoch, first = divmod(step, self.data.steps_per_epoch)
-        self._current().run(epoch, seed, first, count)
+        self._current().run(epoch, seed, first, count, augment)
 
     def _current(self) -> TrainSteps:
         """The compiled steps; compiled again if ``fit``'s own function was."""

@@ -32,16 +32,19 @@ class TrainSteps:
         self._feed = feed_for(model, data, self._variant, jit_compile)
         self._feed.check_shares()
 
-    def run(self, epoch: int, seed: int, first: int, count: int) -> None:
-        """Run steps ``first … first + count - 1`` of an epoch in the data order of ``seed``."""
+    def run(self, epoch: int, seed: int, first: int, count: int, augment: int | None = None) -> None:
+        """Run steps ``first … first + count - 1`` of an epoch in the data order of ``seed``.
+
+        ``augment``: the seed of the augmentation; by default ``seed``.
+        """
         if self._accumulates == 1:
-            self._feed.run(epoch, seed, first, count, None)
+            self._feed.run(epoch, seed, first, count, None, augment)
             return
         begin, end = first, first + count
         while begin < end:
             left = self._accumulates - accumulated(self.model)
             steps = min(end - begin, left - 1) or 1
-            self._feed.run(epoch, seed, begin, steps, left == 1)
+            self._feed.run(epoch, seed, begin, steps, left == 1, augment)
             begin += steps
 
     def _variant(self, last: bool | None) -> Step:

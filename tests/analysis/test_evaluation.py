@@ -64,8 +64,29 @@ def test_one_function_for_all_points(data):
         return step(batch)
 
     model.test_step = counting
-    linear_path(a, b, model=model, data=data, points=5, batch_size=25)
-    assert len(traced) == 1
+    # Once for the batches in the loop, once for the last one, whatever the number of points and networks.
+    with Evaluator(model, data, batch_size=20) as evaluate:
+        linear_path(a, b, evaluate, points=5)
+        linear_path(b, a, evaluate, points=3)
+    with evaluate:
+        evaluate(a.weights)
+    assert len(traced) <= 3
+
+
+def test_predictions_are_those_of_the_model(data):
+    model = compiled(keras.layers.Dense(6, "relu"), keras.layers.Dense(3))
+    a, b = two_ends(model, data)
+    with Evaluator(model, data, batch_size=20) as evaluate:
+        one, other = evaluate.predictions(a.weights), evaluate.predictions(b.weights)
+    assert one.errors / 50 == pytest.approx(by_hand(a.weights, *data))
+    model.set_weights(list(b.weights.values()))
+    logits = model.predict(data[0], verbose=0)
+    assert (other.classes == logits.argmax(1)).all() and (other.labels == data[1]).all()
+    assert other.losses.mean() == pytest.approx(model.evaluate(*data, verbose=0)[0], rel=1e-5)
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    plain.compile("sgd", "mse")
+    with Evaluator(plain, (data[0], data[1].astype(np.float32)), metric="loss") as evaluate:
+        assert evaluate.predictions(surgery.snapshot(plain).weights) is None
 
 
 def test_datasets_and_ordered_give_the_same_and_ordered_stays_where_it_is(data):

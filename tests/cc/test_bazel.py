@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cc.programs import ROOT, SETUP
+from cc.programs import ROOMS, ROOT, SETUP
 
 # Where the packages can be installed, failing to do so is a failure.
 INSTALLABLE = shutil.which("apt-get") is not None and os.geteuid() == 0
@@ -41,3 +41,16 @@ def test_both_builds_have_the_same_flags() -> None:
     exec((ROOT / "bazel" / "room.bzl").read_text(), names)
     assert names["WARNINGS"] == SETUP["WARNINGS"]
     assert names["ISA_FLAGS"] == SETUP["ISA_FLAGS"]
+
+
+def test_all_builds_have_the_same_rooms() -> None:
+    """Setup.py, Bazel, sanitizers and fuzzers; each room has a test and a target of the fuzzer."""
+    sources = {path for extension in ("CORE", "TF_OPS") for path in SETUP[extension].sources}
+    every = {str(path.relative_to(ROOT)) for path in (ROOT / "cc").glob("*/*.cc")}
+    assert sources == {path for path in every if path.split("/")[1] not in ("fuzz", "test")}
+    assert {path.split("/")[1] for path in sources} == {*ROOMS, "python", "tf"}
+    bazel = (ROOT / "BUILD").read_text()
+    assert set(re.findall(r'^room\(\s*name = "(\w+)"', bazel, re.MULTILINE)) == set(ROOMS)
+    for folder in ("fuzz", "test"):
+        text = "".join(path.read_text() for path in (ROOT / "cc" / folder).glob("*.[ch]*"))
+        assert set(re.findall(r'#include "cc/(\w+)/', text)) >= set(ROOMS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,11 @@ def test_every_arm_has_the_weights_of_imp(made: Any) -> None:
     assert {row["arm"] for row in rows if row["table"] == "train"} == {*ARMS}
 
 
+def test_the_documentation_lists_the_arms() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "chapter3.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.M) == list(ARMS)
+
+
 def test_masks_of_the_arms(made: Any) -> None:
     """One-shot pruning cuts the dense network, whatever is retrained; ablations have IMP's masks."""
     store, found, _ = made
@@ -79,6 +85,7 @@ def test_what_the_arms_train_from(made: Any) -> None:
     assert spans["lrr"] == spans["cyclic"] == spans["reinit"] == spans["random_global"] == (0, whole)
     assert spans["fine_tuning"] == spans["low_rate"] == (whole, whole + whole - k)
     starts = {of_arm[2].run.start.name for of_arm in found.values()}
+    assert spans["reset"] == (0, whole) and found["reset"][2].run.start.params.get("step", 0) == 0
     assert len(starts) == len(found) - 1  # IMP, iterative or not, starts from the same state of step k
     assert found["imp"][2].run.start.name == found["imp_one_shot"][2].run.start.name
 
@@ -117,7 +124,7 @@ def test_degrees_and_moves_are_counted() -> None:
     assert row["inputs"] == [2, 1, 1, 2, 1] and row["outputs"] == [2, 1, 2, 2]
     assert sum(row["inputs"]) == sum(row["outputs"]) == MASK.remaining
     convolution = degrees(mask_value(Masks.ones({"c/kernel": (3, 3, 2, 4)}))).rows[0]
-    assert convolution["inputs"] == [36, 36] and convolution["outputs"] == [18] * 4
+    assert convolution["inputs"] == [36, 36] and convolution["outputs"] == [18] * 4 and convolution["fan_in"] == 18
     (row,) = moved(value_of(state(0)), value_of(state(1)), mask_value(MASK)).rows
     a, b = (list(state(n).weights["a/kernel"][MASK["a/kernel"]].astype(float)) for n in (0, 1))
     assert row["distance"] == pytest.approx(sum((y - x) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5)
@@ -129,8 +136,9 @@ def test_anatomy(tmp_path: Path) -> None:
     def plan(book: Notebook) -> None:
         anatomy(nets.lab(book), IMP_3, places=(0, 3))
 
-    rows = run(plan, tmp_path / "s", **quiet)
-    assert [row["level"] for row in rows if row["table"] == "untrained"] == [0, 3]
+    lines: list[str] = []
+    rows = run(plan, tmp_path / "s", say=lines.append, quiet=True)
+    assert not lines and [row["level"] for row in rows if row["table"] == "untrained"] == [0, 3]
     degrees_of = [row for row in rows if row["table"] == "degrees" and row["level"] == 3]
     assert sum(sum(row["inputs"]) for row in degrees_of) == 33
     dense, ticket = ([r for r in rows if r["table"] == "moved" and r["level"] == n] for n in (0, 3))

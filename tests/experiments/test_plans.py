@@ -21,6 +21,7 @@ from keras_lth.imp import IMP, Start
 from keras_lth.masks import Masks
 from keras_lth.plans import Notebook, StepsFailedError, run
 from keras_lth.plans import rows as rows_of
+from keras_lth.rates import rates
 from keras_lth.store import Store
 from keras_lth.tickets import Snapshot
 from tests.plans import nets
@@ -101,6 +102,26 @@ def test_rates_that_change_are_those_of_a_schedule(tmp_path: Path) -> None:
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([4], [0.05, 0.01])
     yours = by_fit(imp, {}, keras.optimizers.SGD(schedule, momentum=0.9))
     assert mine[0] == yours[0] and same(mine[2].weights, yours[2].weights)
+
+
+def test_a_warm_up_is_continued_in_its_middle(tmp_path: Path, loads: list[int]) -> None:
+    """By the papers' momentum: cut at a step of the warm-up, in a drop, or not at all, the state has the same bits."""
+    optimizer = {"name": "momentum", "momentum": 0.9, "weight_decay": 0.01}
+    setting = {"optimizer": optimizer, "rates": rates(0.05, {"warmup": 5, "drops": (9,)}, 12)}
+    found: list[Any] = []
+
+    def plan(book: Notebook, steps: tuple[int, ...]) -> None:
+        line = nets.lab(book, **setting).train(nets.lab(book).init(1))
+        book.want(*(line.at(step) for step in steps), *(line.slots(step) for step in steps))
+        found.append(line.at(12))
+
+    stores = [Store(tmp_path / name) for name in ("a", "b")]
+    for store, each in ((stores[0], [(12,)]), (stores[1], [(3,), (3, 10), (3, 10, 12)])):
+        for steps in each:
+            run({"plan": partial(plan, steps=steps)}, store, **quiet)
+    assert loads == [0, 0, 3, 10]
+    first, second = (store.get(found[0].name).arrays for store in stores)
+    assert same(first, second)
 
 
 def test_a_state_before_a_drop_is_continued_behind_it(tmp_path: Path, loads: list[int]) -> None:

@@ -198,7 +198,15 @@ def test_on_ray(tmp_path: Path) -> None:
         ({"arms": ("imp", "reinitialised")}, "reinitialised.*reinit"),
         ({"plan": "lotery"}, "lotery.*lottery"),
         ({"plan": "nothing.there:plan"}, "nothing.there:plan"),
-        ({"plan": "instability"}, "forks"),
+        ({"plan": "instability", "instability": {"networks": ("random",)}}, "networks.*'random'.*random_layerwise"),
+        ({"plan": "instability", "instability": {"levels": (16,)}}, r"instability\.levels.*16.*levels=15"),
+        ({"plan": "instability", "instability": {"seeds": (7, 8, 7)}}, r"instability\.seeds.*7 twice"),
+        ({"plan": "instability", "instability": {"seeds": (7, 8)}}, "2 seeds for runs=3"),
+        ({"plan": "instability", "instability": {"noise": "augment"}}, "flip.*noise='order'"),
+        ({"plan": "instability", "instability": {"span": "whole"}}, "remaining, restart.*'whole'"),
+        ({"plan": "instability", "instability": {"statistics": "mean"}}, "mean.*interpolate"),
+        ({"plan": "instability", "instability": {"after": {"name": "sgd"}}}, "learning_rate"),
+        ({"plan": "instability", "instability": {"every": "30000 steps"}}, "step 30000.*steps=24000"),
         ({"instability": {"forks": ("0 steps",)}}, "lottery,instability"),
         ({"plan": "instability", "instability": {"forks": ("100%",)}}, "100%.*24000"),
         ({"plan": "instability", "instability": {"forks": (0,), "runs": 1}}, "runs.*1"),
@@ -206,12 +214,16 @@ def test_on_ray(tmp_path: Path) -> None:
         ({"fraction": 1.5}, "1.5"),
         ({"scope": "layers"}, "layers"),
         ({"compat": "torch"}, "open_lth.*torch"),
+        ({"plan": "early"}, r"early\.levels"),
+        ({"early": {"methods": ("snipp",)}}, "snipp.*snip"),
+        ({"early": {"levels": (0,)}}, "early.levels.*0"),
+        ({"early": {"ltr": "100%"}}, "early.ltr.*100%"),
         ({"validation_freq": "often"}, "validation_freq.*often"),
         ({"validation_freq": 0}, "validation_freq.*0"),
         ({"plan": "dilation"}, r"dilation\.levels"),
         ({"dilation": {"levels": (16,)}}, "16.*levels=15"),
         ({"plan": "dilation", "dilation": {"levels": (3,)}, "rewind_to": "5 steps"}, "5 steps.*0 steps"),
-        ({"plan": "dilation", "dilation": {"levels": (3,)}, "steps": 7}, "0.2.*1.4 steps.*now 7"),
+        ({"plan": "dilation", "dilation": {"levels": (3,)}, "steps": 7}, "0.2.*steps=7.*1.4"),
         ({"dilation": {"factors": (1.0, 0.5)}}, r"increasing.*\[1.0, 0.5\]"),
         ({"dilation": {"arms": ("reinitialised",)}}, "reinitialised.*reinit"),
     ],
@@ -263,7 +275,7 @@ def test_layers_that_are_not_pruned_count_in_open_lth() -> None:
 
 def test_forms() -> None:
     config = configs.completed({"arms": "imp, reinit", "instability": {"forks": "0 steps,5%"}, "schedule": None})
-    assert config["arms"] == ("imp", "reinit") and config["instability"] == {"forks": ("0 steps", "5%"), "runs": 3}
+    assert config["arms"] == ("imp", "reinit") and config["instability"]["forks"] == ("0 steps", "5%")
     assert config["schedule"] == configs.DEFAULTS["schedule"]
     assert configs.completed({"optimizer": {"learning_rate": 1}})["optimizer"] == {"learning_rate": 1}
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import keras_lth as lth
-from keras_lth import models
+from keras_lth import models, titles
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 ROW = re.compile(r"^\| `(\w+)[^`]*` \| .* \| (\d+)×(\d+)×(\d)[^|]*\| ([\d ]+) \| ([\d ]+) \| ([KNPD ]+) \|$", re.M)
@@ -25,7 +25,8 @@ TABLE: dict[str, tuple[tuple[int, ...], int, int, str]] = {
     )
 }
 MORE: dict[str, dict[str, Any]] = {
-    "mlp": {"widths": (300, 100)}, "resnet_cifar": {"depth": 20}, "resnet_imagenet": {"depth": 18},
+    "mlp": {"widths": (300, 100)}, "conv_n": {"pairs": 2, "width": 16}, "resnet_cifar": {"depth": 20},
+    "resnet_imagenet": {"depth": 18},
 }  # fmt: skip
 # Parameters of the papers' own code, all of which are trained: open_lth, SNIP, torchvision.
 PUBLISHED = {
@@ -68,6 +69,21 @@ def test_parameters_are_those_of_the_page(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_are_those_of_the_papers_code(name):
     assert size(built(name).trainable_variables) == PUBLISHED[name]
+
+
+def test_a_network_of_a_family_is_that_of_its_name():
+    wide = built("conv_4").count_params(), size(built("conv_4").trainable_variables)
+    with keras.StatelessScope(initialize_variables=False):
+        made = models.conv_n(TABLE["conv_4"][0], 10, seed=0, pairs=2)
+    keras.backend.clear_session()
+    assert (made.count_params(), size(made.trainable_variables)) == wide
+
+
+def test_every_network_and_every_set_has_a_title():
+    assert {*models.__all__} < {*titles.TITLES}
+    assert titles.title("cifar10") == "CIFAR-10" and titles.title("mine.npz") == "mine.npz"
+    assert titles.title("resnet_cifar", {"depth": 8, "width": 8, "mean": (0,)}) == "ResNet-8 of width 8"
+    assert titles.title("conv_n", {"pairs": 2, "width": 16}) == "Conv-4 of width 16"
 
 
 def test_parameters_by_hand():

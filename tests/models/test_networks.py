@@ -122,6 +122,8 @@ def test_dropout_is_a_function_of_the_seed():
         ("mlp", {"widths": (3, 0)}, "mlp: each of widths must be an integer of at least 1, got 0"),
         ("lenet_5", {"input_shape": (28, 28)}, "lenet_5: input_shape must be .height, width, channels."),
         ("conv_8", {"input_shape": (8, 32, 3)}, "conv_8: input_shape must have .* at least 16, got .8, 32, 3."),
+        ("conv_n", {"pairs": 5}, "conv_n: pairs must be an integer from 1 to 4, got 5"),
+        ("conv_n", {"pairs": 1, "width": 0}, "width.*1.*0"),
         ("vgg_16", {"input_shape": (8, 8, 3)}, "at least 16"),
         ("inception_v3", {"input_shape": (298, 299, 3)}, "at least 299"),
         ("inception_v3", {"input_shape": (74, 74, 3), "auxiliary": False}, "at least 75"),

@@ -137,6 +137,7 @@ def test_configs_are_the_thesis(name, data, channels):
     setting = (config.data, config.batch_size, config.steps, config.fraction, config.optimizer.learning_rate)
     assert setting == (data, 128, 63_000, 0.2, 0.1)
     assert (config.schedule.drops, config.schedule.factor) == ((32_000, 48_000), 0.1)
+    assert (config.optimizer.name, config.optimizer.weight_decay) == ("momentum", 1e-4)
     model = getattr(lth.models, config.model)((8, 8, channels), 10, seed=0, **config.model_options)
     assert model.get_layer("normalized") is not None
     ordered(np.zeros((4, 8, 8, channels)), batch_size=2, seed=0, augment=config.augment)

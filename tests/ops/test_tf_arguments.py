@@ -223,3 +223,26 @@ def test_indices_under_xla_that_are_no_structure(capfd: pytest.CaptureFixture[st
     assert result.shape == (4, 9)
     assert np.isnan(result).all()
     assert "a sparse product under XLA failed: others holds a number" in capfd.readouterr().err
+
+
+def test_a_call_under_xla_checks_the_lists_that_it_reads(capfd: pytest.CaptureFixture[str]) -> None:
+    """The product and the gradient of its values read one order of the blocks, the gradient of its input the other."""
+    loaded = tf_ops.library.load()
+    assert loaded is not None
+    target = loaded.xla_target
+
+    @tf.function(jit_compile=True, autograph=False)
+    def run(row_ids: Any) -> Any:
+        arrays = [S.starts, S.others, S.row_starts, S.row_others, row_ids]
+        structure = [*map(tf.convert_to_tensor, arrays), inputs(S)["geometry"]]
+        x, values = tf.constant(MATRIX.x), tf.constant(MATRIX.values)
+        with tf.GradientTape() as tape:
+            tape.watch([x, values])
+            y = tf_ops.xla.product(target, x, values, structure, None, False, False)
+        return y, *tape.gradient(y, [x, values])
+
+    good, bad = run(tf.constant(S.row_ids)), run(tf.constant(changed(S.row_ids, 0, 2**30)))
+    np.testing.assert_array_equal(bad[0], good[0])
+    assert np.isnan(bad[1]).all()
+    np.testing.assert_array_equal(bad[2], good[2])
+    assert "row_ids holds a number" in capfd.readouterr().err

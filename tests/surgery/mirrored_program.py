@@ -121,6 +121,19 @@ def by_hand(strategy: Any) -> int:
     return sum(int(np.count_nonzero(value.numpy()[~mask])) for value in values)
 
 
+def gradients(strategy: Any) -> float:
+    """How far dense gradients are from those of one device, inside the scope of the strategy and outside."""
+    model = network()
+    model.compile("sgd", "mse", jit_compile=False)
+    expected = surgery.dense_gradients(model, X, Y)
+    with strategy.scope():
+        model = network()
+        model.compile("sgd", "mse", jit_compile=False)
+        found = [surgery.dense_gradients(model, X, Y)]
+    found.append(surgery.dense_gradients(model, X, Y))
+    return max(float(np.abs(one[path] - expected[path]).max()) for one in found for path in expected)
+
+
 def main(*names: str) -> None:
     strategy = mirrored()
     result: dict[str, Any] = {"optimizers": {}}
@@ -134,6 +147,7 @@ def main(*names: str) -> None:
         )
     result["refusals"] = refusals(strategy)
     result["rewound"] = rewound(strategy)
+    result["gradients"] = gradients(strategy)
     result["by_hand"] = by_hand(strategy)
     report(result)
 

@@ -109,13 +109,16 @@ def test_several_outputs_and_losses_that_layers_add() -> None:
     labels = [Y[:, None].astype("float32"), X[:, :1]]
     with pytest.raises(ValueError, match=r"2 outputs.*compile"):
         lth.dense_gradients(model, X, labels, loss="mse")
+    metrics = len(model.metrics)
     found = lth.dense_gradients(model, X, labels)
+    assert len(model.metrics) == metrics and not model._compile_loss.built
     h = X @ model.get_layer("hidden").kernel.numpy()
     errors = [h @ model.get_layer(name).kernel.numpy() - y for name, y in zip("ab", labels, strict=True)]
     np.testing.assert_allclose(found["b/kernel"], 2 * 2 * h.T @ errors[1] / len(X), rtol=1e-4)
     back = sum(w * 2 * e @ model.get_layer(n).kernel.numpy().T for w, e, n in zip((1, 2), errors, "ab", strict=True))
     np.testing.assert_allclose(found["hidden/kernel"], X.T @ (back + 0.2 * h) / len(X), rtol=1e-3, atol=1e-5)
     model.fit(X, labels, verbose=0)
+    assert len(model.metrics) > metrics
 
 
 def test_bad_input_is_said() -> None:
@@ -132,6 +135,10 @@ def test_bad_input_is_said() -> None:
         lth.dense_gradients(model, np.full_like(X, np.nan), Y)
     with pytest.raises(ValueError, match=r"batch_size.*0"):
         lth.dense_gradients(model, X, Y, batch_size=0)
+    with pytest.raises(ValueError, match=r"no call\(\)"):
+        parts = keras.Model()
+        parts.inner = network()
+        lth.dense_gradients(parts, X, Y, loss="mse")
     rounded = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2), keras.layers.Lambda(keras.ops.round)])
     rounded.compile("sgd", "mse")
     with pytest.raises(ValueError, match=r"dense/kernel.*exclude|any weight.*round"):

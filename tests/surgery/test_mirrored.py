@@ -57,3 +57,7 @@ def test_rewinding_on_replicas() -> None:
 
 def test_layers_masked_by_hand_on_replicas() -> None:
     assert result()["by_hand"] == 0
+
+
+def test_dense_gradients_are_those_of_one_device() -> None:
+    assert result()["gradients"] < 1e-6

@@ -20,10 +20,10 @@ from keras_lth.ops.sparse import (
     check_strides,
     check_structure,
 )
-from keras_lth.ops.tensorflow import gradients, library, plain, tensors, xla
+from keras_lth.ops.tensorflow import gradients, library, normalize, plain, tensors, xla
 from keras_lth.ops.tensorflow.live import LiveStructure, structure_of
 
-__all__ = ["LiveStructure", "gradients", "sparse_conv2d", "sparse_matmul", "to_dense"]
+__all__ = ["LiveStructure", "gradients", "normalize", "sparse_conv2d", "sparse_matmul", "to_dense"]
 
 FLOATS = (tf.float32, tf.bfloat16, tf.float16)
 

@@ -23,6 +23,10 @@ OPS = (
     "keras_lth_sparse_conv2d",
     "keras_lth_sparse_conv2d_grad_input",
     "keras_lth_sparse_conv2d_grad_values",
+    "keras_lth_moments",
+    "keras_lth_normalize",
+    "keras_lth_normalize_grad",
+    "keras_lth_normalize_add_grad",
 )
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keras_lth.analysis.connectivity import TREATMENTS, Path, linear_path
-from keras_lth.analysis.distances import cosine, l2
-from keras_lth.tickets import Snapshot
+from keras_lth.analysis.connectivity import TREATMENTS, Path, is_stable, linear_path
+from keras_lth.analysis.distances import Network, cosine, l2, weights_of
+from keras_lth.analysis.predictions import Differences, differences
+
+if TYPE_CHECKING:
+    from keras_lth.analysis.evaluation import Evaluator
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Comparison:
         data: name of the data set.
         path: the error along the line between their ends.
         l2, cosine: distances of their weights.
+        differences: how differently they treat the examples; None for a model that names no classes.
     """
 
     pair: tuple[int, int]
@@ -29,6 +34,7 @@ class Comparison:
     path: Path
     l2: float
     cosine: float
+    differences: Differences | None = None
 
     @property
     def barrier(self) -> float:
@@ -47,17 +53,22 @@ class Comparison:
             "path": self.path.as_dict(),
             "l2": self.l2,
             "cosine": self.cosine,
+            "differences": None if self.differences is None else list(self.differences),
         }
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Comparison:
         """Rebuild a comparison from ``as_dict``."""
         first, second = row["pair"]
-        return cls((int(first), int(second)), row["data"], Path.from_dict(row["path"]), row["l2"], row["cosine"])
+        apart = row.get("differences")
+        return cls(
+            (int(first), int(second)), row["data"], Path.from_dict(row["path"]), row["l2"], row["cosine"],
+            None if apart is None else Differences(*apart),
+        )  # fmt: skip
 
 
 def compare(
-    ends: Sequence[Snapshot | Mapping[str, Any]],
+    ends: Sequence[Network],
     model: Any,
     data: Mapping[str, Any],
     *,
@@ -65,7 +76,7 @@ def compare(
     statistics: str = "interpolate",
     metric: str | None = None,
     mode: str = "auto",
-    batch_size: int = 1000,
+    batch_size: int | None = None,
     train_data: Any = None,
 ) -> list[Comparison]:
     """Compare all pairs of ``ends``, the networks trained from one state, on each data set (name → data).
@@ -74,15 +85,26 @@ def compare(
     """
     from keras_lth.analysis.evaluation import Evaluator
 
-    pairs = list(itertools.combinations(range(len(ends)), 2))
-    apart = {(i, j): (l2(ends[i], ends[j]), cosine(ends[i], ends[j])) for i, j in pairs}
     again = train_data if statistics == "reestimate" else None
-    results = []
+    results: list[Comparison] = []
     for name, examples in data.items():
-        with Evaluator(model, examples, metric=metric, mode=mode, batch_size=batch_size, train_data=again) as evaluate:
-            for i, j in pairs:
-                path = linear_path(ends[i], ends[j], evaluate, points=points, statistics=statistics)
-                results.append(Comparison((i, j), name, path, *apart[i, j]))
+        evaluator = Evaluator(model, examples, metric=metric, mode=mode, batch_size=batch_size, train_data=again)
+        results += compare_on(ends, evaluator, name, points=points, statistics=statistics)
+    return results
+
+
+def compare_on(
+    ends: Sequence[Network], evaluator: Evaluator, name: str, *, points: int = 30, statistics: str = "interpolate"
+) -> list[Comparison]:
+    """Compare all pairs of ``ends`` with an evaluator, on data with this name."""
+    results = []
+    with evaluator as evaluate:
+        said = [evaluate.predictions(weights_of(end)) for end in ends]
+        for i, j in itertools.combinations(range(len(ends)), 2):
+            path = linear_path(ends[i], ends[j], evaluate, points=points, statistics=statistics)
+            one, other = said[i], said[j]
+            apart = None if one is None or other is None else differences(one, other)
+            results.append(Comparison((i, j), name, path, l2(ends[i], ends[j]), cosine(ends[i], ends[j]), apart))
     return results
 
 
@@ -94,8 +116,10 @@ def mean_barriers(results: Sequence[Comparison]) -> dict[str, float]:
 
 
 def verdict(barrier: float, threshold: float) -> str:
-    """Return ``"stable (< 0.02)"`` or ``"unstable (≥ 0.02)"``."""
-    return f"stable (< {threshold:g})" if barrier < threshold else f"unstable (≥ {threshold:g})"
+    """Return ``"stable (< 0.02)"``, ``"unstable (≥ 0.02)"``, or ``"not known (NaN on the line)"``."""
+    if math.isnan(barrier):
+        return "not known (NaN on the line)"
+    return f"stable (< {threshold:g})" if is_stable(barrier, threshold) else f"unstable (≥ {threshold:g})"
 
 
 def table(results: Sequence[Comparison], threshold: float = 0.02) -> list[tuple[str, ...]]:
