@@ -13,6 +13,7 @@ from keras_lth.arguments import round_half_up
 from keras_lth.callbacks.batches import batch_at
 from keras_lth.callbacks.mover import Mover
 from keras_lth.criteria import described, named, needs_data, scored
+from keras_lth.layers import Learning
 from keras_lth.masks import Masks, differences
 from keras_lth.schedules import Function, Schedule, Time
 from keras_lth.selection import keep_counts, select
@@ -33,7 +34,8 @@ class GradualPruning(Mover):
         schedule: of `keras_lth.schedules` (`Polynomial`, `Constant`, `OneShot`, `Periodic`), or a function of the step
             that returns the density. Densities are of all weights that can be pruned.
         criterion: what scores weights, as in `keras_lth.IMPCallback`: a name, one of `keras_lth.criteria`, or a
-            function of (model) or (model, x, y); x and y are a batch.
+            function of (model) or (model, x, y); x and y are a batch. Or what `keras_lth.layers.learn_masks` returned:
+            the density of each layer whose masks are learned follows the schedule (movement pruning, straight-through).
         scope: "global": one ranking over all layers; "layer": the density in each layer.
         structure: as in `keras_lth.select`. Of "n:m" the schedule must end at n/m; on the way there, more of every m
             remain.
@@ -64,6 +66,9 @@ class GradualPruning(Mover):
         if scope not in ("global", "layer"):
             raise ValueError(f'scope must be "global" or "layer", not {scope!r}')
         self.schedule = schedule if isinstance(schedule, Schedule) else Function(schedule, every=every)
+        self.learning = criterion if isinstance(criterion, Learning) else None
+        if self.learning is not None:
+            criterion, scope = "magnitude", "layer"
         options = {**self.filters, **({"seed": 0} if criterion == "random" else {})}
         self.criterion = named(criterion, **(options if isinstance(criterion, str) else {}))
         self.scope, self.structure, self.min_per_layer = scope, structure, min_per_layer
@@ -89,7 +94,16 @@ class GradualPruning(Mover):
             )
         return found
 
+    def _weights(self) -> list[str]:
+        return super()._weights() if self.learning is None else list(self.learning.masks())
+
+    def _hold(self, masks: Masks) -> Any:
+        return super()._hold(masks) if self.learning is None else _Followed(masks)
+
     def _next(self, step: int, masks: Masks) -> Masks:
+        if self.learning is not None:
+            self.learning.set_density(self.updates(step))
+            return self.learning.masks()
         density, now = self.updates(step), self._count(masks)
         if self._units.n_of_m:
             n, m = self._units.n_of_m
@@ -112,7 +126,8 @@ class GradualPruning(Mover):
             "" if end is None or end == begin else f" to {end.amount:,}, every {every.amount:,}"
         )
         to = "" if last is None else f" to a density of {last:.1%}"
-        return f"{self.scope} {described(self.criterion)}, {self._density()}{to}, {span}"
+        what = described(self.criterion) if self.learning is None else type(self.learning.rule).__name__
+        return f"{self.scope} {what}, {self._density()}{to}, {span}"
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Say what was done."""
@@ -144,3 +159,18 @@ class GradualPruning(Mover):
                 "Give both the same include, exclude and also"
             )
         return {path: found[path] for path in self.start}
+
+
+class _Followed:
+    """Masks that the model learns itself: those of the last change, which are only told."""
+
+    stored = False
+
+    def __init__(self, masks: Masks) -> None:
+        self._masks = masks
+
+    def masks(self) -> Masks:
+        return self._masks
+
+    def set(self, masks: Masks) -> None:
+        self._masks = masks

@@ -60,7 +60,7 @@ class Mover(keras.callbacks.Callback, ABC):
         self._iterations = 0
         self._was_stored = False  # whether kernels were stored sparse before the current update
         self._said = -_QUIET
-        self._held: surgery.Moving | None = None
+        self._held: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Mover:
         # keras-tuner copies callbacks before each fit: the copy starts without state.
@@ -79,6 +79,10 @@ class Mover(keras.callbacks.Callback, ABC):
     def _weights(self) -> list[str]:
         """Return the paths of the weights whose masks move."""
         return list(surgery.prunable(self.model, **self.filters))
+
+    def _hold(self, masks: Masks) -> Any:
+        """Put the first masks on; return what holds them, as `surgery.Moving` does."""
+        return surgery.Moving(self.model, masks)
 
     def _first(self, masks: Masks) -> Masks:
         """Return the masks to start with."""
@@ -112,7 +116,7 @@ class Mover(keras.callbacks.Callback, ABC):
         self.updates = self._plan(self._steps_per_epoch(), self.params["epochs"], own)
         self.start = own
         self.masks = self._chosen(lambda: self._first(own))
-        self._held = surgery.Moving(model, self.masks)
+        self._held = self._hold(self.masks)
         self._say(f"{self._name}: {self._described()}{self._hidden()}", always=True)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -230,7 +234,7 @@ class Mover(keras.callbacks.Callback, ABC):
             raise ValueError(f"{self._name} needs a compiled model: call model.compile(optimizer, …) first")
 
     @property
-    def _moving(self) -> surgery.Moving:
+    def _moving(self) -> Any:
         if self._held is None:
             raise RuntimeError(f"{self._name} has not been used in a fit yet.")
         return self._held

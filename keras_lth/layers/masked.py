@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lth.layers.reading import Reading
 from keras_lth.masks import Masks, align
 from keras_lth.surgery.hooks import follow
 from keras_lth.surgery.paths import entries
@@ -68,10 +69,10 @@ class Masked(keras.layers.Wrapper):
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the wrapped layer with its masked weights."""
-        held = [(variable, mask) for variable in self.layer.weights if (mask := mask_of(variable)) is not None]
-        if not held:
+        read = [(variable, mask.keep) for variable in self.layer.weights if (mask := mask_of(variable)) is not None]
+        if not read:
             return self.layer(inputs, *args, **kwargs)
-        with _Reading(held) as scope:
+        with Reading(read) as scope:
             outputs = self.layer(inputs, *args, **kwargs)
         scope.settle(self)
         return outputs
@@ -151,39 +152,3 @@ class _MaskedInitializer:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.mask.keep(self.initializer(*args, **kwargs))
-
-
-class _Reading(keras.StatelessScope):
-    """Lets a layer read masked values; `settle` applies the assignments and losses that it makes meanwhile."""
-
-    def __init__(self, held: list[tuple[keras.Variable, VariableMask]]) -> None:
-        super().__init__(collect_losses=True)
-        self.held = held
-        self.updates: dict[int, tuple[keras.Variable, Any]] = {}
-
-    def __enter__(self) -> _Reading:
-        super().__enter__()
-        outer = self.original_scope
-        if outer is not None:
-            self.state_mapping = dict(outer.state_mapping)
-            self.collect_losses, self.losses = outer.collect_losses, outer.losses
-            self.initialize_variables = outer.initialize_variables
-        for variable, mask in self.held:
-            value = self.state_mapping.get(id(variable), variable._value)
-            # Directly into the mapping, at full precision: the layer casts when it reads.
-            self.state_mapping[id(variable)] = mask.keep(variable.value if value is None else value)
-        return self
-
-    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
-        super().add_update(update)
-        self.updates[id(update[0])] = update
-
-    def settle(self, layer: keras.layers.Layer) -> None:
-        """After the scope, assign statistics and seeds and pass losses on; an outer scope takes them if there is
-        one.
-        """
-        for variable, value in self.updates.values():
-            variable.assign(value)
-        if self.original_scope is None:
-            for loss in self.losses:
-                layer.add_loss(loss)
