@@ -16,6 +16,7 @@ from keras_lth.analysis.connectivity import linear_path
 from keras_lth.analysis.distances import cosine, l2
 from keras_lth.analysis.distances import travelled as distances_travelled
 from keras_lth.analysis.predictions import differences
+from keras_lth.arguments import round_half_up
 from keras_lth.datasets import Streams
 from keras_lth.experiments.live import Json, built, first_examples, measured, splits_of, text_of, trained
 from keras_lth.imp import IMP, Noise
@@ -24,7 +25,7 @@ from keras_lth.layers.costs import DEFAULT
 from keras_lth.masks import Masks
 from keras_lth.plans.step import called, canonical
 from keras_lth.plans.training import SLOTS
-from keras_lth.selection import random_like, select, uniform
+from keras_lth.selection import keep_counts, random_like, select, uniform
 from keras_lth.store import Value
 from keras_lth.tickets import Snapshot, snapshot_of, value_of
 
@@ -229,6 +230,26 @@ def combine(*masks: Value, how: str) -> Value:
             f'combine must be "and" or "or" of several masks, or "not" of one, not {how!r} of {len(masks)}.'
         )
     return mask_value(functools.reduce(lambda a, b: a & b if how == "and" else a | b, rest, first))
+
+
+def swap(kept: Value, grown: Value, masks: Value, like: Value, *, overlap: float | None) -> Value:
+    """Keep the highest scores of the masks, and of all other weights, as many in total as other masks."""
+    before, wanted = masks_of(masks), masks_of(like)
+    stay = (before & wanted).remaining if overlap is None else round_half_up(overlap, wanted.remaining)
+    if not wanted.remaining - (~before).remaining <= stay <= before.remaining:
+        raise ValueError(
+            f"{stay:,} of {wanted.remaining:,} weights cannot stay of {before.remaining:,}: use another overlap."
+        )
+    scores = [{path: value.arrays[path] for path in before} for value in (kept, grown)]
+    old = keep_counts(scores[0], before, {"": stay})
+    return mask_value(old | keep_counts(scores[1], ~before, {"": wanted.remaining - stay}))
+
+
+def regrow(state: Value, masks: Value, fresh: Value, *, step: int) -> Value:
+    """Give every pruned weight a fresh value; the others, statistics and seeds stay."""
+    before, new = snapshot_of(state), snapshot_of(fresh)
+    grown = {path: np.where(mask, before.weights[path], new.weights[path]) for path, mask in masks_of(masks).items()}
+    return value_of(Snapshot({**before.weights, **grown}, {}, step, before.seeds, before.state))
 
 
 def shuffle(masks: Value, *, seed: int, scope: str) -> Value:

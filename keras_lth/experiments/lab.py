@@ -68,6 +68,8 @@ CUT = Kind(
 )
 SELECT = Kind("select", f"{_HERE}:selected", defaults={"scope": "global", "structure": None, "density": None})
 COMBINE = Kind("combine", f"{_HERE}:combine")
+SWAP = Kind("swap", f"{_HERE}:swap", defaults={"overlap": None})
+REGROW = Kind("regrow", f"{_HERE}:regrow", keep=False)
 SHUFFLE = Kind("shuffle", f"{_HERE}:shuffle", defaults={"scope": "layer"})
 LAYERS = Kind("layers", f"{_HERE}:layers")
 DEGREES = Kind("degrees", f"{_HERE}:degrees", version=2)
@@ -274,6 +276,18 @@ class Lab:
     def combine(self, how: str, *masks: Step) -> Step:
         """Name a combination of masks: "and" or "or" of several, "not" of one."""
         return COMBINE(*masks, how=how)
+
+    def swap(self, kept: Step, grown: Step, masks: Step, like: Step, *, overlap: float | None = None) -> Step:
+        """Name masks with as many weights as ``like``: some of those of ``masks``, and new ones, of the highest scores.
+
+        ``kept`` scores the weights that stay, ``grown`` the new ones. ``overlap`` is the share that stays; None: as
+        many as ``like`` and ``masks`` have in common.
+        """
+        return SWAP(kept, grown, masks, like, overlap=overlap)
+
+    def regrow(self, state: Step, masks: Step, fresh: Step, *, step: int) -> Step:
+        """Name the state with the values of ``fresh`` where ``masks`` keep nothing, and fresh slots."""
+        return REGROW(state, masks, fresh, step=step)
 
     def shuffle(self, masks: Step, seed: int, scope: str = "layer") -> Step:
         """Name masks with as many weights at random positions, in each layer or over the network."""
