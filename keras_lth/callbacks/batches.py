@@ -27,8 +27,9 @@ def batch_at(callback: keras.callbacks.Callback, step: int) -> tuple[Any, Any, A
     x = fit_argument(model, "x") if data is None else data
     if all(hasattr(x, name) for name in ("batch_of", "order", "steps_per_epoch")):
         epoch, number = divmod(step, x.steps_per_epoch)
-        rows = x.order(epoch)[number * x.batch_size : (number + 1) * x.batch_size]
-        return keras.utils.unpack_x_y_sample_weight(x.batch_of(tf.constant(rows), x.seed, epoch))
+        seed = callback.params.get("seed", x.seed)
+        rows = x.order(epoch, seed)[number * x.batch_size : (number + 1) * x.batch_size]
+        return keras.utils.unpack_x_y_sample_weight(x.batch_of(tf.constant(rows), seed, epoch))
     if isinstance(x, keras.utils.PyDataset):
         return keras.utils.unpack_x_y_sample_weight(x[step % max(1, len(x))])
     if isinstance(x, tf.data.Dataset):

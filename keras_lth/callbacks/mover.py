@@ -161,6 +161,28 @@ class Mover(keras.callbacks.Callback, ABC):
         step = self.updates.next(self._step)
         return None if step is None else step - self._step
 
+    # Called by loops that call no hooks.
+    def begin_at(self, model: keras.Model, step: int, data: Any, seed: int, *, resumed: Masks | None = None) -> None:
+        """Begin at a step of a training without an end, on `keras_lth.datasets.ordered` data in the order of ``seed``.
+
+        ``resumed``: the masks after the changes at that step; None: a new training.
+        """
+        self.set_model(model)
+        self.set_params(
+            {"epochs": 1 << 40, "steps": data.steps_per_epoch, "exact_steps": True, "data": data, "seed": seed}
+        )
+        self.on_train_begin()
+        if resumed is not None:
+            self.masks = resumed
+            self._moving.set(resumed)
+            self._done = self.updates.last(step)
+        self.reach(step)
+
+    def reach(self, step: int) -> None:
+        """Change masks if that is due after ``step`` steps."""
+        self._step, self._began = step, True
+        self._see()
+
     def get_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return the position, and the masks that the training began with."""
         plain = {name: getattr(self, name) for name in ("_step", "_epoch_start", "_done", "_began", "changes")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from keras_lth.criteria.activation import Activation
 from keras_lth.criteria.call import described, named, needs_data, scored
 from keras_lth.criteria.examples import per_class
+from keras_lth.criteria.gradient import Gradient
 from keras_lth.criteria.grasp import GraSP
 from keras_lth.criteria.inverted import Inverted, inverted
 from keras_lth.criteria.iterative import prune_iteratively
@@ -23,6 +24,7 @@ __all__ = [
     "SNIP",
     "Activation",
     "GraSP",
+    "Gradient",
     "Inverted",
     "Magnitude",
     "Momentum",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_lth.criteria.activation import Activation
+from keras_lth.criteria.gradient import Gradient
 from keras_lth.criteria.grasp import GraSP
 from keras_lth.criteria.magnitude import Magnitude
 from keras_lth.criteria.momentum import Momentum
@@ -23,7 +24,8 @@ from keras_lth.surgery import whole
 Criterion = Callable[..., Mapping[str, Any]]
 NAMES: dict[str, Callable[..., Criterion]] = {
     "magnitude": Magnitude, "random": Random, "snip": SNIP, "grasp": GraSP, "synflow": SynFlow, "force": FORCE,
-    "obd": OBD, "obs": OBS, "activation": Activation, "momentum": Momentum, "threshold": Threshold,
+    "obd": OBD, "obs": OBS,
+    "activation": Activation, "momentum": Momentum, "gradient": Gradient, "threshold": Threshold,
 }  # fmt: skip
 
 

@@ -16,15 +16,17 @@ from keras_lth.analysis.connectivity import linear_path
 from keras_lth.analysis.distances import cosine, l2
 from keras_lth.analysis.distances import travelled as distances_travelled
 from keras_lth.analysis.predictions import differences
+from keras_lth.arguments import round_half_up
 from keras_lth.datasets import Streams
 from keras_lth.experiments.live import Json, built, first_examples, measured, splits_of, text_of, trained
+from keras_lth.experiments.moving import mover_of
 from keras_lth.imp import IMP, Noise
 from keras_lth.layers import fitted
 from keras_lth.layers.costs import DEFAULT
 from keras_lth.masks import Masks
 from keras_lth.plans.step import called, canonical
 from keras_lth.plans.training import SLOTS
-from keras_lth.selection import random_like, select, uniform
+from keras_lth.selection import keep_counts, random_like, select, uniform
 from keras_lth.store import Value
 from keras_lth.tickets import Snapshot, snapshot_of, value_of
 
@@ -98,7 +100,9 @@ class Trainer:
         augment: Any,
         jit_compile: bool | None,
         kernels: str = "dense",
+        mover: Json | None = None,
     ) -> None:
+        self._mover = None if mover is None else mover_of(mover)
         self.kernels, self.batch_size = kernels, batch_size
         self.noise = Noise(**noise)
         setting = {
@@ -116,17 +120,26 @@ class Trainer:
             for seed in moved.values():
                 seed[0] = self.noise.moved(int(seed[0]))
             snapshot = replace(snapshot, seeds=moved)
-        self._live.rewind(snapshot, None if masks is None else masks_of(masks), slots=bool(snapshot.optimizer))
-        fitted(self._live.model, self.kernels, self.batch_size, costs=DEFAULT)
+        worn = None if masks is None else masks_of(masks)
+        self._live.rewind(snapshot, worn, slots=bool(snapshot.optimizer))
         self._step = snapshot.step
+        if self._mover is not None:
+            now = None if first else masks_in_state(state)
+            self._mover.begin_at(self._live.model, self._step, self._loop.data, self.noise.order, resumed=now)
+            if now is not None:  # the mover's first masks have set other weights to 0
+                self._live.rewind(snapshot, now, slots=bool(snapshot.optimizer))
+        fitted(self._live.model, self.kernels, self.batch_size, costs=DEFAULT)
 
     def advance(self, to: int) -> None:
         """Train up to a step; a call ends with an epoch."""
         while self._step < to:
             rest = self._loop.data.steps_per_epoch - self._step % self._loop.data.steps_per_epoch
-            count = min(rest, to - self._step)
+            stop = None if self._mover is None else self._mover.steps_until_stop()
+            count = min(rest, to - self._step, rest if stop is None else stop)
             self._loop.run(self._step, count, self.noise.order, self.noise.augment)
             self._step += count
+            if self._mover is not None:
+                self._mover.reach(self._step)
 
     def state(self) -> Value:
         """Return the whole state of model and optimizer. Raises ``FloatingPointError`` if the training has diverged."""
@@ -134,6 +147,9 @@ class Trainer:
         for name, array in whole.arrays.items():
             if name.startswith("weights/") and np.isnan(np.sum(array, dtype=float)):
                 raise FloatingPointError(f"{name} contains NaN at step {self._step}: use a lower learning rate.")
+        if self._mover is not None:
+            masks = {f"masks/{path}": mask for path, mask in surgery.masks_of(self._live.model).items()}
+            return Value({**whole.arrays, **masks}, whole.meta)
         return whole
 
     def observe(self, what: str) -> dict[str, float]:
@@ -207,6 +223,20 @@ def _some(network: Json, examples: Any) -> tuple[Any, Any]:
     return first_examples(splits, examples)
 
 
+def masks_in_state(state: Value) -> Masks | None:
+    """Return the masks of a state whose training moved them; None of another."""
+    found = {name.removeprefix("masks/"): array for name, array in state.arrays.items() if name.startswith("masks/")}
+    return Masks(found) if found else None
+
+
+def held(state: Value) -> Value:
+    """Take the masks out of a state whose training moved them."""
+    found = masks_in_state(state)
+    if found is None:
+        raise ValueError("this state has no masks of its own: its training has no mover. Use the masks it was given.")
+    return mask_value(found)
+
+
 def cut(scores: Value, masks: Value, **how: Any) -> Value:
     """Make one cut, as `IMP.cut` describes it."""
     before = masks_of(masks)
@@ -229,6 +259,26 @@ def combine(*masks: Value, how: str) -> Value:
             f'combine must be "and" or "or" of several masks, or "not" of one, not {how!r} of {len(masks)}.'
         )
     return mask_value(functools.reduce(lambda a, b: a & b if how == "and" else a | b, rest, first))
+
+
+def swap(kept: Value, grown: Value, masks: Value, like: Value, *, overlap: float | None) -> Value:
+    """Keep the highest scores of the masks, and of all other weights, as many in total as other masks."""
+    before, wanted = masks_of(masks), masks_of(like)
+    stay = (before & wanted).remaining if overlap is None else round_half_up(overlap, wanted.remaining)
+    if not wanted.remaining - (~before).remaining <= stay <= before.remaining:
+        raise ValueError(
+            f"{stay:,} of {wanted.remaining:,} weights cannot stay of {before.remaining:,}: use another overlap."
+        )
+    scores = [{path: value.arrays[path] for path in before} for value in (kept, grown)]
+    old = keep_counts(scores[0], before, {"": stay})
+    return mask_value(old | keep_counts(scores[1], ~before, {"": wanted.remaining - stay}))
+
+
+def regrow(state: Value, masks: Value, fresh: Value, *, step: int) -> Value:
+    """Give every pruned weight a fresh value; the others, statistics and seeds stay."""
+    before, new = snapshot_of(state), snapshot_of(fresh)
+    grown = {path: np.where(mask, before.weights[path], new.weights[path]) for path, mask in masks_of(masks).items()}
+    return value_of(Snapshot({**before.weights, **grown}, {}, step, before.seeds, before.state))
 
 
 def shuffle(masks: Value, *, seed: int, scope: str) -> Value:

@@ -41,6 +41,7 @@ STATE = Kind(
         "augment": None,
         "jit_compile": None,
         "kernels": "dense",
+        "mover": None,
     },
     long=True,
     thin=True,
@@ -68,6 +69,9 @@ CUT = Kind(
 )
 SELECT = Kind("select", f"{_HERE}:selected", defaults={"scope": "global", "structure": None, "density": None})
 COMBINE = Kind("combine", f"{_HERE}:combine")
+HELD = Kind("held", f"{_HERE}:held")
+SWAP = Kind("swap", f"{_HERE}:swap", defaults={"overlap": None})
+REGROW = Kind("regrow", f"{_HERE}:regrow", keep=False)
 SHUFFLE = Kind("shuffle", f"{_HERE}:shuffle", defaults={"scope": "layer"})
 LAYERS = Kind("layers", f"{_HERE}:layers")
 DEGREES = Kind("degrees", f"{_HERE}:degrees", version=2)
@@ -169,10 +173,14 @@ class Lab:
         """Name the state before the first step: newly sampled values."""
         return INIT(seed=seed, network=self.network)
 
-    def train(self, start: Step, masks: Step | None = None, noise: Noise = SILENT) -> Trajectory:
+    def train(
+        self, start: Step, masks: Step | None = None, noise: Noise = SILENT, *, mover: Mapping[str, Any] | None = None
+    ) -> Trajectory:
         """Name a training without an end; use ``.at(step)`` and ``.observed("test", every=…, to=…)``.
 
-        What can be observed is "test", "train", and "holdout" if the data options hold out examples.
+        What can be observed is "test", "train", and "holdout" if the data options hold out examples. ``mover`` changes
+        the masks on the way: ``{"name": "rigl", "density": 0.1, "every": 100, "until": 9_000}``, with times in steps
+        (`experiments.moving`); `held` gives the masks of its states.
         """
         line = trajectory(
             STATE,
@@ -185,7 +193,8 @@ class Lab:
             batch_size=self.batch_size,
             augment=self.augment,
             jit_compile=self.jit_compile,
-            kernels="dense" if masks is None else self.kernels,
+            kernels="dense" if masks is None and mover is None else self.kernels,
+            mover=None if mover is None else dict(mover),
         )
         return replace(line, check=functools.partial(_check_part, self.network))
 
@@ -271,9 +280,25 @@ class Lab:
         """Name masks of the highest scores, with density, scope and structure as in `selection.select`."""
         return SELECT(scores, **how)
 
+    def held(self, state: Step) -> Step:
+        """Name the masks of a state whose training has a mover."""
+        return HELD(state)
+
     def combine(self, how: str, *masks: Step) -> Step:
         """Name a combination of masks: "and" or "or" of several, "not" of one."""
         return COMBINE(*masks, how=how)
+
+    def swap(self, kept: Step, grown: Step, masks: Step, like: Step, *, overlap: float | None = None) -> Step:
+        """Name masks with as many weights as ``like``: some of those of ``masks``, and new ones, of the highest scores.
+
+        ``kept`` scores the weights that stay, ``grown`` the new ones. ``overlap`` is the share that stays; None: as
+        many as ``like`` and ``masks`` have in common.
+        """
+        return SWAP(kept, grown, masks, like, overlap=overlap)
+
+    def regrow(self, state: Step, masks: Step, fresh: Step, *, step: int) -> Step:
+        """Name the state with the values of ``fresh`` where ``masks`` keep nothing, and fresh slots."""
+        return REGROW(state, masks, fresh, step=step)
 
     def shuffle(self, masks: Step, seed: int, scope: str = "layer") -> Step:
         """Name masks with as many weights at random positions, in each layer or over the network."""
