@@ -54,7 +54,8 @@ def fit_curve(
 
     Each step draws a t in [0, 1) and a batch, and takes the gradient of the loss at that point of the curve. The
     control point starts in the middle of the ends. Weights that are pruned in both ends stay 0. Batch-norm statistics
-    are interpolated; re-estimate them on the curve (``Evaluator(…, train_data=…)``). The model's own weights are restored.
+    are interpolated; re-estimate them on the curve (``Evaluator(…, train_data=…)``). The model's own weights are
+    restored.
 
     Args:
         model: built and compiled, for its loss.
