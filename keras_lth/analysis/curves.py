@@ -53,8 +53,9 @@ def fit_curve(
     """Train the control point of a Bézier curve so that the loss along it is low; return it (Garipov et al., 3.2).
 
     Each step draws a t in [0, 1) and a batch, and takes the gradient of the loss at that point of the curve. The
-    control point starts in the middle of the ends. Weights that are pruned in both ends stay 0. Batch-norm statistics are
-    interpolated; re-estimate them on the curve (``Evaluator(…, train_data=…)``). The model's own weights are restored.
+    control point starts in the middle of the ends. Weights that are pruned in both ends stay 0. Batch-norm statistics
+    are interpolated; re-estimate them on the curve (``Evaluator(…, train_data=…)``). The model's own weights are
+    restored.
 
     Args:
         model: built and compiled, for its loss.

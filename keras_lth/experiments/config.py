@@ -13,6 +13,7 @@ from keras_lth.arguments import is_whole, real, whole
 from keras_lth.datasets import check_options
 from keras_lth.experiments import dilation as dilations
 from keras_lth.experiments.anatomy import anatomy
+from keras_lth.experiments.averaging import averaging
 from keras_lth.experiments.instability import NETWORKS, Copies, Measures, instability, log_spaced
 from keras_lth.experiments.lab import Lab, network
 from keras_lth.experiments.lottery import ARMS, FIGURE_3_7, lottery
@@ -28,8 +29,8 @@ Config = Mapping[str, Any]
 
 # Every key, with its default. A mapping without keys takes any.
 DEFAULTS: Config = {
-    # "lottery", "instability", "dilation", "anatomy", or "module:function" of a user's own (lab, imp, **plan_options);
-    # several with commas.
+    # "lottery", "instability", "averaging", "dilation", "anatomy", or "module:function" of a user's own
+    # (lab, imp, **plan_options); several with commas.
     "plan": "lottery",
     "plan_options": {},
     "data": "digits",
@@ -84,9 +85,21 @@ DEFAULTS: Config = {
     # Levels of the plans "dilation" and "anatomy", and the factors by which "dilation" stretches the schedule.
     "dilation": {"levels": (), "arms": dilations.ARMS, "factors": dilations.FACTORS},
     "anatomy": {"levels": ()},
+    # The plan "averaging": forks of the copies that are averaged, steps between merges of branches, data options of
+    # networks trained on different data, matching of independent networks, points of planes along each axis.
+    "averaging": {
+        "forks": (),
+        "runs": 3,
+        "every": (),
+        "parts": (),
+        "permutations": False,
+        "plane": 0,
+        "reestimate": False,
+    },
     # Seconds between the commits of a running training.
     "checkpoint_every": 60.0,
 }
+_PLANS = ("lottery", "instability", "averaging", "dilation", "anatomy")
 # These depend on another key, so a config replaces them as a whole.
 _WHOLE = ("optimizer", "model_options", "data_options", "plan_options", "after")
 
@@ -145,6 +158,8 @@ def check(config: Config) -> None:
             f"instability.forks are set, but plan={config['plan']!r} does not use them: "
             "use plan='lottery,instability', or instability.forks=()."
         )
+    if "averaging" in _names(config):
+        _check_averaging(config)
     durations = {"rewind_to": config["rewind_to"], **{f"instability.forks {fork!r}": fork for fork in forks}}
     if config["instability"]["every"]:
         durations["instability.every"] = config["instability"]["every"]
@@ -240,6 +255,11 @@ def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:
             lab, imp, rates=partial(_rates, config), places=given["levels"], arms=given["arms"],
             factors=given["factors"], **common,
         )  # fmt: skip
+    elif name == "averaging":
+        given = dict(config["averaging"])
+        given["forks"] = [_step(config, "averaging.forks", fork, examples) for fork in given["forks"]]
+        given["every"] = [_step(config, "averaging.every", each, examples) for each in given["every"]]
+        averaging(lab, imp, **given, **common)
     elif name == "anatomy":
         anatomy(lab, imp, places=config["anatomy"]["levels"], **common)
     else:
@@ -264,7 +284,7 @@ def _plans(config: Config) -> list[Callable[..., Any]]:
                 raise ValueError(f"plan={name!r} is {plan!r}, not a function of (lab, imp).")
             found.append(plan)
         else:
-            _known("plan", name, ("lottery", "instability", "dilation", "anatomy"), 'or "module:function" of your own')
+            _known("plan", name, _PLANS, 'or "module:function" of your own')
     return found
 
 
@@ -329,6 +349,31 @@ def _check_instability(config: Config) -> None:
         _copies(config)
     except ValueError as error:
         raise ValueError(f"instability.{error}") from None
+
+
+def _check_averaging(config: Config) -> None:
+    """Refuse what the plan "averaging" cannot do."""
+    given = config["averaging"]
+    whole(given["runs"], "averaging.runs", 2)
+    whole(given["plane"], "averaging.plane", 0)
+    for part in given["parts"]:
+        check_options(part)
+    if len(given["parts"]) == 1:
+        raise ValueError("averaging.parts has 1 part: give at least 2, such as {'part': '1/2'} and {'part': '2/2'}.")
+    if given["permutations"] and config["replicates"] < 2:
+        raise ValueError(
+            "averaging.permutations matches networks of different initial values, but replicates=1: use 2 or more."
+        )
+    for key in ("forks", "every"):
+        for each in given[key]:
+            if (duration := _duration(f"averaging.{key}", each)).unit != "epochs":
+                _before_the_end(config, f"averaging.{key}", each, duration.steps(config["steps"], 1))
+                if key == "every" and duration.amount == 0:
+                    raise ValueError(f"averaging.every has {each!r}: use durations above 0.")
+    if not (given["forks"] or given["every"] or given["permutations"]):
+        raise ValueError(
+            "the plan averaging has nothing to do: set averaging.forks, averaging.every or averaging.permutations."
+        )
 
 
 def _copies(config: Config) -> Copies:
