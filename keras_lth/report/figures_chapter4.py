@@ -15,14 +15,14 @@ from keras_lth.report.findings import Facts, NotThereError
 from keras_lth.report.forks import dense, medians
 from keras_lth.report.numbers import STABLE, series
 from keras_lth.report.read import Results
-from keras_lth.report.style import GRAY, Drawing
+from keras_lth.report.style import GRAY, PAPER, Drawing
 
 _DISTANCES = {
     "l2": "L2 distance of the weights", "cosine": "cosine distance of the weights",
     "different": "examples classified differently", "loss_l2": "L2 distance of the losses",
 }  # fmt: skip
 _STATE = {"init_to_k": "initial state to k", "k_to_end": "k to the end", "between_ends": "between the ends"}
-_PANELS = 6
+_PANELS, _MAPS = 6, 3
 
 
 @style.styled
@@ -177,6 +177,46 @@ def state(results: Results) -> Drawing | None:
         style.fork_axis(axes, _few(found["fork"], 3))
         axes.set_xlabel("step k")
     made.legend(made.grid[0, -1])
+    return made
+
+
+@style.styled
+def matching(results: Results) -> Drawing | None:
+    """Draw the error between networks of different initial values, before and after matching their hidden units."""
+    frame = results.table("matching", "pair", "matched", "alphas", "errors")
+    if frame is None:
+        return None
+    made = style.canvas(4.2, "Error on the line between networks of different initial values", below(results, frame))
+    axes, rows = made.grid[0, 0], frame.explode(["alphas", "errors"])
+    for place, (matched, name) in enumerate(((False, "as they are"), (True, "hidden units matched"))):
+        here = rows[rows["matched"] == matched]
+        look = {"color": style.SERIES[place], "ls": style.dash(place)}
+        made.line(axes, here["alphas"].astype(float).round(9), here["errors"], name, lambda at: f"α = {at:.2f}", **look)
+    axes.set(xlim=(0, 1), xlabel="position on the line, α")
+    axes.set_ylim(bottom=0)
+    style.percent_axis(axes, "error, %")
+    made.legend(axes)
+    return made
+
+
+@style.styled
+def plane(results: Results) -> Drawing | None:
+    """Draw the error in the plane through three networks, with the lines between them (thesis, figure 4-1)."""
+    frame = results.table("plane", "fork", "x", "y", "errors", "places")
+    if frame is None:
+        return None
+    first = frame.drop_duplicates(["run", "fork"]).iloc[:_MAPS]
+    made = style.canvas(4.2, "Test error in the plane through three copies", below(results, first, "–").split(";")[0],
+                        columns=len(first))  # fmt: skip
+    most = 100 * max(float(np.nanmax(errors)) for errors in first["errors"])
+    for axes, row in zip(made.grid[0], first.itertuples(), strict=True):
+        levels = np.linspace(0, most + 1e-9, 13)
+        drawn = axes.contourf(row.x, row.y, 100 * np.array(row.errors, float), levels=levels, cmap="viridis")
+        corners = np.array([*row.places, row.places[0]], float)
+        axes.plot(corners[:, 0], corners[:, 1], "o-", color=PAPER, mec=GRAY, lw=1.2)
+        axes.set(title=f"k = {row.fork:,}", xlabel="L2 distance", aspect="equal")
+        axes.grid(visible=False)
+    made.figure.colorbar(drawn, ax=made.grid[0, -1], shrink=0.8, label="error, %")
     return made
 
 

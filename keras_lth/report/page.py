@@ -48,6 +48,8 @@ FIGURES: Mapping[str, tuple[str, Callable[[Results], Drawing | None]]] = {
     "density_choice": ("copies", figures_chapter4.density_choice),
     "distances": ("instability", figures_chapter4.distances),
     "state": ("state", figures_chapter4.state),
+    "plane": ("plane", figures_chapter4.plane),
+    "matching": ("matching", figures_chapter4.matching),
 }
 _SHOWN = 200  # rows of a table that has no figure
 _LEGEND = (
