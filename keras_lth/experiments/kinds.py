@@ -22,6 +22,7 @@ from keras_lth.analysis.predictions import differences
 from keras_lth.analysis.statistics import Reestimation
 from keras_lth.arguments import round_half_up
 from keras_lth.datasets import Streams
+from keras_lth.experiments.changes import change_scores
 from keras_lth.experiments.live import Json, built, first_examples, in_memory, measured, splits_of, text_of, trained
 from keras_lth.experiments.moving import mover_of
 from keras_lth.imp import IMP, Noise
@@ -56,12 +57,14 @@ def init(*, seed: int, network: Json) -> Value:
 def start(wk: Value, *others: Value, network: Json, values: str, step: int, slots: str, seed: int) -> Value:
     """Return what a round starts from; seeds are those of step k."""
     before = snapshot_of(wk)
-    source = before if values in ("k", "shuffled", "unit") else snapshot_of(others[0])
+    source = before if values in ("k", "shuffled", "unit", "constant") else snapshot_of(others[0])
     weights = {path: _mixed(values, before.weights[path], array) for path, array in source.weights.items()}
     if values == "shuffled":
         weights |= {path: _shuffled(weights[path], mask, seed, path) for path, mask in masks_of(others[0]).items()}
     if values == "unit":
         weights |= {path: (weights[path] / np.std(weights[path])).astype(np.float32) for path in masks_of(others[0])}
+    if values == "constant":
+        weights |= {p: (np.sign(weights[p]) * np.std(weights[p])).astype(np.float32) for p in masks_of(others[0])}
     kept = others[0].arrays if slots == "k" else {}  # only slots, which have no step of their own
     kept = {name.removeprefix(SLOTS): array for name, array in kept.items() if name.startswith(SLOTS)}
     return value_of(Snapshot(weights, kept, step, before.seeds, before.state))
@@ -239,6 +242,14 @@ def held(state: Value) -> Value:
     if found is None:
         raise ValueError("this state has no masks of its own: its training has no mover. Use the masks it was given.")
     return mask_value(found)
+
+
+def change(before: Value, after: Value, *, network: Json, criterion: str, seed: int) -> Value:
+    """Score what training did to each prunable weight."""
+    states = [snapshot_of(value).weights for value in (before, after)]
+    paths = list(surgery.prunable(measured(text_of(network)).model))
+    first, last = ({path: weights[path] for path in paths} for weights in states)
+    return Value(change_scores(criterion, first, last, seed))
 
 
 def cut(scores: Value, masks: Value, **how: Any) -> Value:

@@ -55,6 +55,7 @@ START = Kind(
 _SCORED: dict[str, Any] = {**_OF_NETWORK, "examples": 0, "options": {}, "invert": False}
 SCORE = Kind("score", f"{_HERE}:score", defaults=_SCORED, keep=False)
 ITERATE = Kind("iterate", f"{_HERE}:iterate", defaults={**_SCORED, "schedule": "exponential"}, long=True)
+CHANGE = Kind("change", f"{_HERE}:change", defaults={**_OF_NETWORK, "seed": 0}, keep=False)
 CUT = Kind(
     "cut",
     f"{_HERE}:cut",
@@ -211,14 +212,14 @@ class Lab:
         ``values``: "k": those of ``wk``; "trained": those of ``other``, the end of a training; "fresh": new ones;
         "signs": new ones with the signs of ``wk``; "noise": those of ``wk`` plus new ones; "shuffled": those of ``wk``,
         permuted among the weights that the masks ``other`` keep in each layer; "unit": those of ``wk``, scaled to a
-        deviation of 1 in each layer of the masks ``other``.
+        deviation of 1 in each layer of the masks ``other``; "constant": the signs of ``wk`` times that deviation.
         """
         kept = () if wk.point is None else (wk.point.trajectory.slots(wk.point.step),)
         for each in kept:  # forks start from W_k
             self.book.beside(wk, each)
         if values == "trained":
             return START(wk, other, values=values, step=step)
-        if values in ("shuffled", "unit"):
+        if values in ("shuffled", "unit", "constant"):
             return START(wk, other, values=values, step=step, seed=seed)
         if values in ("fresh", "signs", "noise"):
             return START(wk, self.init(seed), values=values, step=step)
@@ -276,6 +277,10 @@ class Lab:
             state, criterion=criterion, network=self.network, density=density, iterations=iterations,
             schedule=schedule, examples=examples, invert=invert, options=options,
         )  # fmt: skip
+
+    def change(self, criterion: str, before: Step, after: Step, *, seed: int = 0) -> Step:
+        """Name scores of what training did to each prunable weight; ``criterion``: of `changes.CRITERIA`."""
+        return CHANGE(before, after, network=self.network, criterion=criterion, seed=seed)
 
     def cut(self, scores: Step, masks: Step, **cut: Any) -> Step:
         """Name the masks after one cut of ``masks``, by ``**imp.cut()``."""
