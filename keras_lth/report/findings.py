@@ -103,7 +103,9 @@ class Facts:
 
     def __init__(self, results: Results, run: str) -> None:
         self.run = run
-        self.setting = dict(results.settings.get(run, {}))
+        # Plans of one run may have different settings, each under "run, plan".
+        mine = [setting for key, setting in results.settings.items() if key == run or key.startswith(f"{run}, ")]
+        self.setting = dict(mine[0]) if mine else {}
         self._tables = {name: frame[frame["run"] == run] for name, frame in results.tables.items()}
 
     def table(self, name: str, *columns: str) -> pd.DataFrame:

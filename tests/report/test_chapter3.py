@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,12 @@ def test_what_names_lenet_is_about_lenet() -> None:
     assert verdicts({"model": "resnet_20"})["3-12"] == DOES_NOT
     assert verdicts({"model": "resnet_20"}, swap={"imp": "lrr", "lrr": "imp"})["3-12"] == HOLDS
     assert verdicts({"model": "resnet_20"})["3-18"] == UNKNOWN
+
+
+def test_plans_of_a_run_may_have_settings_of_their_own() -> None:
+    found = results(chapter3_rows.world(), setting=LENET)
+    apart = replace(found, settings={"lenet, lottery": LENET, "lenet, dilation": {**LENET, "steps": 9}})
+    assert decided(apart, FINDINGS).equals(decided(found, FINDINGS))
 
 
 def test_missing_rows_decide_nothing() -> None:
