@@ -36,12 +36,12 @@ class Runs {
     return result;
   }
 
-  // Calls body(run, first float, floats).
+  // Calls body(run, first float, floats); backwards after a pass over the same floats, whose last ones are in the caches.
   template <class Body>
-  void ForEach(const Body& body) const {
+  void ForEach(bool backwards, const Body& body) const {
     threads::ForEach(threads_, static_cast<std::size_t>(Count()), [&](unsigned, std::size_t item) {
-      const std::int64_t first = static_cast<std::int64_t>(item) * length_;
-      body(static_cast<std::int64_t>(item), first, std::min(length_, floats_ - first));
+      const auto at = static_cast<std::int64_t>(item), run = backwards ? Count() - 1 - at : at, first = run * length_;
+      body(run, first, std::min(length_, floats_ - first));
     });
   }
 
@@ -50,7 +50,7 @@ class Runs {
   std::vector<double> Sums(const Body& body) const {
     const std::int64_t width = Width();
     Floats sums(static_cast<std::size_t>(2 * width * Count()), 0.0F);
-    ForEach([&](std::int64_t run, std::int64_t first, std::int64_t n) {
+    ForEach(false, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
       float* const of_run = sums.data() + 2 * width * run;
       body(first, n, of_run, of_run + width);
     });
@@ -108,7 +108,7 @@ void Normalize(const float* x, const float* residual, std::int64_t samples, cons
   const Kernels& kernels = KernelsFor(run.level);
   const Runs runs(samples, channels.count, run);
   const Repeated repeated(runs, channels);
-  runs.ForEach([&](std::int64_t, std::int64_t first, std::int64_t n) {
+  runs.ForEach(true, [&](std::int64_t, std::int64_t first, std::int64_t n) {
     kernels.apply(x + first, residual == nullptr ? nullptr : residual + first, n, runs.Width(), repeated.View(), relu,
                   y + first);
   });
@@ -136,12 +136,26 @@ void NormalizeGradient(const float* dy, const float* x, const float* y, std::int
     slope[c] = static_cast<float>(product * inverse / count);
   }
   const Floats constants = runs.Repeated(constant.data()), slopes = runs.Repeated(slope.data());
-  runs.ForEach([&](std::int64_t, std::int64_t first, std::int64_t n) {
+  runs.ForEach(true, [&](std::int64_t, std::int64_t first, std::int64_t n) {
     // What the first pass has masked need not be masked again.
     kernels.input(masked == nullptr ? dy + first : masked + first, x + first,
                   mask == Mask::kAffine ? mask : Mask::kNone, n, runs.Width(), repeated.View(), constants.data(),
                   slopes.data(), gradients.x + first);
   });
+}
+
+void MaskedSums(const float* dy, const float* y, std::int64_t samples, std::int64_t channels, float* masked,
+                float* sums, const Run& run) {
+  if (channels == 0) return;
+  const Kernels& kernels = KernelsFor(run.level);
+  const Runs runs(samples, channels, run);
+  const Floats zeros(static_cast<std::size_t>(runs.Width()), 0.0F);
+  const Affine none{zeros.data(), zeros.data(), zeros.data()};
+  const std::vector<double> both = runs.Sums([&](std::int64_t first, std::int64_t n, float* of_g, float* products) {
+    kernels.reduce(dy + first, y + first, y + first, Mask::kResult, n, runs.Width(), none, masked + first, of_g,
+                   products);
+  });
+  for (std::int64_t c = 0; c < channels; ++c) sums[c] = static_cast<float>(both[static_cast<std::size_t>(c)]);
 }
 
 }  // namespace keras_lth::norm

@@ -43,6 +43,11 @@ struct Gradients {
 void NormalizeGradient(const float* dy, const float* x, const float* y, std::int64_t samples, const Channels& channels,
                        bool relu, const Gradients& gradients, const Run& run);
 
+// Behind a ReLU whose result is y[samples, channels]: the gradient in front of it, masked = dy where y > 0, and its
+// sums[channels], the gradient of a bias.
+void MaskedSums(const float* dy, const float* y, std::int64_t samples, std::int64_t channels, float* masked,
+                float* sums, const Run& run);
+
 }  // namespace keras_lth::norm
 
 #endif  // KERAS_LTH_CC_NORM_NORM_H_

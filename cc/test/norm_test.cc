@@ -71,6 +71,11 @@ void Check(std::int64_t samples, std::int64_t channels, bool add, bool relu, flo
     norm::Normalize(x.data(), add ? residual.data() : nullptr, samples, c, relu, r.y.data(), run);
     norm::NormalizeGradient(dy.data(), x.data(), add ? r.y.data() : nullptr, samples, c, relu,
                             {r.dx.data(), r.dgamma.data(), r.dbeta.data(), add ? r.dresidual.data() : nullptr}, run);
+    if (add && relu) {
+      Floats masked(n), sums(m);
+      norm::MaskedSums(dy.data(), r.y.data(), samples, channels, masked.data(), sums.data(), run);
+      Same(masked, r.dresidual, name + ", masked"), Same(sums, r.dbeta, name + ", sums");
+    }
     all.push_back(r);
   }
   for (const Results& r : all) {

@@ -119,6 +119,14 @@ void RunGradient(const Kernel& kernel, Call* call) {
                           kernel.how());
 }
 
+void RunMaskedSums(const Kernel& kernel, Call* call) {
+  const Shape2 y(call->DimsAt(1));
+  const float* const dy = call->At(0, "dy", y.dims);
+  float* const masked = call->Output(0, y.dims);
+  float* const sums = call->Output(1, y.OfChannels());
+  norm::MaskedSums(dy, call->At(1, "y", y.dims), y.samples, y.channels, masked, sums, kernel.how());
+}
+
 template <Kernel::Run run, bool has_relu>
 void* Create(TF_OpKernelConstruction* construction) {
   const Status status = NewStatus();
@@ -151,19 +159,32 @@ void CopyShape(TF_ShapeInferenceContext* context, int input, int output, TF_Stat
   Ensure(status);
 }
 
+// Gives an output the last axis of an input, where it is known.
+void LastAxis(TF_ShapeInferenceContext* context, int input, int output, TF_Status* status) {
+  const Shape x(Api().TF_NewShapeHandle());
+  Api().TF_ShapeInferenceContextGetInput(context, input, x.get(), status);
+  Ensure(status);
+  const std::int64_t rank = Api().TF_ShapeInferenceContextRank(context, x.get());
+  if (Api().TF_ShapeInferenceContextRankKnown(context, x.get()) == 0 || rank < 1) return;
+  const Shape last(Api().TF_NewShapeHandle());
+  Api().TF_ShapeInferenceContextSubshape(context, x.get(), rank - 1, rank, last.get(), status);
+  Ensure(status);
+  Api().TF_ShapeInferenceContextSetOutput(context, output, last.get(), status);
+  Ensure(status);
+}
+
 void MomentsShape(TF_ShapeInferenceContext* context, TF_Status* status) {
   Guard(status, [&] {
-    const Shape x(Api().TF_NewShapeHandle());
-    Api().TF_ShapeInferenceContextGetInput(context, kX, x.get(), status);
-    Ensure(status);
-    if (Api().TF_ShapeInferenceContextRankKnown(context, x.get()) == 0) {
-      return Api().TF_ShapeInferenceContextSetUnknownShape(context, status);
-    }
-    const std::int64_t rank = Api().TF_ShapeInferenceContextRank(context, x.get());
-    const Shape last(Api().TF_NewShapeHandle());
-    Api().TF_ShapeInferenceContextSubshape(context, x.get(), rank - 1, rank, last.get(), status);
-    Ensure(status);
-    for (int i = 0; i < 2; ++i) Api().TF_ShapeInferenceContextSetOutput(context, i, last.get(), status);
+    Api().TF_ShapeInferenceContextSetUnknownShape(context, status);
+    for (const int output : {0, 1}) LastAxis(context, kX, output, status);
+  });
+}
+
+void MaskedSumsShape(TF_ShapeInferenceContext* context, TF_Status* status) {
+  Guard(status, [&] {
+    Api().TF_ShapeInferenceContextSetUnknownShape(context, status);
+    CopyShape(context, 1, 0, status);
+    LastAxis(context, 1, 1, status);
   });
 }
 
@@ -207,6 +228,8 @@ void RegisterNormalize() {
   Register("KerasLthNormalize", {relu, "residuals: int >= 0"},
            {"x: float", "mean: float", "inverse: float", "gamma: float", "beta: float", "residual: residuals * float"},
            {"y: float"}, &NormalizeShape, &Create<&RunNormalize, true>);
+  Register("KerasLthMaskedSums", {}, {"dy: float", "y: float"}, {"masked: float", "sums: float"}, &MaskedSumsShape,
+           &Create<&RunMaskedSums, false>);
   const std::vector<const char*> given = {"dy: float",      "x: float",     "mean: float",
                                           "inverse: float", "gamma: float", "beta: float"};
   const std::vector<const char*> made = {"dx: float", "dgamma: float", "dbeta: float"};

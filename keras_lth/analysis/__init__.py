@@ -1,7 +1,7 @@
 """Numbers from snapshots and masks.
 
-The error along a line between two networks, distances, instability to SGD noise; the structure that masks leave:
-collapsed neurons, paths, effective density; costs: parameters, bytes, FLOPs.
+The error along a line between two networks, curves, permutations, averages; distances, instability to SGD noise; the
+structure that masks leave: collapsed neurons, paths, effective density; costs: parameters, bytes, FLOPs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_lth.analysis.averages import Soup, average, soup
     from keras_lth.analysis.collapse import (
         collapse_curve,
         imbalance,
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from keras_lth.analysis.comparison import Comparison, compare, figure, summary
     from keras_lth.analysis.connectivity import Path, error_barrier, instability, interpolate, is_stable, linear_path
     from keras_lth.analysis.costs import Cost, TrainingCost, cost, training_cost
+    from keras_lth.analysis.curves import Plane, bezier, curve_path, fit_curve, plane
     from keras_lth.analysis.distances import Travelled, cosine, l2, travelled
     from keras_lth.analysis.evaluation import Evaluator
     from keras_lth.analysis.paths import Effective, effective, path_norm
+    from keras_lth.analysis.permutations import Symmetries, symmetries
     from keras_lth.analysis.predictions import Predictions, differences
 
 # Public name → module; loaded on first use, so that NumPy-only code loads neither TensorFlow nor Matplotlib.
@@ -33,17 +36,24 @@ _NAMES = {
     "Effective": "keras_lth.analysis.paths",
     "Evaluator": "keras_lth.analysis.evaluation",
     "Path": "keras_lth.analysis.connectivity",
+    "Plane": "keras_lth.analysis.curves",
     "Predictions": "keras_lth.analysis.predictions",
+    "Soup": "keras_lth.analysis.averages",
+    "Symmetries": "keras_lth.analysis.permutations",
     "TrainingCost": "keras_lth.analysis.costs",
     "Travelled": "keras_lth.analysis.distances",
+    "average": "keras_lth.analysis.averages",
+    "bezier": "keras_lth.analysis.curves",
     "collapse_curve": "keras_lth.analysis.collapse",
     "compare": "keras_lth.analysis.comparison",
     "cosine": "keras_lth.analysis.distances",
     "cost": "keras_lth.analysis.costs",
+    "curve_path": "keras_lth.analysis.curves",
     "differences": "keras_lth.analysis.predictions",
     "effective": "keras_lth.analysis.paths",
     "error_barrier": "keras_lth.analysis.connectivity",
     "figure": "keras_lth.analysis.comparison",
+    "fit_curve": "keras_lth.analysis.curves",
     "imbalance": "keras_lth.analysis.collapse",
     "instability": "keras_lth.analysis.connectivity",
     "interpolate": "keras_lth.analysis.connectivity",
@@ -55,7 +65,10 @@ _NAMES = {
     "neuron_collapse": "keras_lth.analysis.collapse",
     "neuron_sparsity": "keras_lth.analysis.collapse",
     "path_norm": "keras_lth.analysis.paths",
+    "plane": "keras_lth.analysis.curves",
+    "soup": "keras_lth.analysis.averages",
     "summary": "keras_lth.analysis.comparison",
+    "symmetries": "keras_lth.analysis.permutations",
     "training_cost": "keras_lth.analysis.costs",
     "travelled": "keras_lth.analysis.distances",
 }
@@ -66,17 +79,24 @@ __all__ = [
     "Effective",
     "Evaluator",
     "Path",
+    "Plane",
     "Predictions",
+    "Soup",
+    "Symmetries",
     "TrainingCost",
     "Travelled",
+    "average",
+    "bezier",
     "collapse_curve",
     "compare",
     "cosine",
     "cost",
+    "curve_path",
     "differences",
     "effective",
     "error_barrier",
     "figure",
+    "fit_curve",
     "imbalance",
     "instability",
     "interpolate",
@@ -88,7 +108,10 @@ __all__ = [
     "neuron_collapse",
     "neuron_sparsity",
     "path_norm",
+    "plane",
+    "soup",
     "summary",
+    "symmetries",
     "training_cost",
     "travelled",
 ]

@@ -18,6 +18,7 @@ from keras_lth.datasets.derived import (
     check_options,
     corrupted_pixels,
     derived,
+    disjoint,
     held_out,
     noisy_labels,
     normalised,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NORMS", "NO_HOLDOUT", "OPTIONS", "PARTS", "STREAMS", "CentreCrop", "Crop", "Flip", "Ordered",
     "RandomResizedCrop", "Source", "Splits", "Streamed", "Streams", "check_options", "corrupted_pixels", "derived",
-    "digits", "fashion_mnist", "from_arrays", "from_files", "held_out", "load", "mnist", "noisy_labels",
+    "digits", "disjoint", "fashion_mnist", "from_arrays", "from_files", "held_out", "load", "mnist", "noisy_labels",
     "normalised", "npz", "ordered", "per_class", "permuted_labels", "subset", "tfds", "tfds_files", "tiny_imagenet",
 ]  # fmt: skip
 

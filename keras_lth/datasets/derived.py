@@ -20,6 +20,7 @@ from keras_lth.names import near
 # What `derived` takes. Names of steps leave out options with these values, so they must never change.
 OPTIONS: Mapping[str, Any] = {
     "subset": None,
+    "part": None,
     "per_class": None,
     "holdout": None,
     "balanced": False,
@@ -50,10 +51,10 @@ def derived(splits: Splits, **options: Any) -> Splits:
 
     Args:
         splits: the data.
-        options: the functions to apply, in this order: `subset` (n), `per_class` (n), `holdout` (fraction; `balanced`
-            draws it class by class), `pixels` ("permuted", "shuffled", "gaussian"), `labels` ("permuted"),
-            `label_noise` (fraction), `normalise` (True: by the training examples' own mean and deviation; a name of
-            `NORMS`; or {"mean": …, "std": …}). `seed` is the seed of all of them.
+        options: the functions to apply, in this order: `subset` (n), `part` ("1/2"), `per_class` (n), `holdout`
+            (fraction; `balanced` draws it class by class), `pixels` ("permuted", "shuffled", "gaussian"), `labels`
+            ("permuted"), `label_noise` (fraction), `normalise` (True: by the training examples' own mean and
+            deviation; a name of `NORMS`; or {"mean": …, "std": …}). `seed` is the seed of all of them.
 
     Raises:
         ValueError: an option that cannot work on any data, or on this; names it, and says what would work.
@@ -63,6 +64,8 @@ def derived(splits: Splits, **options: Any) -> Splits:
     seed = given["seed"]
     if given["subset"] is not None:
         splits = subset(splits, given["subset"], seed=seed)
+    if given["part"] is not None:
+        splits = disjoint(splits, given["part"], seed=seed)
     if given["per_class"] is not None:
         splits = per_class(splits, given["per_class"], seed=seed)
     if given["holdout"] is not None:
@@ -90,6 +93,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     for key in ("subset", "per_class"):
         if given[key] is not None:
             whole(given[key], key, 1)
+    if given["part"] is not None:
+        _part(given["part"])
     whole(given["seed"], "seed", 0)
     for key in ("holdout", "label_noise"):
         if given[key] is not None:
@@ -113,6 +118,24 @@ def subset(splits: Splits, n: int, *, seed: int = 0) -> Splits:
     if whole(n, "subset", 1) > count:
         raise ValueError(f"subset={n} of {count} training examples: use at most {count}")
     return replace(splits, train=_rows(splits.train, np.sort(_order(count, seed, "subset")[:n])))
+
+
+def disjoint(splits: Splits, part: str, *, seed: int = 0) -> Splits:
+    """Keep one of several disjoint parts of the training examples, in their order.
+
+    Args:
+        splits: the data.
+        part: "1/2" is the first of two parts, "2/2" the other. Sizes differ by at most one example.
+        seed: of the order in which examples are dealt; the same for all parts.
+
+    Raises:
+        ValueError: another form of part, or more parts than examples.
+    """
+    number, parts = _part(part)
+    count = len(splits.train[1])
+    if parts > count:
+        raise ValueError(f"part={part!r} of {count} training examples: use at most {count} parts")
+    return replace(splits, train=_rows(splits.train, np.sort(_order(count, seed, "part")[number - 1 :: parts])))
 
 
 def per_class(splits: Splits, n: int, *, seed: int = 0) -> Splits:
@@ -293,6 +316,13 @@ def _one_of(name: str, value: Any, known: Sequence[Any]) -> None:
 def _key(seed: int, *what: str) -> int:
     text = "/".join(map(str, ("datasets", whole(seed, "seed", 0), *what)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
+
+
+def _part(part: Any) -> tuple[int, int]:
+    number, _, parts = str(part).partition("/")
+    if not (number.isdigit() and parts.isdigit() and 1 <= int(number) <= int(parts)):
+        raise ValueError(f"part must be such as '1/2', the first of two disjoint parts, not {part!r}")
+    return int(number), int(parts)
 
 
 def _words(count: int, seed: int, *what: str) -> np.ndarray:

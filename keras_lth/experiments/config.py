@@ -15,6 +15,7 @@ from keras_lth.datasets import check_options
 from keras_lth.experiments import dilation as dilations
 from keras_lth.experiments import early as early_plan
 from keras_lth.experiments.anatomy import anatomy
+from keras_lth.experiments.averaging import averaging
 from keras_lth.experiments.instability import NETWORKS, Copies, Measures, instability, log_spaced
 from keras_lth.experiments.lab import Lab, network
 from keras_lth.experiments.lottery import ARMS, FIGURE_3_7, lottery
@@ -27,11 +28,11 @@ from keras_lth.plans.step import resolve
 from keras_lth.schedules import Duration
 
 Config = Mapping[str, Any]
-PLANS = ("lottery", "instability", "dilation", "anatomy", "early")
+PLANS = ("lottery", "instability", "averaging", "dilation", "anatomy", "early")
 
 # Every key, with its default. A mapping without keys takes any.
 DEFAULTS: Config = {
-    # "lottery", "instability", "dilation", "anatomy", "early", or "module:function" of a user's own
+    # "lottery", "instability", "averaging", "dilation", "anatomy", "early", or "module:function" of a user's own
     # (lab, imp, **plan_options); several with commas.
     "plan": "lottery",
     "plan_options": {},
@@ -99,6 +100,17 @@ DEFAULTS: Config = {
         "steps": (),
         "ltr": "0 steps",
     },
+    # The plan "averaging": forks of the copies that are averaged, steps between merges of branches, data options of
+    # networks trained on different data, matching of independent networks, points of planes along each axis.
+    "averaging": {
+        "forks": (),
+        "runs": 3,
+        "every": (),
+        "parts": (),
+        "permutations": False,
+        "plane": 0,
+        "reestimate": False,
+    },
     # Seconds between the commits of a running training.
     "checkpoint_every": 60.0,
 }
@@ -161,6 +173,8 @@ def check(config: Config) -> None:
             f"instability.forks are set, but plan={config['plan']!r} does not use them: "
             "use plan='lottery,instability', or instability.forks=()."
         )
+    if "averaging" in _names(config):
+        _check_averaging(config)
     durations = {"rewind_to": config["rewind_to"], "early.ltr": config["early"]["ltr"]}
     durations |= {f"early.steps {step!r}": step for step in config["early"]["steps"]}
     durations |= {f"instability.forks {fork!r}": fork for fork in forks}
@@ -257,6 +271,11 @@ def _plan(book: Notebook, name: str, config: Config, examples: int) -> None:
             lab, imp, rates=partial(_rates, config), places=given["levels"], arms=given["arms"],
             factors=given["factors"], **common,
         )  # fmt: skip
+    elif name == "averaging":
+        given = dict(config["averaging"])
+        given["forks"] = [_step(config, "averaging.forks", fork, examples) for fork in given["forks"]]
+        given["every"] = [_step(config, "averaging.every", each, examples) for each in given["every"]]
+        averaging(lab, imp, **given, **common)
     elif name == "anatomy":
         anatomy(lab, imp, places=config["anatomy"]["levels"], **common)
     elif name == "early":
@@ -358,6 +377,31 @@ def _check_instability(config: Config) -> None:
         _copies(config)
     except ValueError as error:
         raise ValueError(f"instability.{error}") from None
+
+
+def _check_averaging(config: Config) -> None:
+    """Refuse what the plan "averaging" cannot do."""
+    given = config["averaging"]
+    whole(given["runs"], "averaging.runs", 2)
+    whole(given["plane"], "averaging.plane", 0)
+    for part in given["parts"]:
+        check_options(part)
+    if len(given["parts"]) == 1:
+        raise ValueError("averaging.parts has 1 part: give at least 2, such as {'part': '1/2'} and {'part': '2/2'}.")
+    if given["permutations"] and config["replicates"] < 2:
+        raise ValueError(
+            "averaging.permutations matches networks of different initial values, but replicates=1: use 2 or more."
+        )
+    for key in ("forks", "every"):
+        for each in given[key]:
+            if (duration := _duration(f"averaging.{key}", each)).unit != "epochs":
+                _before_the_end(config, f"averaging.{key}", each, duration.steps(config["steps"], 1))
+                if key == "every" and duration.amount == 0:
+                    raise ValueError(f"averaging.every has {each!r}: use durations above 0.")
+    if not (given["forks"] or given["every"] or given["permutations"]):
+        raise ValueError(
+            "the plan averaging has nothing to do: set averaging.forks, averaging.every or averaging.permutations."
+        )
 
 
 def _copies(config: Config) -> Copies:

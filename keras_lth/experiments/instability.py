@@ -199,7 +199,7 @@ def instability(
         if measures.state:
             for number_of, end in enumerate(ends):
                 tested = [lab.evaluate(end, given.masks, what=what) for what in measures.data]
-                lab.row(*tested, given.masks, table="copies", run=number_of, **labels)
+                lab.row(*tested, given.masks, table="copies", copy=number_of, **labels)
             tested = [lab.evaluate(given.state, given.masks, what=what) for what in measures.data]
             moved = lab.travelled(found[0].run.start, given.state, given.masks, ends)
             lab.row(*tested, moved, given.masks, table="state", **labels)

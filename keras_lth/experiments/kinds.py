@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 
 from keras_lth import criteria, surgery
+from keras_lth.analysis import averages, curves
 from keras_lth.analysis.connectivity import linear_path
 from keras_lth.analysis.distances import cosine, l2
 from keras_lth.analysis.distances import travelled as distances_travelled
+from keras_lth.analysis.evaluation import Batches
+from keras_lth.analysis.permutations import symmetries
 from keras_lth.analysis.predictions import differences
+from keras_lth.analysis.statistics import Reestimation
 from keras_lth.arguments import round_half_up
 from keras_lth.datasets import Streams
 from keras_lth.experiments.changes import change_scores
-from keras_lth.experiments.live import Json, built, first_examples, measured, splits_of, text_of, trained
+from keras_lth.experiments.live import Json, built, first_examples, in_memory, measured, splits_of, text_of, trained
 from keras_lth.experiments.moving import mover_of
 from keras_lth.imp import IMP, Noise
 from keras_lth.layers import fitted
@@ -368,6 +372,38 @@ def travelled(init: Value, at_k: Value, masks: Value, *ends: Value) -> Value:
     states = [snapshot_of(each) for each in (init, at_k, *ends)]
     found = distances_travelled(states[0], states[1], states[2:], masks_of(masks))
     return Value({}, {"rows": [{**dataclasses.asdict(found), "share_between_ends": found.share}]})
+
+
+def average(*states: Value, network: Json, step: int, reestimate: bool) -> Value:
+    """Average weights and statistics of states; seeds are those of the first."""
+    first, *rest = map(snapshot_of, states)
+    weights = averages.average([first, *rest])
+    if reestimate:
+        live = measured(text_of(network))
+        live.rewind(Snapshot(weights, {}, step, first.seeds, first.state), None)
+        with Batches(tuple(in_memory(network).train), 500, "train") as batches:
+            weights |= Reestimation(live.model)(batches)
+    return value_of(Snapshot(weights, {}, step, first.seeds, first.state))
+
+
+def matched(a: Value, b: Value, *, network: Json, seed: int) -> Value:
+    """Permute the hidden units of ``b`` to be near those of ``a``."""
+    second = snapshot_of(b)
+    found = symmetries(measured(text_of(network)).model)
+    weights = found.aligned(snapshot_of(a), second, seed=seed)
+    return value_of(Snapshot(weights, {}, second.step, second.seeds, second.state))
+
+
+def plane(
+    a: Value, b: Value, c: Value, *, network: Json, what: str, points: int, examples: int, margin: float
+) -> Value:
+    """Measure the error on a grid of the plane through three states."""
+    live = measured(text_of(network))
+    surgery.unmask(live.model)
+    with live.evaluator(what, examples) as evaluate:
+        found = curves.plane([snapshot_of(each) for each in (a, b, c)], evaluate, points=points, margin=margin)
+    row = {"data": what, "x": list(found.x), "y": list(found.y), "errors": found.errors.tolist()}
+    return Value({}, {"rows": [{**row, "places": [list(place) for place in found.places]}]})
 
 
 def _without_slots(state: Value) -> Value:

@@ -85,6 +85,11 @@ COMPARE = Kind(
     long=True,
 )
 DISTANCES = Kind("distances", f"{_HERE}:distances", defaults={**_OF_NETWORK, "what": "test", "examples": 0})
+AVERAGE = Kind("average", f"{_HERE}:average", defaults={**_OF_NETWORK, "reestimate": False})
+MATCHED = Kind("matched", f"{_HERE}:matched", defaults={**_OF_NETWORK, "seed": 0})
+PLANE = Kind(
+    "plane", f"{_HERE}:plane", defaults={**_OF_NETWORK, "what": "test", "examples": 0, "margin": 0.2}, long=True
+)
 TRAVELLED = Kind("travelled", f"{_HERE}:travelled")
 
 
@@ -355,6 +360,21 @@ class Lab:
     def travelled(self, init: Step, at_k: Step, masks: Step, ends: Iterable[Step]) -> Step:
         """Name how far the remaining weights move from the initial state to step k, to the ends, and between them."""
         return TRAVELLED(init, at_k, masks, *ends)
+
+    def average(self, *states: Step, step: int, reestimate: bool = False) -> Step:
+        """Name the mean of states, a state at ``step`` without slots; its normalisation statistics are the means, or
+        estimated again on the training data.
+        """
+        return AVERAGE(*states, step=step, reestimate=reestimate, network=self.network)
+
+    def matched(self, a: Step, b: Step, *, seed: int = 0) -> Step:
+        """Name the state ``b`` with its hidden units permuted to be near those of ``a``: see `analysis.symmetries`."""
+        return MATCHED(a, b, network=self.network, seed=seed)
+
+    def plane(self, a: Step, b: Step, c: Step, *, points: int, **how: Any) -> Step:
+        """Name the error on a grid of the plane through three states; ``how``: ``what``, ``examples``, ``margin``."""
+        _check_part(self.network, how.get("what", "test"))
+        return PLANE(a, b, c, network=self.network, points=points, **how)
 
     # The notebook.
     def row(self, *steps: Step, **labels: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_lth.export.activations import ACTIVATIONS
 from keras_lth.export.graph import Array, Graph, Node
+from keras_lth.layers.folded import affine, functional_of
 from keras_lth.surgery import check_built, check_model, masks_of, variables
 
 __all__ = ["lower"]
@@ -27,7 +28,7 @@ def lower(model: keras.Model) -> Graph:
     """
     check_model(model)
     check_built(model)
-    function = _function(model)
+    function = functional_of(model)
     if function is None:
         raise ValueError(
             f"{type(model).__name__} {model.name!r} is not a Sequential or functional model: its call cannot be read. "
@@ -78,7 +79,7 @@ class _Lowering:
             raise ValueError(f"layer {layer.name!r} is called with training=True; only inference is supported")
         if getattr(layer, "_lth_transparent", False):
             layer = layer.layer
-        function = _function(layer)
+        function = functional_of(layer)
         if function is not None:
             return self.run(function, flat)
         operation = (
@@ -137,13 +138,6 @@ class _Lowering:
         return number if self.shape(number) == tuple(shape) else self.add("reshape", layer, [number], shape)
 
 
-def _function(model: Any) -> Any:
-    """The functional model that a model is, or has inside."""
-    if isinstance(model, keras.Sequential):
-        return model._functional
-    return model if isinstance(model, keras.Model) and model._obj_type() == "Functional" else None
-
-
 def _result(layer: Any, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(size) for size in layer.compute_output_shape((1, *shape))[1:])
 
@@ -176,13 +170,7 @@ def _convolution(lowering: _Lowering, layer: Any, inputs: list[int]) -> int:
 def _normalization(lowering: _Lowering, layer: Any, inputs: list[int]) -> int:
     shape = lowering.shape(inputs[0])
     _last_axis(layer, layer.axis, shape)
-    mean, variance = map(keras.ops.convert_to_numpy, (layer.moving_mean, layer.moving_variance))
-    scale = 1 / np.sqrt(variance + np.float32(layer.epsilon))
-    if layer.gamma is not None:
-        scale = scale * keras.ops.convert_to_numpy(layer.gamma)
-    shift = -mean * scale
-    if layer.beta is not None:
-        shift = shift + keras.ops.convert_to_numpy(layer.beta)
+    scale, shift = affine(layer)
     return lowering.add_weights("scale", layer, inputs, shape, {"scale": scale, "shift": shift})
 
 

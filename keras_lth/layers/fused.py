@@ -1,7 +1,8 @@
 """Batch normalisation in one operation on a CPU: what Keras spells out as a dozen passes over the activations.
 
 In training a sum and a ReLU that follow are part of it: the normalised tensor, and a sum of it, bear a mark of how they
-are made, and a ReLU makes its result from that. In a graph nobody computes what is then not used.
+are made, and a ReLU makes its result from that. In a graph nobody computes what is then not used. So a ReLU behind a
+stored kernel becomes part of its product, too.
 
 A fused layer becomes of a subclass of its own class, with another `call`, as a masked variable does. It says that it
 is of the class that it was, so it is saved, cloned and pickled as that.
@@ -10,7 +11,7 @@ is of the class that it was, so it is saved, cloned and pickled as that.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +23,13 @@ from keras_lth.ops.tensorflow.xla import in_xla
 from keras_lth.surgery.entry import check_built, check_model
 from keras_lth.surgery.holders import trace_again
 from keras_lth.surgery.paths import layers
+from keras_lth.surgery.stored import kernels_of
 from keras_lth.tables import html_table, text_table
 
-__all__ = ["Fused", "fuse"]
+__all__ = ["Fused", "become", "fuse", "mark", "plain_relu"]
 
 _Norm: Any = keras.layers.BatchNormalization
-_MARK = "_keras_lth_made"  # of a tensor: what it is made of, (Normalized, residual or None)
+_MARK = "_keras_lth_made"  # of a tensor: how it is made
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,13 @@ def fuse(model: keras.Model) -> Fused:
         if isinstance(layer, _Norm):
             found[str(path)] = reason = _why_not(layer)
             if not reason and not isinstance(layer, _FusedNorm):
-                _become(layer, _FusedNorm)
+                become(layer, _FusedNorm)
                 changed.append(layer)
-    if not all(found.values()):
+    if not all(found.values()) or any(kernels_of(layer) for _, layer in layers(model)):
         for _, layer in layers(model):
             follower = _follower(layer)
             if follower is not None:
-                _become(layer, follower)
+                become(layer, follower)
     if changed:
         trace_again(variable for layer in changed for variable in layer.variables)
     xla = "steps that XLA compiles run as before: compile(jit_compile=False) lets them gain"
@@ -144,7 +146,7 @@ class _FusedNorm(keras.layers.BatchNormalization):
         made = normalize.Normalized(x, mean, tf.math.rsqrt(variance + self.epsilon), self._gamma(), self._beta())
         y = tf.cast(made.result(), self.compute_dtype)
         if y.dtype == tf.float32:
-            setattr(y, _MARK, (made, None))
+            mark(y, functools.partial(made.result, relu=True), adds=True)
         return y
 
     def _gamma(self) -> Any:
@@ -159,6 +161,27 @@ class _FusedNorm(keras.layers.BatchNormalization):
             kept.assign(tf.cast(kept, tf.float32) * self.momentum + one * (1.0 - self.momentum))
 
 
+@dataclass(frozen=True)
+class _Made:
+    """How a tensor is made: ``with_relu()`` makes it with ReLU behind; ``adds``: it takes what to add before that."""
+
+    with_relu: Callable[..., Any]
+    adds: bool
+
+
+def mark(y: Any, with_relu: Callable[..., Any], adds: bool = False) -> Any:
+    """Let a ReLU behind ``y`` be part of what makes it, in a graph that XLA does not compile; return ``y``.
+
+    Args:
+        y: a tensor.
+        with_relu: makes ``relu(y)``.
+        adds: whether it takes a tensor to be added before.
+    """
+    if isinstance(y, tf.Tensor) and not tf.executing_eagerly() and not in_xla():
+        setattr(y, _MARK, _Made(with_relu, adds))
+    return y
+
+
 class _FusedAdd(keras.layers.Add):
     """What an addition does otherwise than its class: its result says that it is one of a normalised tensor."""
 
@@ -168,9 +191,9 @@ class _FusedAdd(keras.layers.Add):
         if isinstance(inputs, (list, tuple)) and len(inputs) == 2:
             # The second branch of a block rather than its shortcut, which may be normalised too.
             for one, other in (inputs[::-1], inputs):
-                made, residual = getattr(one, _MARK, (None, None))
-                if made is not None and residual is None and _alike(one, other):
-                    setattr(y, _MARK, (made, other))
+                made = getattr(one, _MARK, None)
+                if made is not None and made.adds and _alike(one, other):
+                    mark(y, functools.partial(made.with_relu, other))
                     break
         return y
 
@@ -181,8 +204,8 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _relu(inputs: Any, otherwise: Any) -> Any:
-    made, residual = getattr(inputs, _MARK, (None, None))
-    return otherwise(inputs) if made is None else made.result(residual, relu=True)
+    made = getattr(inputs, _MARK, None)
+    return otherwise(inputs) if made is None else made.with_relu()
 
 
 class _FusedReLU(keras.layers.ReLU):
@@ -203,17 +226,24 @@ class _FusedActivation(keras.layers.Activation):
 
 def _follower(layer: Any) -> Any:
     """What a layer behind a normalisation becomes; None where it stays."""
-    cls = type(layer)
-    if cls is keras.layers.Add:
+    if type(layer) is keras.layers.Add:
         return _FusedAdd
-    if cls is keras.layers.ReLU and layer.max_value is None and not layer.negative_slope and not layer.threshold:
-        return _FusedReLU
-    return _FusedActivation if cls is keras.layers.Activation and layer.activation is keras.activations.relu else None
+    if type(layer) not in (keras.layers.ReLU, keras.layers.Activation) or not plain_relu(layer):
+        return None
+    return _FusedReLU if type(layer) is keras.layers.ReLU else _FusedActivation
 
 
-def _become(layer: Any, fused: Any) -> None:
+def plain_relu(layer: Any) -> bool:
+    """Whether a layer is Keras' ReLU or Activation, and computes max(x, 0)."""
+    if layer.__class__ is keras.layers.ReLU:
+        return layer.max_value is None and not layer.negative_slope and not layer.threshold
+    return layer.__class__ is keras.layers.Activation and layer.activation is keras.activations.relu
+
+
+def become(layer: Any, base: Any) -> None:
+    """Let a layer compute what ``base`` does; whoever asks it for its class hears of the one that it had."""
     cls: Any = type(layer)
-    object.__setattr__(layer, "__class__", _fused_class(cls, fused))
+    object.__setattr__(layer, "__class__", _fused_class(cls, base))
 
 
 @functools.cache

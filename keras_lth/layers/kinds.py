@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_lth.layers.fused import mark
 from keras_lth.ops.tensorflow import sparse_conv2d, sparse_matmul
 from keras_lth.surgery.roles import replaced
 from keras_lth.surgery.stored import Kernel, Layout, kernels_of
@@ -120,10 +122,18 @@ def attribute_of(layer: keras.layers.Layer, variable: keras.Variable) -> str:
 
 def _product(kernel: Kernel, x: Any, bias: Any, activation: Any) -> Any:
     """``activation(x @ kernel + bias)``."""
-    relu = activation is keras.activations.relu
     values = tf.convert_to_tensor(kernel.variable)
-    y = sparse_matmul(x, values, kernel.live, bias=bias, activation="relu" if relu else None)
-    return y if relu or activation is None else activation(y)
+    product = functools.partial(sparse_matmul, x, values, kernel.live, bias=bias)
+    return _activated(product, activation)
+
+
+def _activated(product: Callable[..., Any], activation: Any) -> Any:
+    """The activation of a product, which computes ReLU itself, also that of a layer behind."""
+    with_relu = functools.partial(product, activation="relu")
+    if activation is keras.activations.relu:
+        return with_relu()
+    y = product()
+    return mark(y, with_relu) if activation in (None, keras.activations.linear) else activation(y)
 
 
 def _dense_layouts(layer: Any) -> dict[str, Layout] | str:
@@ -149,24 +159,20 @@ def _conv_layouts(layer: Any) -> dict[str, Layout] | str:
 
 def _conv(layer: Any, inputs: Any) -> Any:
     kernel, strides, padding = kernels_of(layer)["_kernel"], layer.strides, layer.padding
-    relu = layer.activation is keras.activations.relu
-    x = tf.convert_to_tensor(inputs)
+    x, values = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel.variable)
     flat = len(layer.kernel_size) == 1
     if flat:
         if padding == "causal":
             x, padding = tf.pad(x, [[0, 0], [layer.kernel_size[0] - 1, 0], [0, 0]]), "valid"
         x, strides = x[:, None], (1, *strides)
-    y = sparse_conv2d(
-        x,
-        tf.convert_to_tensor(kernel.variable),
-        kernel.live,
-        strides=strides,
-        padding=padding,
-        bias=layer.bias,
-        activation="relu" if relu else None,
-    )
-    y = y[:, 0] if flat else y
-    return y if relu or layer.activation is None else layer.activation(y)
+
+    def product(activation: str | None = None) -> Any:
+        y = sparse_conv2d(
+            x, values, kernel.live, strides=strides, padding=padding, bias=layer.bias, activation=activation
+        )
+        return y[:, 0] if flat else y
+
+    return _activated(product, layer.activation)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_lth.layers.costs import MARGIN, Costs, measured
+from keras_lth.layers.folded import fold_in_place
 from keras_lth.layers.fused import fuse
 from keras_lth.layers.kinds import attribute_of, layout_of, positions, why_dense
 from keras_lth.layers.sparse import sparse_model, wanted
@@ -125,6 +126,7 @@ def sparsify(
     batch_size: int | None = None,
     only_if_faster: bool = True,
     costs: Costs | None = None,
+    training: bool = True,
 ) -> Sparsified:
     """Let masked layers of ``model`` store and multiply what their masks keep, in place; return a report.
 
@@ -150,6 +152,9 @@ def sparsify(
         only_if_faster: False stores every kernel that can be stored.
         costs: of products; None measures them once on a machine, `keras_lth.layers.costs.DEFAULT` are the same
             everywhere, so that the same kernels are stored.
+        training: False prepares for inference: each BatchNormalization behind a Dense or a convolution that nobody else
+            reads goes into its kernel and bias, and the ReLU behind it into its activation. What is saved then has
+            these weights, too, and a normalisation that does nothing; `densify` does not bring it back.
 
     Raises:
         TypeError: no Keras 3 model on TensorFlow.
@@ -168,6 +173,8 @@ def sparsify(
                 f"model {model.name!r} has no masks, so there is nothing to store sparse: pass masks, or call "
                 "lth.mask(model, masks) first; a loaded model: lth.masks_from_zeros(model)"
             )
+        if not training:
+            fold_in_place(model)
         found = {entry.path: entry for entry in entries(model) if entry.path in current}
 
         def call(function: Any, path: str) -> bool:

@@ -183,11 +183,22 @@ def pairs(results: Results) -> pd.DataFrame | None:
         .sort_values("network", key=lambda n: n != "dense", kind="stable")
     )
     frame["data"] = frame.get("data", "test")
-    for (_, name), rows in frame.groupby(["run", "network"]) if "density" in frame else ():
-        least, most = percent(rows["density"].min()), percent(rows["density"].max())
-        if name != "dense":
-            frame.loc[rows.index, "network"] = f"{name}, {most if least == most else f'{most} to {least}'}"
+    frame = with_networks(frame)
     return None if frame.empty else frame
+
+
+def with_networks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return forked networks with names for readers: with their density, by level, and the span of their copies."""
+    found = frame.copy()
+    keys = [key for key in ("run", "network", "level", "span") if key in frame]
+    for labels, rows in frame.groupby(keys, dropna=False) if "density" in frame else ():
+        of = dict(zip(keys, labels, strict=True))
+        least, most = percent(rows["density"].min()), percent(rows["density"].max())
+        name = ARMS.get(of["network"], of["network"])
+        if of["network"] != "dense":
+            name = f"{name}, {most if least == most else f'{most} to {least}'}"
+        found.loc[rows.index, "network"] = f"{name}, T steps" if of.get("span") == "restart" else name
+    return found
 
 
 def stability(found: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,18 @@ import pandas as pd
 
 from keras_lth import files
 from keras_lth.files.stores import AnyPath
-from keras_lth.report import chapter3, chapter5, figures, figures_chapter3, figures_chapter5, findings, numbers, style
+from keras_lth.report import (
+    chapter3,
+    chapter4,
+    chapter5,
+    figures,
+    figures_chapter3,
+    figures_chapter4,
+    figures_chapter5,
+    findings,
+    numbers,
+    style,
+)
 from keras_lth.report.read import Results, read
 from keras_lth.report.style import Drawing
 
@@ -31,6 +42,14 @@ FIGURES: Mapping[str, tuple[str, Callable[[Results], Drawing | None]]] = {
     "layers": ("layers", figures.layers),
     "path": ("instability", figures.path),
     "barrier": ("instability", figures.barrier),
+    "errors": ("copies", figures_chapter4.errors),
+    "throughout": ("throughout", figures_chapter4.throughout),
+    "stable_matching": ("copies", figures_chapter4.stable_matching),
+    "density_choice": ("copies", figures_chapter4.density_choice),
+    "distances": ("instability", figures_chapter4.distances),
+    "state": ("state", figures_chapter4.state),
+    "plane": ("plane", figures_chapter4.plane),
+    "matching": ("matching", figures_chapter4.matching),
 }
 _SHOWN = 200  # rows of a table that has no figure
 _LEGEND = (
@@ -137,9 +156,10 @@ def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
 
 
 def judged(results: Results) -> pd.DataFrame:
-    """Return the findings of the thesis that the rows decide; empty if they decide none."""
-    chapters = [findings.decided(results, chapter.FINDINGS) for chapter in (chapter3, chapter5)]
-    return pd.concat([found if (found["verdict"] != findings.UNKNOWN).any() else found[0:0] for found in chapters])
+    """Return the findings of the chapters of the thesis of which the rows decide any."""
+    made = [findings.decided(results, chapter.FINDINGS) for chapter in (chapter3, chapter4, chapter5)]
+    told = [found for found in made if not (found["verdict"] == findings.UNKNOWN).all()]
+    return pd.concat(told, ignore_index=True) if told else made[0][0:0]
 
 
 def missing(results: Results, drawn: Collection[str] = FIGURES) -> list[str]:

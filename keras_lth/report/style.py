@@ -104,7 +104,16 @@ class Drawing:
         err = {"capsize": 3, "elinewidth": 1} if bars else {"alpha": 0.16, "linewidth": 0}
         given = {"markeredgecolor": look["color"], **look}
         seaborn.lineplot(
-            frame, x="x", y="y", errorbar=("pi", 100), ax=axes, label=name, legend=False, err_kws=err, **given
+            frame,
+            x="x",
+            y="y",
+            errorbar=("pi", 100),
+            estimator=_mean,
+            ax=axes,
+            label=name,
+            legend=False,
+            err_kws=err,
+            **given,
         )
         for at, row in points.iterrows():
             spread = f" ({row['min']:.2f} to {row['max']:.2f})" if row["size"] > 1 else ""
@@ -153,6 +162,11 @@ class Drawing:
                 circle = f'<circle class="tip" cx="{px:.1f}" cy="{height - py:.1f}" r="5">'
                 found.append(f"{circle}<title>{escape(text)}</title></circle>\n")
         return "".join(found)
+
+
+def _mean(values: pd.Series) -> float:
+    """The mean, which rounding must not put outside of equal values: an error bar cannot be negative."""
+    return float(np.clip(values.mean(), values.min(), values.max()))
 
 
 def canvas(height: float, title: str, below: str, *, rows: int = 1, columns: int = 1, **shared: Any) -> Drawing:

@@ -61,6 +61,20 @@ def test_what_is_drawn_never_changes() -> None:
     assert labels.tolist() == [0, 1, 1, 1, 0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 1, 1, 0, 0, 1, 0]
 
 
+def test_parts_are_disjoint_and_whole() -> None:
+    splits = made((40, 40, 21))
+    parts = [datasets.derived(splits, part=f"{number}/2", seed=4) for number in (1, 2)]
+    first, second = (identities(each.train) for each in parts)
+    assert sorted(first + second) == identities(splits.train) and (len(first), len(second)) == (51, 50)
+    assert first == sorted(first) and parts[0].test is splits.test
+    assert identities(datasets.disjoint(splits, "1/2", seed=5).train) != first
+    for wrong in ("3/2", "0/2", "half", 2):
+        with pytest.raises(ValueError, match="'1/2'"):
+            datasets.check_options({"part": wrong})
+    with pytest.raises(ValueError, match="at most 101 parts"):
+        datasets.disjoint(splits, "1/102")
+
+
 def test_subsets_are_nested_and_samples_balanced() -> None:
     splits = made()
     few, more = (set(identities(datasets.subset(splits, n, seed=5).train)) for n in (7, 30))

@@ -86,7 +86,7 @@ def test_the_state_and_the_copies(rows: list[dict[str, Any]]) -> None:
     assert state["share_between_ends"] == pytest.approx(state["between_ends"] / state["init_to_end"])
     assert {"accuracy", "train_accuracy", "remaining"} <= {*state}
     ends = [row for row in table(rows, "copies") if (row["network"], row["fork"]) == ("imp", 4)]
-    assert [row["run"] for row in ends] == [0, 1]
+    assert [row["copy"] for row in ends] == [0, 1]
     (line,) = [
         row for row in table(rows, "instability")
         if (row["network"], row["fork"], row["data"]) == ("imp", 4, "test")

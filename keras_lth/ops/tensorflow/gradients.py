@@ -32,6 +32,17 @@ def _skipped(op: Any) -> Any:
     return getattr(op, "skip_input_indices", None) or ()
 
 
+def _masked_sums(dy: Any, y: Any) -> Any:
+    library = load()
+    assert library is not None, "a gradient of an op of a library that is not loaded"
+    return library.ops.keras_lth_masked_sums(dy=dy, y=y)
+
+
+@tf.RegisterGradient("KerasLthMaskedSums")
+def _of_masked_sums(op: Any, g: Any, of_sums: Any) -> list[Any]:
+    return [tf.raw_ops.ReluGrad(gradients=g + of_sums, features=op.inputs[1]), None]
+
+
 def _register(product: str) -> None:
     conv = product == "conv2d"
 
@@ -49,11 +60,15 @@ def _register(product: str) -> None:
     def of_forward(op: Any, dy: Any) -> list[Any]:
         x, values = op.inputs[:2]
         structure, skipped = _structure(op), _skipped(op)
-        if op.get_attr("relu"):
+        bias: list[Any] = []
+        if op.get_attr("relu") and len(op.inputs) > 8:
+            # In one pass over what is larger than the caches.
+            dy, *bias = _masked_sums(dy, op.outputs[0])
+        elif op.get_attr("relu"):
             dy = tf.raw_ops.ReluGrad(gradients=dy, features=op.outputs[0])
         dx = None if 0 in skipped else grad_input(dy, values, structure, x)
         dvalues = None if 1 in skipped else tf.cast(grad_values(x, dy, structure), values.dtype)
-        bias = [tf.reduce_sum(tf.reshape(dy, [-1, tf.shape(dy)[-1]]), 0) for _ in op.inputs[8:]]
+        bias = bias or [tf.reduce_sum(tf.reshape(dy, [-1, tf.shape(dy)[-1]]), 0) for _ in op.inputs[8:]]
         return [dx, dvalues, *[None] * len(INDICES), *bias]
 
     @tf.RegisterGradient(f"{LINEAR[product]}GradInput")

@@ -27,6 +27,7 @@ OPS = (
     "keras_lth_normalize",
     "keras_lth_normalize_grad",
     "keras_lth_normalize_add_grad",
+    "keras_lth_masked_sums",
 )
 
 
