@@ -117,6 +117,16 @@ def test_a_masked_model_is_pruned_further() -> None:
     assert (watch.masks[18] & ~first).remaining == 0
 
 
+def test_fit_twice_keeps_what_is_pruned() -> None:
+    built, ramp = small.model(), lth.GradualPruning(RAMP, verbose=0)
+    moving.fit(ramp, model=built)
+    masks = lth.masks_of(built)
+    moving.fit(ramp, model=built)
+    assert lth.masks_of(built) == masks and ramp.changes == 0
+    with pytest.raises(ValueError, match=r"already has a density of 0.097.*ends at 0.5"):
+        moving.fit(lth.GradualPruning(OneShot(0.5), verbose=0), model=built)
+
+
 @pytest.mark.parametrize(
     ("schedule", "options", "match"),
     [

@@ -174,6 +174,16 @@ def test_a_masked_model_needs_a_word() -> None:
         moving.loop(lth.RigL(0.1, every=4), model=built)
 
 
+def test_fit_twice_continues_with_the_masks() -> None:
+    """On arrays, whose batch for the gradient is drawn by the step."""
+    built, rigl = small.model(), METHODS["RigL"](0.25, verbose=0)
+    ends = []
+    for _ in range(2):
+        built.fit(small.X, small.Y, batch_size=16, epochs=2, verbose=0, callbacks=[rigl], validation_split=0.25)
+        ends.append(lth.masks_of(built))
+    assert rigl.start == ends[0] != ends[1] and ends[1].remaining == 36
+
+
 def test_two_replicas_hold_the_same_masks() -> None:
     found = result_of(Path(__file__).with_name("moving_program.py"))
     assert found["checked"] >= 4 and found["remaining"] == 36 and found["moved"] > 0
