@@ -38,6 +38,7 @@ _NAMES = {
     "IMPCallback": "keras_lth.callbacks.imp",
     "InstabilityCallback": "keras_lth.callbacks.instability",
     "GradualPruning": "keras_lth.callbacks.gradual",
+    "EarlyBird": "keras_lth.callbacks.early_bird",
     "StaticSparse": "keras_lth.callbacks.sparse_training",
     "SET": "keras_lth.callbacks.sparse_training",
     "RigL": "keras_lth.callbacks.sparse_training",

@@ -87,7 +87,7 @@ class GradualPruning(Mover):
             raise ValueError(
                 f"a density of {final:g} leaves none of {size:,} {self._units.unit}: use at least {1 / size:.2g}"
             )
-        elif final is not None and round_half_up(final, size) >= now:
+        elif final is not None and (round_half_up(final, size) > now or round_half_up(final, size) == size):
             raise ValueError(
                 f"the model already has a density of {now / size:.4g}, and the schedule ends at {final:g}: nothing "
                 "would be pruned. Use a lower density, or keras_lth.unmask(model) first"

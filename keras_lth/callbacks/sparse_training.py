@@ -37,7 +37,7 @@ class SparseTraining(Mover):
     Args:
         density: share of the prunable weights that remain, in (0, 1]: `keras_lth.densities.ERK` divides them among the
             layers. Or another rule of `keras_lth.densities`, or a mapping from name or regex to density. None for a
-            model that has masks: training begins with these.
+            model that has masks: training begins with these, as it does if they have the wanted counts already.
         fraction: share of the remaining weights of a layer that an update drops, at the beginning.
         decay: "cosine" lets the fraction fall to 0 at ``until``, as half a cosine; "constant".
         every: between two updates; the first is after this time.
@@ -81,7 +81,7 @@ class SparseTraining(Mover):
     def _plan(self, steps_per_epoch: int | None, epochs: int, masks: Masks) -> Any:
         if self.density is None and masks.remaining == masks.size:
             raise ValueError(f"{self._name}(density=None) begins with the masks of the model, which has none")
-        if self.density is not None and masks.remaining < masks.size:
+        if self.density is not None and masks.remaining < masks.size and not self._fits(masks):
             raise ValueError(
                 f"the model already has masks (density {masks.density:.4g}): use {self._name}(density=None) to begin "
                 "with them, or keras_lth.unmask(model) first"
@@ -101,10 +101,17 @@ class SparseTraining(Mover):
         return Updates(every, last, every).in_steps(steps_per_epoch, epochs)
 
     def _first(self, masks: Masks) -> Masks:
-        if self.density is None:
+        if self.density is None or self._fits(masks):
             return masks
-        counts = self.density.counts({path: mask.shape for path, mask in masks.items()})
-        return keep_counts({p: uniform(self.seed, p, m.shape) for p, m in masks.items()}, masks, counts)
+        return keep_counts({p: uniform(self.seed, p, m.shape) for p, m in masks.items()}, masks, self._wanted(masks))
+
+    def _wanted(self, masks: Masks) -> Counts:
+        assert self.density is not None
+        return self.density.counts({path: mask.shape for path, mask in masks.items()})
+
+    def _fits(self, masks: Masks) -> bool:
+        """Whether a model has as many weights in each layer as are wanted, as after an earlier fit."""
+        return {path: _count(mask) for path, mask in masks.items()} == self._wanted(masks)
 
     def _next(self, step: int, masks: Masks) -> Masks:
         held = surgery.variables(self.model)

@@ -117,6 +117,16 @@ def test_a_masked_model_is_pruned_further() -> None:
     assert (watch.masks[18] & ~first).remaining == 0
 
 
+def test_fit_twice_keeps_what_is_pruned() -> None:
+    built, ramp = small.model(), lth.GradualPruning(RAMP, verbose=0)
+    moving.fit(ramp, model=built)
+    masks = lth.masks_of(built)
+    moving.fit(ramp, model=built)
+    assert lth.masks_of(built) == masks and ramp.changes == 0
+    with pytest.raises(ValueError, match=r"already has a density of 0.097.*ends at 0.5"):
+        moving.fit(lth.GradualPruning(OneShot(0.5), verbose=0), model=built)
+
+
 @pytest.mark.parametrize(
     ("schedule", "options", "match"),
     [
@@ -169,3 +179,22 @@ def test_an_unknown_number_of_batches() -> None:
         built.fit(endless, epochs=2, verbose=0, callbacks=[lth.GradualPruning(OneShot(0.2, at="50%"), verbose=0)])
     with pytest.warns(UserWarning, match="ended at step 6, before"):
         built.fit(endless, epochs=1, verbose=0, callbacks=[lth.GradualPruning(OneShot(0.2, at=90), verbose=0)])
+
+
+def test_an_early_bird_prunes_once_when_its_masks_have_settled(tmp_path: Path) -> None:
+    watch = moving.Watch()
+    bird = lth.EarlyBird(0.5, tolerance=0.5, window=2, every=4, verbose=0)
+    built = moving.loop(bird, watch, model=small.model("sgd"))
+    # Masks at steps 4 and 8 hardly differ under this rate: pruned at 8, and never again.
+    assert bird.settled == 8 and bird.distance() < 0.5
+    assert watch.masks[7].remaining == 144 and watch.masks[8] == lth.masks_of(built)
+    units = Structured("output")
+    assert sum(units.count(mask) for mask in watch.masks[8].values()) == 8  # of 12 + 4
+    never = lth.EarlyBird(0.5, tolerance=1e-9, window=2, every=6, verbose=0, criterion=lambda model: next(noisy))
+    noisy = ({p: np.random.default_rng(n).random(s) for p, s in SHAPES.items()} for n in range(9))
+    with pytest.warns(UserWarning, match=r"pruned nothing.*differ.*Train longer"):
+        moving.loop(never)
+    moving.killed_is_whole(lambda: lth.EarlyBird(0.5, tolerance=0.5, window=2, every=5, verbose=0), tmp_path, 9)
+
+
+SHAPES = {"dense/kernel": (8, 12), "dense_1/kernel": (12, 4)}

@@ -203,6 +203,13 @@ def test_blocks_and_m_by_n() -> None:
     ] * 3
 
 
+def test_blocks_of_a_convolution_are_refused() -> None:
+    model = tfmot.prune_low_magnitude(image_classifier(), block_size=(2, 2))
+    model.compile("sgd", LOSS)
+    with pytest.raises(ValueError, match=r"\(2, 2\) needs matrices.*\(3, 3, 1, 4\)"):
+        model.fit(X, Y, verbose=0, callbacks=[tfmot.UpdatePruningStep(verbose=0)])
+
+
 def test_what_tfmot_prunes_and_what_it_cannot() -> None:
     layers = keras.layers
 

@@ -46,6 +46,12 @@ class UpdatePruningStep(Mover):
         if self._own_loop:
             self.set_params({"epochs": 1, "steps": None})
         self._marks = {path: mark for path, (_, mark) in marked(self.model).items()}
+        for path, (variable, mark) in marked(self.model).items():
+            if mark.block_size != (1, 1) and len(variable.shape) != 2:
+                raise ValueError(
+                    f"block_size={mark.block_size} needs matrices, and {path!r} has shape {tuple(variable.shape)}: "
+                    "prune its layer with block_size=(1, 1)"
+                )
         if self._marks:
             super().on_train_begin(logs)
             return
