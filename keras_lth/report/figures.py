@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -214,13 +215,16 @@ def path(results: Results) -> Drawing | None:
             rows = here[here["data"] == data]
             colour, dash = _DATA.get(data, ("#009E73", ":"))
             x = rows["alphas"].astype(float).round(9)
-            made.line(axes, x, rows["errors"], data, lambda at: f"α = {at:.2f}", color=colour, ls=dash)
+            for number, part in enumerate(_unbroken(x, rows["errors"])):
+                name = data if number == 0 else f"_{data}"
+                made.line(axes, x[part], rows["errors"][part], name, lambda at: f"α = {at:.2f}", color=colour, ls=dash)
         if here.empty:
             axes.text(0.5, 0.5, "no pair", transform=axes.transAxes, ha="center", color=GRAY)
         axes.set(xlim=(0, 1), title=f"k = {fork:,}", xlabel="position on the line, α" if each is lines[-1] else "")
         axes.set_ylabel(f"{each.name.replace(': ', ':' + chr(10))}\nerror, %" if fork == forks[0] else "")
         style.ticks(axes.xaxis, [0, 0.5, 1], ["0", "½", "1"])
-    made.grid[0, 0].set_ylim(0, max(1.0, 112 * max(map(max, found["errors"]))))
+    known = np.array(found["errors"].sum(), float)
+    made.grid[0, 0].set_ylim(0, max(1.0, 112 * float(np.nanmax([0.0, *known]))))
     made.grid[0, 0].yaxis.set_major_locator(MaxNLocator(nbins=5))
     made.legend(max(made.grid[:, -1], key=lambda axes: len(axes.get_lines())))
     return made
@@ -241,14 +245,25 @@ def barrier(results: Results) -> Drawing | None:
             colour = style.SERIES[place % len(style.SERIES)]
             look: dict[str, Any] = {"color": colour, "ls": "-" if test else "--", "marker": style.SHAPES[place % 8]}
             look |= {"markersize": 5 if test else 9, "markerfacecolor": colour if test else PAPER, "err_style": "bars"}
-            made.line(axes, rows["fork"], rows["barrier"], f"{each.name}, {data}", _step, **look)
+            for number, part in enumerate(_unbroken(rows["fork"], rows["barrier"])):
+                name = f"{'_' * (number > 0)}{each.name}, {data}"
+                made.line(axes, rows["fork"][part], rows["barrier"][part], name, _step, **look)
     axes.axhline(100 * STABLE, color=GRAY, ls=":", lw=1.4, label="stable below 2")
-    least, most = (100 * float(each) for each in (found["barrier"].min(), found["barrier"].max()))
+    known = found["barrier"].astype(float).fillna(0.0)
+    least, most = (100 * float(each) for each in (known.min(), known.max()))
     axes.set_ylim(min(0.0, 1.1 * least) - 0.1, 1.12 * max(100 * STABLE, most))
     style.fork_axis(axes, sorted({*found["fork"]}))
     style.percent_axis(axes, "instability, points of error\n(highest on the line − mean of the ends)")
     made.legend(axes)
     return made
+
+
+def _unbroken(x: pd.Series, y: pd.Series) -> Iterator[pd.Series]:
+    """Choose the points of each part of a line between gaps, which are where ``y`` is NaN; at least one part."""
+    gaps = sorted({*x[y.astype(float).isna()]})
+    edges = [-np.inf, *gaps, np.inf]
+    parts = [(x > low) & (x < high) for low, high in itertools.pairwise(edges)]
+    yield from [part for part in parts if part.any()] or [x == x]
 
 
 def named_density(density: float) -> str:

@@ -157,26 +157,30 @@ def state(results: Results) -> Drawing | None:
     if frame is None:
         return None
     found = numbers.with_networks(frame)
-    networks = list(dict.fromkeys(found["network"]))[:3]
-    made = style.canvas(4.2, "The state at step k: its error, and L2 distances", below(results, found),
-                        columns=1 + len(networks))  # fmt: skip
-    first = made.grid[0, 0]
-    for place, each in enumerate(series(found, "network")):
-        look = {"color": style.SERIES[place % 8], "marker": style.SHAPES[place % 8]}
-        made.line(first, each.rows["fork"], 1 - each.rows["accuracy"], each.name, _fork, **look)
-    first.set(title="test error at k")
-    style.percent_axis(first, "%")
-    first.legend(loc="upper right", fontsize=8)
-    for axes, network in zip(made.grid[0, 1:], networks, strict=True):
+    networks = list(dict.fromkeys(found["network"]))[:2]
+    shown = [what for what in ("accuracy", "train_accuracy") if what in found]
+    made = style.canvas(6.8, "The state at step k: its error, and L2 distances", below(results, found), rows=2,
+                        columns=max(len(networks), len(shown)))  # fmt: skip
+    above, under = made.grid
+    for axes, what in zip(above, shown, strict=False):
+        for place, each in enumerate(series(found, "network")):
+            look = {"color": style.SERIES[place % 8], "marker": style.SHAPES[place % 8]}
+            made.line(axes, each.rows["fork"], 1 - each.rows[what], each.name, _fork, **look)
+        axes.set(title="test error at k" if what == "accuracy" else "training error at k")
+        style.percent_axis(axes, "%")
+    for axes, network in zip(under, networks, strict=False):
         here = found[found["network"] == network]
         for place, (what, name) in enumerate(_STATE.items()):
             _line(made, axes, here["fork"], here[what], name, place, _fork)
-        axes.set(title=network)
+        axes.set(title=f"L2, {network}")
         axes.set_ylim(bottom=0)
-    for axes in made.grid[0]:
-        style.fork_axis(axes, _few(found["fork"], 3))
-        axes.set_xlabel("step k")
-    made.legend(made.grid[0, -1])
+    for row, used in ((above, len(shown)), (under, len(networks))):
+        for axes in row[:used]:
+            style.fork_axis(axes, _few(found["fork"]))
+            axes.set_xlabel("step k" if row is under else "")
+        for axes in row[used:]:
+            axes.set_visible(False)
+        made.legend(row[used - 1])
     return made
 
 
@@ -250,7 +254,7 @@ def _line(
         made.tips.append((axes, at, row["mean"], f"{name}, {said(at)}: {spread}"))
 
 
-def _few(forks: Any, most: int = 5) -> list[int]:
+def _few(forks: Any, most: int = 4) -> list[int]:
     """Steps with a tick: 0, the last, and some between them in equal ratios."""
     there = sorted({*map(int, forks)})
     while len(there) > most:

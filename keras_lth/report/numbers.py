@@ -169,21 +169,28 @@ def by_level(levels: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs(results: Results) -> pd.DataFrame | None:
-    """Return the table "instability" in the order of fork steps, without pairs that have a number that is not finite.
+    """Return the table "instability" in the order of fork steps.
 
-    ``network`` becomes the name for readers, with the densities of its replicates. Returns None if no pair is left.
+    ``network`` becomes the name for readers, with the densities of its replicates. A number that is not finite is never
+    averaged away: the errors at its position on the line, and the barriers, are NaN in all pairs of the same network,
+    fork and data, so that their means are gaps. The column ``unknown`` marks the pairs that it comes from. Returns None
+    if there is no pair.
     """
     frame = results.table("instability", "replicate", "network", "fork", "alphas", "errors", "barrier")
     if frame is None:
         return None
-    whole = [bool(np.isfinite([*row.errors, row.barrier]).all()) for row in frame.itertuples()]
-    frame = (
-        frame[whole]
-        .sort_values("fork", kind="stable")
-        .sort_values("network", key=lambda n: n != "dense", kind="stable")
+    frame["unknown"] = [not np.isfinite([*row.errors, row.barrier]).all() for row in frame.itertuples()]
+    frame = frame.sort_values("fork", kind="stable").sort_values(
+        "network", key=lambda n: n != "dense", kind="stable", ignore_index=True
     )
     frame["data"] = frame.get("data", "test")
     frame = with_networks(frame)
+    for _, rows in frame.groupby(["run", "network", "fork", "data"]):
+        if rows["unknown"].any():
+            errors = np.array(rows["errors"].tolist(), float)
+            errors[:, ~np.isfinite(errors).all(axis=0)] = np.nan
+            frame.loc[rows.index, "errors"] = pd.Series(errors.tolist(), rows.index)
+            frame.loc[rows.index, "barrier"] = np.nan
     return None if frame.empty else frame
 
 
@@ -212,6 +219,8 @@ def stability(found: pd.DataFrame) -> pd.DataFrame:
         forks = each.rows[each.rows["data"] == data].groupby("fork")["barrier"].agg(["mean", "min", "max"])
         cells = {
             f"k = {fork:,}": f"{100 * row['mean']:.2f} ({100 * row['min']:.2f}–{100 * row['max']:.2f})"
+            if math.isfinite(row["mean"])
+            else "not known"
             for fork, row in forks.iterrows()
         }
         tail = [fork for fork in forks.index if (forks["mean"][forks.index >= fork] < STABLE).all()]

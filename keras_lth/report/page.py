@@ -62,6 +62,7 @@ _INSTABILITY = (
     "In points of error, over pairs of trainings that share their first k steps and then differ: the highest error on "
     "the line between the two, minus the mean of its ends. Stable below 2."
 )
+_UNKNOWN = "means that contain it are not known, and are gaps in the figures."
 _FINDINGS = (
     "What the thesis found, what these rows show, and whether the finding holds here. A difference counts if it is "
     "above the noise: twice the standard error of the difference of two means."
@@ -127,7 +128,9 @@ def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
     if found is not None and levels is not None:
         parts.append(_section("Verdict", numbers.verdicts(levels), *sentences(found)))
     if pairs is not None:
-        parts.append(_section("Instability", numbers.stability(pairs), _INSTABILITY))
+        lost = int(pairs["unknown"].sum())
+        gaps = f"{lost} of {len(pairs)} pairs have an error on the line that is NaN or infinite: {_UNKNOWN}"
+        parts.append(_section("Instability", numbers.stability(pairs), _INSTABILITY, *[gaps] * bool(lost)))
     if len(said_of := judged(results)):
         shown_findings = said_of.drop(columns=[] if len(results.runs) > 1 else "run")
         parts.append(_section("Findings of the thesis", shown_findings, _FINDINGS, look="wide findings"))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_lth.imp import at_least
-from keras_lth.report import numbers
+from keras_lth.report import figures, numbers, page
 from tests.report import rows
 
 NAN = math.nan
@@ -138,11 +138,26 @@ def test_stability() -> None:
     assert ticket["network"] == "ticket, 50.0 %"
 
 
-def test_a_pair_with_a_number_that_is_not_finite_is_left_out() -> None:
-    listed = rows.lines(forks=(0,))
-    listed[1]["errors"] = [*listed[1]["errors"][:-1], NAN]
+def test_a_pair_with_a_number_that_is_not_finite_is_a_gap() -> None:
+    """The mean of three pairs, of which one is not known, is not known: at that position, and as a barrier."""
+    listed = rows.lines(forks=(0, 500))
+    dense = [row for row in listed if row["network"] == "dense" and row["fork"] == 0]
+    dense[1]["errors"] = [*dense[1]["errors"][:9], NAN, *dense[1]["errors"][10:]]
     found = numbers.pairs(rows.results(listed))
-    assert found is not None and found[found["network"] == "dense"]["pair"].tolist() == ["0-1", "1-2"]
+    assert found is not None and found["unknown"].sum() == 1
+    gone = found[(found["network"] == "dense") & (found["fork"] == 0)]
+    assert gone["barrier"].isna().all()
+    assert all(np.isnan(errors).nonzero()[0].tolist() == [9] for errors in gone["errors"])
+    cells = numbers.stability(found).to_dict("records")[0]
+    assert cells["k = 0"] == "not known" and cells["k = 500"] != "not known" and cells["stable from"] == "step 500 on"
+    assert found[found["fork"] == 500]["barrier"].notna().all()
+    path, barrier = figures.path(rows.results(listed)), figures.barrier(rows.results(listed))
+    assert path is not None and barrier is not None
+    # Two parts of one line, on either side of the gap.
+    assert [len(part.get_xdata()) for part in path.grid[0, 0].get_lines()[:2]] == [9, 20]
+    everywhere = [{**row, "errors": [NAN] * 30, "barrier": NAN} for row in listed]
+    assert figures.path(rows.results(everywhere)) and figures.barrier(rows.results(everywhere))
+    assert "6 of 6 pairs" in page.page(rows.results(everywhere[:6]), {})
 
 
 @pytest.mark.parametrize(
