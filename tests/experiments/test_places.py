@@ -51,7 +51,7 @@ def test_an_object_store(local: Store, memory: MemoryStore) -> None:
     assert bits(store) == bits(local) and not store.under_way()
     rows = rows_of(experiment, store.folder).rows
     counts = write_tables(rows, files.join(store.folder, "rows"))
-    assert counts == {"results.csv": 3, "curves.csv": 6, "layers.csv": 4, "instability.csv": 4}
+    assert counts == {"results.csv": 3, "curves.csv": 6, "layers.csv": 6, "instability.csv": 4}
     text = files.read_bytes(files.join(store.folder, "rows", "results.csv")).decode()
     found = [row["accuracy"] for row in rows if row["table"] == "results"]
     assert [float(row["accuracy"]) for row in csv.DictReader(io.StringIO(text))] == found

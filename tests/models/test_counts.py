@@ -13,6 +13,7 @@ import pytest
 
 import keras_lth as lth
 from keras_lth import models, titles
+from tests.forms import short_if
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 ROW = re.compile(r"^\| `(\w+)[^`]*` \| .* \| (\d+)×(\d+)×(\d)[^|]*\| ([\d ]+) \| ([\d ]+) \| ([KNPD ]+) \|$", re.M)
@@ -39,6 +40,22 @@ PUBLISHED = {
 }  # fmt: skip
 
 
+# In every run; the other networks are in the long form.
+SMALL = (
+    "lenet_300_100",
+    "lenet_5",
+    "mlp",
+    "conv_2",
+    "conv_8",
+    "resnet_20",
+    "wrn_14_8",
+    "vgg_11",
+    "resnet_18",
+    "alexnet",
+)
+WIDE = ("conv_4", "conv_6", "vgg_16", "resnet_50", "inception_v3")
+
+
 @functools.cache
 def built(name: str, **options: Any) -> keras.Model:
     """A network whose variables have shapes but no values: no memory, no time for random numbers."""
@@ -57,7 +74,7 @@ def test_the_page_lists_every_network():
     assert list(TABLE) == models.__all__
 
 
-@pytest.mark.parametrize("name", models.__all__)
+@pytest.mark.parametrize("name", short_if(SMALL.__contains__, models.__all__))
 def test_parameters_are_those_of_the_page(name):
     model, (_, trained, prunable, _) = built(name), TABLE[name]
     assert (size(model.trainable_variables), size(lth.prunable(model).values())) == (trained, prunable)
@@ -66,7 +83,7 @@ def test_parameters_are_those_of_the_page(name):
         assert f"{trained:,}".replace(",", " ") in getattr(models, name).__doc__
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", short_if(lambda name: name in (*SMALL, *WIDE), PUBLISHED))
 def test_parameters_are_those_of_the_papers_code(name):
     assert size(built(name).trainable_variables) == PUBLISHED[name]
 
@@ -101,7 +118,7 @@ def test_parameters_by_hand():
     assert size(built("inception_v3", auxiliary=False).trainable_variables) == 23_834_568
 
 
-@pytest.mark.parametrize("name", models.__all__)
+@pytest.mark.parametrize("name", short_if(SMALL.__contains__, models.__all__))
 def test_kernels_are_prunable_and_nothing_else(name):
     model = built(name)
     kernels = {f"{layer.name}/kernel" for layer in model.layers if hasattr(layer, "kernel")}
@@ -139,9 +156,10 @@ def test_images_shrink_as_in_the_papers():
     assert shapes("alexnet", "conv1", "pool1", "pool2", "pool5") == [(55, 64), (27, 64), (13, 192), (6, 256)]
 
 
-@pytest.mark.parametrize(
-    "name", ["lenet_300_100", "conv_2", "vgg_11", "resnet_20", "resnet_18", "inception_v3", "alexnet"]
-)
+NETWORKS = ["lenet_300_100", "conv_2", "vgg_11", "resnet_20", "resnet_18", "inception_v3", "alexnet"]
+
+
+@pytest.mark.parametrize("name", short_if(SMALL.__contains__, NETWORKS))
 def test_options_are_those_of_the_page(name):
     groups = {
         "K": {"initializer": "he_uniform", "bias": "uniform", "weight_decay": 1e-4},

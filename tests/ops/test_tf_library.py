@@ -119,8 +119,8 @@ def test_without_tensorflow_it_loads_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("environment", "wanted"),
     [
-        ({}, "3"),
-        ({"KERAS_LTH_THREADS": "2"}, "2"),
+        pytest.param({}, "3", marks=pytest.mark.proof),
+        pytest.param({"KERAS_LTH_THREADS": "2"}, "2", marks=pytest.mark.proof),
         pytest.param({"TF_NUM_INTRAOP_THREADS": "4"}, "3", marks=pytest.mark.proof),
         ({"TF_NUM_INTRAOP_THREADS": "4", "UNSET": "1"}, "4"),
     ],

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import keras_lth as lth
 from keras_lth import surgery
+from tests.forms import short_if
 from tests.surgery.test_rewind_optimizers import HOLDERS, made, multi
 from tests.surgery.test_rewind_optimizers import X as X_PAIR
 from tests.surgery.test_rewind_optimizers import Y as Y_PAIR
@@ -146,7 +147,7 @@ MODELS: dict[str, tuple[Callable[[], keras.Model], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", short_if(lambda name: name in ("stacked", "ConvLSTM", "own"), MODELS))
 def test_state_that_is_no_weight(name: str, tmp_path: Path) -> None:
     make, shape = MODELS[name]
     end = same_ends(make, X.reshape(32, *shape), Y, tmp_path)
