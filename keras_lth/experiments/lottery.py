@@ -42,6 +42,7 @@ ARMS: Mapping[str, Arm] = {
     "reset": Arm("own", k=0),
     "lrr": Arm("own", "trained", "zero"),  # learning-rate rewinding, which the thesis calls pruning after training
     "lrr_one_shot": Arm("one_shot", "trained", "zero"),
+    "scratch": Arm("one_shot", "fresh", "zero"),
     "fine_tuning": Arm("own", "trained", "end"),
     "low_rate": Arm("own", "k", "end"),
     "cyclic": Arm("none", "trained", "zero"),

@@ -19,6 +19,7 @@ ARMS = {
     "reset": "IMP, rewound to step 0",
     "lrr": "learning-rate rewinding",
     "lrr_one_shot": "one-shot learning-rate rewinding",
+    "scratch": "one-shot masks, trained from scratch",
     "fine_tuning": "fine-tuning",
     "low_rate": "rewinding at the lowest rate",
     "cyclic": "dense, trained as often",

@@ -43,6 +43,7 @@ _ARMS = {
     "reset": ("#56B4E9", "P"),
     "lrr": ("#CC79A7", "v"),
     "lrr_one_shot": ("#8C6D1F", "P"),
+    "scratch": ("#56B4E9", "D"),
     "fine_tuning": ("#E69F00", "X"),
     "low_rate": ("#56B4E9", "<"),
     "cyclic": ("#000000", "P"),
