@@ -167,6 +167,19 @@ def near(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     return list(dict.fromkeys([*difflib.get_close_matches(name, known, limit, 0.5), *inside]))[:limit]
 
 
+def hint(name: Any, known: Iterable[Any], of: str = "known") -> str:
+    """Return what to write instead of an unknown name: the closest known ones, or else all, after ``of``."""
+    known = list(map(str, known))
+    close = near(str(name), known)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"{of}: {', '.join(map(repr, known))}."
+
+
+def check_known(what: str, name: Any, known: Iterable[Any]) -> None:
+    """Raise ``ValueError`` for a name that is not in ``known``; suggest similar ones."""
+    if name not in (listed := list(known)):
+        raise ValueError(f"{what} has no {name!r}: {hint(name, listed)}")
+
+
 def _hits(pattern: str, names: Mapping[str, Sequence[str]]) -> set[str]:
     if isinstance(pattern, WeightPath):
         return {path for path in names if path == pattern}

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from keras_lth.analysis.distances import Network, both, is_floating, is_statistic, weights_of
-from keras_lth.masks import Masks, align
+from keras_lth.masks import Masks
 
 # A part of an axis: its group, and its size. Groups below 0 cannot be permuted: inputs and outputs of the network.
 Part = tuple[int, int]
@@ -134,12 +134,6 @@ def symmetries(model: Any) -> Symmetries:
     from keras_lth.analysis.channels import Channels
 
     return Symmetries(*Channels(model).found())
-
-
-def aligned_masks(masks: Masks, found: Symmetries, permutation: Permutation) -> Masks:
-    """Return masks that are permuted like the weights."""
-    shapes = {path: masks[path].shape for path in masks}
-    return Masks(found.permuted(align(masks, shapes, what="masks"), permutation))
 
 
 def _places(axis: Sequence[Part], permutation: Permutation) -> np.ndarray:

@@ -19,7 +19,8 @@ from keras_lth.store import DamagedError, MissingError, Store, Value
 
 _BRANCHES = ("arm", "network", "criterion")  # labels that name a branch of a plan
 _TRAININGS = ("state-", "observed-", "slots-")
-_EVERY = 2.0  # seconds between two looks at the store
+_EVERY = 2.0  # seconds between two looks at the store, at least
+_SHARE = 50.0  # and at least so many times as long as a look takes
 _EVENTS_EVERY = 30.0
 
 
@@ -173,18 +174,27 @@ def shown(folder: AnyPath, *, live: bool, events: bool, console: Console | None 
     progress, ended = Progress(folder), threading.Event()
     screen = Live(console=console, auto_refresh=False, transient=False) if live else None
 
+    # What is being written, or damaged, is the run's to report; the next look is better.
+    unread = contextlib.suppress(OSError, ValueError, DamagedError)
+
     def look() -> None:
-        if screen is not None:
-            screen.update(table_of(*progress.lines()), refresh=True)
+        with unread:
+            if screen is not None:
+                screen.update(table_of(*progress.lines()), refresh=True)
+
+    def write() -> None:
+        with unread:
+            progress.write_events()
 
     def watch() -> None:
-        wrote = time.monotonic()
-        while not ended.wait(_EVERY):
-            with contextlib.suppress(OSError, ValueError):  # the store is being written; the next look is better
-                look()
-                if events and time.monotonic() - wrote > _EVENTS_EVERY:
-                    progress.write_events()
-                    wrote = time.monotonic()
+        wrote, took = time.monotonic(), 0.0
+        while not ended.wait(max(_EVERY, _SHARE * took)):
+            began = time.monotonic()
+            look()
+            took = time.monotonic() - began
+            if events and time.monotonic() - wrote > _EVENTS_EVERY:
+                write()
+                wrote = time.monotonic()
 
     with screen or contextlib.nullcontext():
         watcher = threading.Thread(target=watch, daemon=True)
@@ -196,4 +206,4 @@ def shown(folder: AnyPath, *, live: bool, events: bool, console: Console | None 
             watcher.join()
             look()
             if events:
-                progress.write_events()
+                write()

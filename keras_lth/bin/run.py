@@ -37,7 +37,7 @@ from keras_lth.bin.progress import shown
 from keras_lth.experiments import config as experiment
 from keras_lth.experiments.tables import write_tables
 from keras_lth.masks import Masks
-from keras_lth.names import near
+from keras_lth.names import hint
 from keras_lth.plans import Notebook, Step, StepsFailedError, estimate
 from keras_lth.plans import rows as rows_of
 from keras_lth.plans import run as run_plans
@@ -211,9 +211,7 @@ def load(name: str) -> ConfigDict:
     elif name in there:
         get_config = importlib.import_module(f"{configs.__name__}.{name}").get_config
     else:
-        close = near(name, there)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known configs: {', '.join(there)}"
-        raise ValueError(f"there is no file {name} and no config with this name: {hint}")
+        raise ValueError(f"there is no file {name} and no config with this name: {hint(name, there, 'known configs')}")
     if get_config is None:
         raise ValueError(f"{name} has no function get_config(): define one that returns a ConfigDict or a dict.")
     made = get_config()

@@ -18,7 +18,7 @@ from keras_lth.criteria.random import Random
 from keras_lth.criteria.snip import FORCE, SNIP
 from keras_lth.criteria.synflow import SynFlow
 from keras_lth.criteria.threshold import Threshold
-from keras_lth.names import near
+from keras_lth.names import hint
 from keras_lth.surgery import whole
 
 Criterion = Callable[..., Mapping[str, Any]]
@@ -36,9 +36,9 @@ def named(criterion: Any, **options: Any) -> Criterion:
     """
     if isinstance(criterion, str):
         if criterion not in NAMES:
-            close = near(criterion, NAMES)
-            hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(map(repr, NAMES))}."
-            raise ValueError(f"criterion={criterion!r} is not a criterion: {hint} A function of (model) works too.")
+            raise ValueError(
+                f"criterion={criterion!r} is not a criterion: {hint(criterion, NAMES)} A function of (model) works too."
+            )
         return NAMES[criterion](**options)
     if isinstance(criterion, type) or not callable(criterion):
         raise TypeError(

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_lth.arguments import real, round_half_up, whole
 from keras_lth.datasets.images import Pair, Splits
-from keras_lth.names import near
+from keras_lth.names import check_known
 
 # What `derived` takes. Names of steps leave out options with these values, so they must never change.
 OPTIONS: Mapping[str, Any] = {
@@ -85,10 +85,7 @@ def derived(splits: Splits, **options: Any) -> Splits:
 def check_options(options: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` for options of `derived` that cannot work on any data; say what would."""
     for key in options:
-        if key not in OPTIONS:
-            close = near(str(key), OPTIONS)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(OPTIONS)}"
-            raise ValueError(f"data_options has no {key!r}: {hint}")
+        check_known("data_options", key, OPTIONS)
     given = {**OPTIONS, **options}
     for key in ("subset", "per_class"):
         if given[key] is not None:

@@ -5,9 +5,9 @@ A subnetwork trains with the whole schedule, from step 0, whatever the step at w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras_lth.experiments.lab import Lab
 from keras_lth.imp import IMP, Noise
@@ -52,6 +52,32 @@ def pruned(lab: Lab, name: str, state: Step, density: float, seed: int, *, inver
     return lab.select(lab.score(method.criterion, state, **how), density=density)
 
 
+class Found(NamedTuple):
+    """A subnetwork: the method and the step that pruned it, its masks, and the state that is trained again."""
+
+    name: str
+    step: int
+    masks: Step
+    state: Step
+
+
+def ablated_as(lab: Lab, found: Found, ablation: str, density: float, seed: int) -> Found | None:
+    """Change a subnetwork by one of `ABLATIONS`; None where it does not apply.
+
+    Inversion and a variance of 1 change what a criterion sees at initialisation.
+    """
+    if ablation == "shuffle":
+        return found._replace(masks=lab.shuffle(found.masks, seed))
+    if ablation == "reinit":
+        return found._replace(state=lab.reinit(seed))
+    if found.name not in METHODS or found.name == "random" or found.step:
+        return None
+    if ablation == "invert":
+        return found._replace(masks=pruned(lab, found.name, found.state, density, seed, invert=True))
+    unit = lab.start(found.state, lab.full(), values="unit", step=0)
+    return found._replace(masks=pruned(lab, found.name, unit, density, seed))
+
+
 def early(
     lab: Lab,
     imp: IMP,
@@ -81,57 +107,43 @@ def early(
 
     def replicate(number: int) -> None:
         init = lab.init(seed_of(seed, "init", number))
-        noise = Noise.of(seed_of(seed, "order", number))
-        dense = lab.train(init, lab.full(), noise)
-        end = dense.at(imp.T)
-        lab.row(lab.evaluate(end), lab.evaluate(end, what="train"), lab.full(), table="results", arm="dense",
-                replicate=number, level=0)  # fmt: skip
+        dense = lab.train(init, lab.full(), Noise.of(seed_of(seed, "order", number)))
 
-        def one(masks: Step, state: Step, *tables: str, **labels: Any) -> None:
-            what = seed_of(seed, "early", number, *map(str, labels.values()))
-            start = state if state.params.get("step", 0) == 0 else lab.start(state, state, step=0)
-            run = lab.train(start, masks, Noise.of(what)).at(imp.T)
-            for table in tables:
-                mine = {key: each for key, each in labels.items() if table == "early" or key in ("arm", "level")}
-                lab.row(lab.evaluate(run), lab.evaluate(run, what="train"), masks, table=table, replicate=number,
-                        **mine)  # fmt: skip
-                if table == "results":
-                    lab.row(lab.degrees(masks), table="neurons", replicate=number, **mine)
+        def row(end: Step, masks: Step, table: str, **labels: Any) -> None:
+            numbers = lab.evaluate(end), lab.evaluate(end, what="train")
+            lab.row(*numbers, masks, table=table, replicate=number, **labels)
 
-        def changed(masks: Step, state: Step, name: str, step: int, level: int) -> None:
-            mine = seed_of(seed, "ablation", number, name, step, level)
-            labels: dict[str, Any] = {"arm": name, "step": step, "level": level}
-            early_only = name in METHODS and step == 0
-            if "shuffle" in ablations:
-                one(lab.shuffle(masks, mine), state, "early", ablation="shuffle", **labels)
-            if "reinit" in ablations:
-                one(masks, lab.reinit(mine), "early", ablation="reinit", **labels)
-            if "invert" in ablations and early_only and name != "random":
-                upside = pruned(lab, name, state, 0.8**level, mine, invert=True)
-                one(upside, state, "early", ablation="invert", **labels)
-            if "unit" in ablations and early_only and name != "random":
-                unit = lab.start(state, lab.full(), values="unit", step=0)
-                one(pruned(lab, name, unit, 0.8**level, mine), state, "early", ablation="unit", **labels)
-
-        def at(state: Step, name: str, step: int, level: int) -> None:
-            masks = pruned(lab, name, state, 0.8**level, seed_of(seed, "examples", number))
-            tables = (*(["results"] if not step and level in levels else []), *(["early"] if level in ablated else []))
-            one(masks, state, *tables, arm=name, ablation="none", step=step, level=level)
-            if level in ablated:
-                changed(masks, state, name, step, level)
-
-        for level in sorted({*levels, *ablated}):
+        def subnetworks(level: int) -> Iterator[Found]:
             for name in methods:
-                at(init, name, 0, level)
-                for step in steps if level in ablated else ():
-                    at(dense.at(step), name, step, level)
+                for step in (0, *(steps if level in ablated else ())):
+                    state = dense.at(step)
+                    masks = pruned(lab, name, state, 0.8**level, seed_of(seed, "examples", number))
+                    yield Found(name, step, masks, state)
+            after = lab.select(lab.score("magnitude", dense.at(imp.T)), density=0.8**level)
             for name in benchmarks:
-                masks = lab.select(lab.score("magnitude", end), density=0.8**level)
                 step = imp.T if name == "magnitude_after" else ltr
-                state = dense.at(step) if step else init
-                tables = (*(["results"] if level in levels else []), *(["early"] if level in ablated else []))
-                one(masks, state, *tables, arm=name, ablation="none", step=step, level=level)
-                if level in ablated:
-                    changed(masks, state, name, step, level)
+                yield Found(name, step, after, dense.at(step))
+
+        def trained(found: Found, ablation: str, level: int) -> Step:
+            start = lab.start(found.state, found.state, step=0) if found.state.params.get("step") else found.state
+            noise = Noise.of(seed_of(seed, "early", number, found.name, ablation, found.step, level))
+            return lab.train(start, found.masks, noise).at(imp.T)
+
+        row(dense.at(imp.T), lab.full(), "results", arm="dense", level=0)
+        for level in sorted({*levels, *ablated}):
+            for found in subnetworks(level):
+                end, labels = trained(found, "none", level), {"arm": found.name, "level": level}
+                if level in levels and (not found.step or found.name in benchmarks):
+                    row(end, found.masks, "results", **labels)
+                    lab.row(lab.degrees(found.masks), table="neurons", replicate=number, **labels)
+                if level not in ablated:
+                    continue
+                row(end, found.masks, "early", ablation="none", step=found.step, **labels)
+                for ablation in ablations:
+                    own = seed_of(seed, "ablation", number, found.name, found.step, level)
+                    changed = ablated_as(lab, found, ablation, 0.8**level, own)
+                    if changed is not None:
+                        end = trained(changed, ablation, level)
+                        row(end, changed.masks, "early", ablation=ablation, step=found.step, **labels)
 
     lab.each(range(replicates), replicate)

@@ -120,12 +120,6 @@ def trained(lab: Lab, forked: Forked, copies: Copies, seed: int) -> list[Traject
     return [after.train(state, forked.masks, noise) for noise in copies.noises(seed)]
 
 
-def copies(lab: Lab, level: Level, fork: int, count: int, seed: int) -> list[Step]:
-    """Train copies of a level from step ``fork``; a fork before the level's start is that start."""
-    forked = Forked(level.run.at(max(fork, level.run.begin)), level.masks, level.end)
-    return [run.at(level.end) for run in trained(lab, forked, Copies(count), seed)]
-
-
 def sparsest_matching(lab: Lab, found: Sequence[Level], metric: str = "accuracy") -> int:
     """Find the sparsest level that is at least as good as the dense network; 0 if there is none."""
     scores = lab.each(found, lambda level: lab.look(lab.evaluate(level.run.at(level.end))).rows[0][metric])

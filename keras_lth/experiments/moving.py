@@ -9,7 +9,7 @@ from keras_lth import schedules
 from keras_lth.callbacks.gradual import GradualPruning
 from keras_lth.callbacks.mover import Mover
 from keras_lth.callbacks.sparse_training import DSR, SET, SNFS, RigL, StaticSparse
-from keras_lth.names import near
+from keras_lth.names import hint
 
 __all__ = ["MOVERS", "mover_of"]
 
@@ -56,6 +56,5 @@ def _made(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _named(known: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in known:
-        close = near(name, known)
-        raise ValueError(f"{what} {name!r} is not known; use one of {', '.join(close or known)}")
+        raise ValueError(f"{what} {name!r} is not known: {hint(name, known)}")
     return known[name]

@@ -75,7 +75,7 @@ class _SparseModel(keras.Model):
         return {"model": model, "kernels": kernels}
 
     def __reduce__(self) -> Any:
-        # Keras names the class of the model, which is made anew in each process.
+        # Keras names the class of the model, which each process creates for itself.
         return _unpickled, super().__reduce__()[1]
 
     @classmethod

@@ -6,42 +6,24 @@ An arm is *above* another where the means of the replicates differ by more than 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
 from keras_lth.imp import at_least
-from keras_lth.report.findings import Facts, Finding, NotThereError, Verdict, points
-from keras_lth.report.numbers import ARMS, percent
+from keras_lth.report.findings import Facts, Findings, NotThereError, Verdict, both, points
+from keras_lth.report.numbers import arm_name, percent
 
 BASELINES = ("reinit", "random_layerwise", "random_global")
-_FOUND: list[Finding] = []
-_Decide = Callable[[Facts], Verdict]
+FINDINGS = Findings()
 
 
-def _finding(number: str, text: str, source: str) -> Callable[[_Decide], _Decide]:
-    def add(decide: _Decide) -> _Decide:
-        _FOUND.append(Finding(number, text, source, decide))
-        return decide
-
-    return add
-
-
-def name(arm: str) -> str:
-    """Return the name of an arm for readers."""
-    return ARMS.get(arm, arm)
-
-
-@_finding("3-01", "IMP finds winning tickets down to 2.8 % of the weights (LeNet on MNIST)", "figure 3-1")
+@FINDINGS("3-01", "IMP finds winning tickets down to 2.8 % of the weights (LeNet on MNIST)", "figure 3-1")
 def _tickets(facts: Facts) -> Verdict:
-    found, least = facts.sparsest("imp"), facts.curve("imp").densities.min()
-    if found > 0.029 and least > 0.029:
-        return Verdict(None, f"the sparsest level trained has {percent(least)}, and {percent(found)} matches")
-    return Verdict(found <= 0.029, f"the sparsest level whose mean matches has {percent(found)}")
+    found = facts.sparsest("imp")
+    return Verdict(found.down_to(0.029), f"the sparsest level whose mean matches has {found}")
 
 
-@_finding("3-02", "Pruning beyond the sparsest winning ticket lowers the accuracy", "figure 3-1")
+@FINDINGS("3-02", "Pruning beyond the sparsest winning ticket lowers the accuracy", "figure 3-1")
 def _beyond(facts: Facts) -> Verdict:
     imp, level = facts.curve("imp"), _last_winning(facts)
     if level == imp.means.index[-1]:
@@ -53,7 +35,7 @@ def _beyond(facts: Facts) -> Verdict:
     )
 
 
-@_finding("3-03", "Reinitialisation lowers the whole training curve of an IMP subnetwork", "figure 3-2")
+@FINDINGS("3-03", "Reinitialisation lowers the whole training curve of an IMP subnetwork", "figure 3-2")
 def _curve(facts: Facts) -> Verdict:
     level = _last_winning(facts)
     a, b = (_training(facts, arm, level) for arm in ("imp", "reinit"))
@@ -66,7 +48,7 @@ def _curve(facts: Facts) -> Verdict:
     )
 
 
-@_finding("3-05", "Iterative pruning is more accurate than one-shot pruning at every level, on test and training data",
+@FINDINGS("3-05", "Iterative pruning is more accurate than one-shot pruning at every level, on test and training data",
           "3.3.3, figure 3-3")  # fmt: skip
 def _iterative(facts: Facts) -> Verdict:
     said, holds = [], True
@@ -80,64 +62,61 @@ def _iterative(facts: Facts) -> Verdict:
     return Verdict(holds, "; ".join(said))
 
 
-@_finding("3-06", "Iterative pruning matches the dense network at a lower density than one-shot pruning", "3.3.3")
+@FINDINGS("3-06", "Iterative pruning matches the dense network at a lower density than one-shot pruning", "3.3.3")
 def _iterative_sparser(facts: Facts) -> Verdict:
     pairs = [[facts.sparsest(arm, what) for arm in ("imp", "imp_one_shot")] for what in ("accuracy", "train_accuracy")]
-    said = [
-        f"{data}: {percent(a)} against {percent(b)}" for data, (a, b) in zip(("test", "training"), pairs, strict=True)
-    ]
-    return Verdict(all(a < b for a, b in pairs), "; ".join(said))
+    said = [f"{data}: {a} against {b}" for data, (a, b) in zip(("test", "training"), pairs, strict=True)]
+    return Verdict(both(*(a.below(b) for a, b in pairs)), "; ".join(said))
 
 
-@_finding("3-07", "IMP matches down to a similar density on test and training data", "3.3.3")
+@FINDINGS("3-07", "IMP matches down to a similar density on test and training data", "3.3.3")
 def _similar(facts: Facts) -> Verdict:
     test, train = facts.sparsest("imp"), facts.sparsest("imp", "train_accuracy")
-    ratio = max(test, train) / min(test, train)
-    return Verdict(ratio <= 2, f"test {percent(test)}, training {percent(train)}: a factor of {ratio:.1f}")
+    return Verdict(test.within(train, 2), f"test {test}, training {train}")
 
 
-@_finding("3-08", "IMP is above global random pruning, and matches at a lower density", "figure 3-5")
+@FINDINGS("3-08", "IMP is above global random pruning, and matches at a lower density", "figure 3-5")
 def _above_random(facts: Facts) -> Verdict:
     return _above(facts, "imp", "random_global")
 
 
-@_finding("3-09", "Global random pruning rarely gives a matching network at any density", "3.3.4")
+@FINDINGS("3-09", "Global random pruning rarely gives a matching network at any density", "3.3.4")
 def _rarely(facts: Facts) -> Verdict:
     good, levels = facts.matching("random_global"), facts.curve("random_global").densities
     return Verdict(len(good) <= len(levels) / 4, f"{len(good)} of {len(levels)} levels match")
 
 
-@_finding(
+@FINDINGS(
     "3-11", "Where global random pruning keeps the training accuracy, IMP keeps it at much lower densities", "3.3.4"
 )
 def _train_kept(facts: Facts) -> Verdict:
     imp, other = (facts.sparsest(arm, "train_accuracy") for arm in ("imp", "random_global"))
-    return Verdict(imp <= other / 2, f"{percent(imp)} against {percent(other)}")
+    return Verdict(imp.below(other, 0.5), f"{imp} against {other}")
 
 
-@_finding("3-12", "Learning-rate rewinding matches at a lower density than IMP, except for LeNet", "figure 3-5")
+@FINDINGS("3-12", "Learning-rate rewinding matches at a lower density than IMP, except for LeNet", "figure 3-5")
 def _lrr(facts: Facts) -> Verdict:
     imp, lrr = facts.sparsest("imp"), facts.sparsest("lrr")
-    shown = f"{name('lrr')} {percent(lrr)}, IMP {percent(imp)}"
-    return Verdict(lrr >= imp if facts.name.startswith("lenet") else lrr < imp, shown)
+    sparser = lrr.below(imp)
+    holds = sparser if sparser is None or not facts.name.startswith("lenet") else not sparser
+    return Verdict(holds, f"{arm_name('lrr')} {lrr}, IMP {imp}")
 
 
-@_finding(
+@FINDINGS(
     "3-13", "The difference between learning-rate rewinding and IMP is small: at most about 2 × in weights", "3.3.4"
 )
 def _lrr_close(facts: Facts) -> Verdict:
     imp, lrr = facts.sparsest("imp"), facts.sparsest("lrr")
-    ratio = max(imp, lrr) / min(imp, lrr)
-    return Verdict(ratio <= 2, f"{name('lrr')} {percent(lrr)}, IMP {percent(imp)}: a factor of {ratio:.1f}")
+    return Verdict(imp.within(lrr, 2), f"{arm_name('lrr')} {lrr}, IMP {imp}")
 
 
-@_finding(
+@FINDINGS(
     "3-14", "Reinitialised, globally random and layerwise random networks are substantially below IMP", "figure 3-7"
 )
 def _baselines(facts: Facts) -> Verdict:
     level = _last_winning(facts)
     found = {arm: facts.between("imp", arm) for arm in BASELINES}
-    said = [f"{name(arm)} {points(-each.means[level])}" for arm, each in found.items()]
+    said = [f"{arm_name(arm)} {points(-each.means[level])}" for arm, each in found.items()]
     density = percent(facts.curve("imp").densities[level])
     return Verdict(
         all(level in each.above and not each.below for each in found.values()),
@@ -145,14 +124,14 @@ def _baselines(facts: Facts) -> Verdict:
     )
 
 
-@_finding("3-15", "Global random pruning is the worst of the three", "figure 3-7")
+@FINDINGS("3-15", "Global random pruning is the worst of the three", "figure 3-7")
 def _worst(facts: Facts) -> Verdict:
     means = {arm: float(facts.curve(arm).means.mean()) for arm in BASELINES}
-    said = ", ".join(f"{name(arm)} {100 * mean:.2f} %" for arm, mean in means.items())
+    said = ", ".join(f"{arm_name(arm)} {100 * mean:.2f} %" for arm, mean in means.items())
     return Verdict(min(means, key=lambda arm: means[arm]) == "random_global", f"mean over levels: {said}")
 
 
-@_finding("3-18", "On LeNet layerwise random pruning is worse than reinitialisation", "3.3.5")
+@FINDINGS("3-18", "On LeNet layerwise random pruning is worse than reinitialisation", "3.3.5")
 def _layerwise(facts: Facts) -> Verdict:
     if not facts.name.startswith("lenet"):
         return Verdict(None, "the finding is about LeNet")
@@ -164,18 +143,18 @@ def _layerwise(facts: Facts) -> Verdict:
     )
 
 
-@_finding("3-19", "Both the initial values and the positions of the weights are needed for full accuracy", "3.3.5")
+@FINDINGS("3-19", "Both the initial values and the positions of the weights are needed for full accuracy", "3.3.5")
 def _both(facts: Facts) -> Verdict:
     level, dense = _last_winning(facts), float(facts.dense().mean())
     gaps = {arm: facts.curve(arm).means[level] - dense for arm in ("reinit", "random_layerwise")}
-    said = ", ".join(f"{name(arm)} {points(gap)}" for arm, gap in gaps.items())
+    said = ", ".join(f"{arm_name(arm)} {points(gap)}" for arm, gap in gaps.items())
     return Verdict(
         all(gap < 0 for gap in gaps.values()),
         f"at {percent(facts.curve('imp').densities[level])}, where IMP matches, to the dense network: {said} points",
     )
 
 
-@_finding(
+@FINDINGS(
     "3-20", "Winning tickets reach the least hold-out loss in at most as many steps as the dense network", "figure 3-8"
 )
 def _stops(facts: Facts) -> Verdict:
@@ -192,7 +171,7 @@ def _stops(facts: Facts) -> Verdict:
     )
 
 
-@_finding("3-21", "In many cases they have a higher test accuracy there", "3.3.6")
+@FINDINGS("3-21", "In many cases they have a higher test accuracy there", "3.3.6")
 def _better_there(facts: Facts) -> Verdict:
     found = at_stop(facts)
     dense = found[found["level"] == 0]["accuracy"].mean()
@@ -204,18 +183,18 @@ def _better_there(facts: Facts) -> Verdict:
     return Verdict(len(higher) >= len(good) / 2, f"at {len(higher)} of {len(good)} matching levels")
 
 
-@_finding("3-22", "The three baselines take as many steps as the dense network or more", "figure 3-8")
+@FINDINGS("3-22", "The three baselines take as many steps as the dense network or more", "figure 3-8")
 def _baselines_stop(facts: Facts) -> Verdict:
     found = stopping(facts.table("holdout", "arm", "replicate", "level", "step", "holdout_loss"))
     dense, said, share = _dense_stop(found), [], []
     for arm in BASELINES:
         steps = _stop(found, arm)
         share.append(float((steps >= dense).mean()))
-        said.append(f"{name(arm)} at {int((steps >= dense).sum())} of {len(steps)} levels")
+        said.append(f"{arm_name(arm)} at {int((steps >= dense).sum())} of {len(steps)} levels")
     return Verdict(min(share) >= 0.9, "; ".join(said))
 
 
-@_finding("3-23", "IMP needs at most the dense network's dilation δ* up to high sparsities", "figure 3-9")
+@FINDINGS("3-23", "IMP needs at most the dense network's dilation δ* up to high sparsities", "figure 3-9")
 def _dilation(facts: Facts) -> Verdict:
     found = least_dilations(facts)
     dense, mine = _of(found, "dense"), _of(found, "imp")
@@ -228,7 +207,7 @@ def _dilation(facts: Facts) -> Verdict:
     )
 
 
-@_finding("3-24", "Often far fewer: 20 to 70 % fewer steps", "3.3.6, 3.4.2")
+@FINDINGS("3-24", "Often far fewer: 20 to 70 % fewer steps", "3.3.6, 3.4.2")
 def _fewer(facts: Facts) -> Verdict:
     found = least_dilations(facts)
     dense, best = float(_of(found, "dense")["least"].iloc[0]), float(_of(found, "imp")["least"].min())
@@ -237,7 +216,7 @@ def _fewer(facts: Facts) -> Verdict:
     return Verdict(best <= 0.8 * dense, f"the least δ* of IMP is {best:g}, the dense network's {dense:g}")
 
 
-@_finding("3-25", "Layerwise random networks manage this only at the lowest sparsities, if at all", "figure 3-9")
+@FINDINGS("3-25", "Layerwise random networks manage this only at the lowest sparsities, if at all", "figure 3-9")
 def _dilation_baselines(facts: Facts) -> Verdict:
     found = least_dilations(facts)
     dense = float(_of(found, "dense")["least"].iloc[0])
@@ -252,19 +231,19 @@ def _dilation_baselines(facts: Facts) -> Verdict:
     )
 
 
-@_finding("3-26", "The dense network's own δ* is slightly below 1 in some cases", "figure 3-9")
+@FINDINGS("3-26", "The dense network's own δ* is slightly below 1 in some cases", "figure 3-9")
 def _dense_dilation(facts: Facts) -> Verdict:
     dense = float(_of(least_dilations(facts), "dense")["least"].iloc[0])
     return Verdict(bool(0.7 <= dense < 1), f"δ* is {_factor(dense)}")
 
 
-@_finding("3-27", "The sparsest winning tickets have one to two orders of magnitude fewer weights", "3.4.2")
+@FINDINGS("3-27", "The sparsest winning tickets have one to two orders of magnitude fewer weights", "3.4.2")
 def _orders(facts: Facts) -> Verdict:
     found = facts.sparsest("imp")
-    return Verdict(found <= 0.1, f"{1 / found:.0f} × fewer")
+    return Verdict(found.down_to(0.1), f"{1 / found.density:.0f} × fewer: {found}")
 
 
-@_finding("3-28", "IMP prunes each layer by the same share whatever the initialisation", "3.1.2")
+@FINDINGS("3-28", "IMP prunes each layer by the same share whatever the initialisation", "3.1.2")
 def _same_layers(facts: Facts) -> Verdict:
     found = _layers(facts, "imp")
     if found["replicate"].nunique() < 2:
@@ -281,7 +260,7 @@ def _same_layers(facts: Facts) -> Verdict:
     )  # fmt: skip
 
 
-@_finding("3-29", "Global random pruning prunes every layer by about the same share", "3.1.4")
+@FINDINGS("3-29", "Global random pruning prunes every layer by about the same share", "3.1.4")
 def _same_share(facts: Facts) -> Verdict:
     found = _layers(facts, "random_global")
     whole = found.groupby(["level", "replicate"])[["remaining", "size"]].transform("sum")
@@ -292,14 +271,14 @@ def _same_share(facts: Facts) -> Verdict:
     return Verdict(not out.any(), f"{int(out.sum())} of {len(found)} layers deviate by more than four deviations")
 
 
-@_finding("3-30", "Global magnitude pruning deletes no layer in practice", "3.1.2")
+@FINDINGS("3-30", "Global magnitude pruning deletes no layer in practice", "3.1.2")
 def _no_empty_layer(facts: Facts) -> Verdict:
     found = _layers(facts, "imp")
     least = found.loc[found["density"].idxmin()]
     return Verdict(bool((found["remaining"] > 0).all()), f"the least is {percent(least['density'])} of {least['path']}")
 
 
-@_finding("3-32", "Learning-rate rewinding can overfit more than IMP", "3.1.4")
+@FINDINGS("3-32", "Learning-rate rewinding can overfit more than IMP", "3.1.4")
 def _overfits(facts: Facts) -> Verdict:
     gaps = {arm: (facts.curve(arm, "train_accuracy").values - facts.curve(arm).values).mean(axis=1)
             for arm in ("imp", "lrr")}  # fmt: skip
@@ -312,7 +291,7 @@ def _overfits(facts: Facts) -> Verdict:
     )
 
 
-@_finding("3-33", "With the masks kept, shuffled initial values are no better than new ones (cited)", "3.3.5")
+@FINDINGS("3-33", "With the masks kept, shuffled initial values are no better than new ones (cited)", "3.3.5")
 def _shuffled(facts: Facts) -> Verdict:
     found = facts.between("shuffled", "reinit")
     return Verdict(
@@ -321,7 +300,7 @@ def _shuffled(facts: Facts) -> Verdict:
     )
 
 
-@_finding("3-34", "At small scale the signs of the initial values alone suffice (cited)", "3.3.5")
+@FINDINGS("3-34", "At small scale the signs of the initial values alone suffice (cited)", "3.3.5")
 def _signs(facts: Facts) -> Verdict:
     level = _last_winning(facts)
     found = facts.between("imp", "signs")
@@ -331,7 +310,7 @@ def _signs(facts: Facts) -> Verdict:
     )
 
 
-@_finding("3-35", "In the first layer the pruned weights lie at the periphery of the image (cited)", "3.3.5")
+@FINDINGS("3-35", "In the first layer the pruned weights lie at the periphery of the image (cited)", "3.3.5")
 def _periphery(facts: Facts) -> Verdict:
     rows = facts.table("degrees", "level", "replicate", "path", "inputs")
     first = rows[rows["path"] == rows["path"].iloc[0]]
@@ -346,9 +325,6 @@ def _periphery(facts: Facts) -> Verdict:
     return Verdict(
         bool(border < 0.5 * centre), f"{border:.2f} weights a pixel in the outer {ring}, {centre:.2f} inside"
     )
-
-
-FINDINGS = tuple(sorted(_FOUND, key=lambda each: each.id))
 
 
 # What the findings and the figures share ------------------------------------------------------------------------------
@@ -392,9 +368,9 @@ def _above(facts: Facts, first: str, second: str) -> Verdict:
     found = facts.between(first, second)
     a, b = facts.sparsest(first), facts.sparsest(second)
     return Verdict(
-        bool(found.above) and not found.below and a < b,
+        both(bool(found.above) and not found.below, a.below(b)),
         f"above at {len(found.above)}, below at {len(found.below)} of {len(found.means)} levels by more than the noise"
-        f"; matches down to {percent(a)} against {percent(b)}",
+        f"; matches down to {a} against {b}",
     )
 
 

@@ -12,7 +12,7 @@ import seaborn
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from keras_lth.report import numbers, style
-from keras_lth.report.numbers import ARMS, STABLE, in_order, percent, series
+from keras_lth.report.numbers import STABLE, arm_name, in_order, percent, series
 from keras_lth.report.read import Results
 from keras_lth.report.style import GRAY, PAPER, Drawing
 
@@ -101,7 +101,7 @@ def curves(results: Results) -> Drawing | None:
     levels = _spaced(mine["level"], best)
     both = sorted({*mine["level"]} & {*others["level"]} - {0})
     shades = seaborn.color_palette("viridis", len(levels)).as_hex()
-    panels: list[tuple[str, list[Any]]] = [(f"{ARMS.get(main, main)}, by weights remaining", [])]
+    panels: list[tuple[str, list[Any]]] = [(f"{arm_name(main)}, by weights remaining", [])]
     for each in series(mine[mine["level"].isin(levels)], "level"):
         place = levels.index(each.key)
         look = {"color": shades[place - 1], "marker": style.SHAPES[place - 1]} if each.key else {"color": GRAY}

@@ -235,7 +235,7 @@ def _medians(results: Results) -> Iterator[tuple[str, dict[str, Any], pd.Series]
             if len(found) < 2:
                 continue
             for what, dash in (("stable", "-"), ("matching", "--")):
-                name = f"{numbers.ARMS.get(arm, arm)}, {what}"
+                name = f"{numbers.arm_name(arm)}, {what}"
                 name = f"{run}: {name}" if len(results.runs) > 1 else name
                 yield name, {**style.arm_look(arm, 0), "ls": dash}, found.set_index("density")[what]
 

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from keras_lth.report import style
 from keras_lth.report.figures import below, named_density
-from keras_lth.report.numbers import ARMS, in_order, percent, series
+from keras_lth.report.numbers import arm_name, in_order, percent, series
 from keras_lth.report.read import Results
 from keras_lth.report.style import Drawing
 
@@ -41,7 +41,7 @@ def ablations(results: Results) -> Drawing | None:
             name, colour, marker = _ABLATIONS.get(each.key, (str(each.key), "#666666", "."))
             made.line(axes, each.rows["density"], each.rows["accuracy"], name, named_density, color=colour,
                       marker=marker, ls=style.dash(each.run))  # fmt: skip
-        axes.set(title=ARMS.get(arm, arm), ylabel="", xlabel="")
+        axes.set(title=arm_name(arm), ylabel="", xlabel="")
         style.density_axis(axes, found["density"], "weights remaining", most=4)
         axes.set_xlabel("")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))

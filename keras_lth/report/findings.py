@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,9 +12,13 @@ import numpy as np
 import pandas as pd
 
 from keras_lth.imp import at_least
+from keras_lth.report.numbers import percent
 from keras_lth.report.read import Results
 
 HOLDS, DOES_NOT, UNKNOWN = "holds", "does not hold", "cannot be said"
+
+
+Decide = Callable[["Facts"], "Verdict"]
 
 
 class Verdict(NamedTuple):
@@ -38,7 +42,26 @@ class Finding:
     id: str
     text: str
     source: str
-    decide: Callable[[Facts], Verdict]
+    decide: Decide
+
+
+class Findings:
+    """The findings of a chapter, in the order of their numbers; a function that decides one is added by a decorator."""
+
+    def __init__(self) -> None:
+        self._found: list[Finding] = []
+
+    def __call__(self, number: str, text: str, source: str) -> Callable[[Decide], Decide]:
+        """Add the decorated function as the judge of a finding."""
+
+        def add(decide: Decide) -> Decide:
+            self._found.append(Finding(number, text, source, decide))
+            return decide
+
+        return add
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(sorted(self._found, key=lambda each: each.id))
 
 
 class NotThereError(Exception):
@@ -55,6 +78,33 @@ class Curve(NamedTuple):
     def means(self) -> pd.Series:
         """Return the mean by level, of the replicates that did not diverge."""
         return self.values.mean(axis=1)
+
+
+class Least(NamedTuple):
+    """The least density at which an arm matches; ``open`` if no sparser level was trained, where it might match too."""
+
+    density: float
+    open: bool
+
+    def __str__(self) -> str:
+        return f"{percent(self.density)}{', the sparsest level trained' if self.open else ''}"
+
+    def down_to(self, density: float) -> bool | None:
+        """Return whether it is at most a number; None if levels that were not trained decide."""
+        return True if self.density <= density else None if self.open else False
+
+    def below(self, other: Least, times: float = 1.0) -> bool | None:
+        """Return whether this is less than another one times a number; None if levels that were not trained decide."""
+        less = self.density < other.density * times
+        if other.open:
+            return None if less or self.open else False
+        return None if self.open and not less else less
+
+    def within(self, other: Least, ratio: float) -> bool | None:
+        """Return whether two differ by at most this ratio; None if levels that were not trained decide."""
+        if self.open or other.open:
+            return None
+        return max(self.density, other.density) <= ratio * min(self.density, other.density)
 
 
 class Difference(NamedTuple):
@@ -137,10 +187,11 @@ class Facts:
         dense = float(self.dense(what).mean())
         return [n for n, mean in self.curve(arm, what).means.items() if at_least(round(mean, 6), round(dense, 6))]
 
-    def sparsest(self, arm: str, what: str = "accuracy") -> float:
+    def sparsest(self, arm: str, what: str = "accuracy") -> Least:
         """Return the least density that matches; 1 if none does."""
         levels, densities = self.matching(arm, what), self.curve(arm, what).densities
-        return float(min((densities[level] for level in levels), default=1.0))
+        found = float(min((densities[level] for level in levels), default=1.0))
+        return Least(found, bool(levels) and found <= float(densities.min()))
 
     def between(self, first: str, second: str, what: str = "accuracy") -> Difference:
         """Compare two arms at the levels that both have."""
@@ -157,6 +208,11 @@ class Facts:
     def name(self) -> str:
         """Return the name of the network."""
         return str(self.setting.get("model", ""))
+
+
+def both(*holds: bool | None) -> bool | None:
+    """Return whether all hold: false if one does not, None if one cannot be said."""
+    return False if False in holds else None if None in holds else True
 
 
 def decided(results: Results, findings: Iterable[Finding]) -> pd.DataFrame:

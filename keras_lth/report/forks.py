@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from keras_lth.report.findings import Facts, NotThereError
-from keras_lth.report.numbers import STABLE
+from keras_lth.report.numbers import STABLE, arm_name
 
 PRUNED = ("imp", "random_layerwise", "reinit")
 DROP = 0.002  # that a matching subnetwork may lose (thesis, figure 4-18)
@@ -116,3 +116,41 @@ def medians(facts: Facts, network: str) -> pd.DataFrame:
             "matching": float(np.median(np.nan_to_num(matching, nan=math.inf))),
         })  # fmt: skip
     return pd.DataFrame(out).set_index("level")
+
+
+def at_zero(found: pd.Series) -> float:
+    """Return the number of the fork at step 0; raise `NotThereError` without one."""
+    if 0 not in found.index:
+        raise NotThereError("no fork at k = 0")
+    return float(found[0])
+
+
+def density_of(facts: Facts, network: str, level: int) -> float:
+    """Return the mean density of a network at a level."""
+    return float(of(facts, "instability", network, level, "density")["density"].mean())
+
+
+def split_by_stability(facts: Facts, what: str, table: str) -> tuple[pd.Series, pd.Series]:
+    """Return a number of IMP where it is stable, and where it is not; raise `NotThereError` if one of them is empty."""
+    level = chosen(facts)
+    found, stable = by_fork(facts, "imp", level, what, table=table), by_fork(facts, "imp", level) < STABLE
+    if stable.all() or not stable.any():
+        raise NotThereError(f"IMP is stable at {'every' if stable.all() else 'no'} k")
+    return found[stable.reindex(found.index)], found[~stable.reindex(found.index)]
+
+
+def ranges(facts: Facts) -> tuple[list[int], list[int], list[int]]:
+    """Return the levels at which random pruning matches, at which only IMP does, and at which nothing does."""
+    imp, other = (medians(facts, arm)["matching"] for arm in ("imp", "random_layerwise"))
+    levels = [level for level in imp.index if level in other.index]
+    trivial = [level for level in levels if math.isfinite(other[level])]
+    only = [level for level in levels if level not in trivial and math.isfinite(imp[level])]
+    return trivial, only, [level for level in levels if level not in trivial and level not in only]
+
+
+def when_stable(facts: Facts, network: str, level: int, what: str) -> float:
+    """Return a number of the table "state" at the first stable step; raise `NotThereError` if there is none."""
+    since, found = stable_from(by_fork(facts, network, level)), by_fork(facts, network, level, what, table="state")
+    if math.isinf(since):
+        raise NotThereError(f"{arm_name(network)} is stable at no k")
+    return float(found[since])

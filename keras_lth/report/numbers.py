@@ -58,8 +58,13 @@ def series(frame: pd.DataFrame, by: str = "arm") -> Iterator[Series]:
     for (number, run), (place, key) in itertools.product(enumerate(runs), enumerate(in_order(frame[by]))):
         rows = frame[(frame["run"] == run) & (frame[by] == key)]
         if len(rows):
-            name = ARMS.get(key, str(key))
+            name = arm_name(key)
             yield Series(f"{run}: {name}" if len(runs) > 1 else name, number, key, place, rows)
+
+
+def arm_name(arm: Any) -> str:
+    """Return the name of an arm for readers; an unknown one as it is."""
+    return ARMS.get(arm, str(arm))
 
 
 def in_order(keys: Iterable[Any]) -> list[Any]:
@@ -202,7 +207,7 @@ def with_networks(frame: pd.DataFrame) -> pd.DataFrame:
     for labels, rows in frame.groupby(keys, dropna=False) if "density" in frame else ():
         of = dict(zip(keys, labels, strict=True))
         least, most = percent(rows["density"].min()), percent(rows["density"].max())
-        name = ARMS.get(of["network"], of["network"])
+        name = arm_name(of["network"])
         if of["network"] != "dense":
             name = f"{name}, {most if least == most else f'{most} to {least}'}"
         found.loc[rows.index, "network"] = f"{name}, T steps" if of.get("span") == "restart" else name

@@ -19,7 +19,6 @@ from keras_lth.analysis import (
     soup,
     symmetries,
 )
-from keras_lth.analysis.permutations import aligned_masks
 from keras_lth.masks import Masks
 
 SMALL = {
@@ -98,7 +97,7 @@ def test_masks_move_with_their_weights_and_strangers_are_refused() -> None:
     found, weights = symmetries(model), dict(surgery.snapshot(model).weights)
     order = found.random(3)
     masks = Masks({"fc2/kernel": weights["fc2/kernel"] > 0})
-    moved = aligned_masks(masks, found, order)
+    moved = Masks(found.permuted(masks, order))
     assert (moved["fc2/kernel"] == (found.permuted(weights, order)["fc2/kernel"] > 0)).all()
     with pytest.raises(ValueError, match=r"fc2/kernel.*\(2, 2\).*\(300, 100\)"):
         found.permuted({"fc2/kernel": np.zeros((2, 2))}, order)

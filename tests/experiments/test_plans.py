@@ -13,7 +13,7 @@ import pytest
 
 from keras_lth import datasets, surgery, training
 from keras_lth.callbacks.imp import IMPCallback
-from keras_lth.experiments.instability import copies, instability
+from keras_lth.experiments.instability import Copies, forked, instability, trained
 from keras_lth.experiments.kinds import Trainer, examples, snapshot_of, value_of
 from keras_lth.experiments.lab import network
 from keras_lth.experiments.lottery import ablated, levels, lottery
@@ -179,10 +179,11 @@ def test_a_fork_of_a_rewound_ticket_starts_at_its_step(tmp_path: Path, loads: li
 
     def plan(book: Notebook) -> None:
         lab = nets.lab(book, rates=((0, 0.05), (4, 0.0)))
-        dense, ticket = levels(lab, imp, lab.init(3))
-        for name, level in {"dense": dense, "ticket": ticket}.items():
+        found = levels(lab, imp, lab.init(3))
+        for name in ("dense", "ticket"):
             for fork in (0, 4):
-                a, b = copies(lab, level, fork, 2, 7)
+                given = forked(lab, imp, found, name, 1, fork, 0, 0)
+                a, b = (run.at(given.end) for run in trained(lab, given, Copies(2), 7))
                 lab.row(lab.compare(a, b), name=name, fork=fork)
 
     rows = run(plan, tmp_path / "s", **quiet)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 
+import keras_lth as lth
+from keras_lth.layers import kernels_of
 from tests.two_devices import mirrored, report
 
 strategy = mirrored()
-
-import keras  # noqa: E402
-
-import keras_lth as lth  # noqa: E402
-from keras_lth.layers import kernels_of  # noqa: E402
-
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(32, 6, 6, 3)).astype(np.float32)
 Y = np.random.default_rng(1).normal(size=(32, 2)).astype(np.float32)

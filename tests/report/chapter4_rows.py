@@ -35,7 +35,7 @@ def world(kind: str = "standard", steps: Mapping[Any, tuple[int, int]] | None = 
             calm, good = fork >= stable, fork >= matching
             until = FORKS.index(stable) if stable in FORKS else 2 * len(FORKS)
             barrier = 0.004 if calm else high * (until - place) / until
-            error = 0.085 if good else 0.105 if calm else 0.11
+            error = 0.085 if good else changed.get("calm", 0.105) if calm else 0.11
             error += changed.get("baseline", 0.0) * (network in ("random_layerwise", "reinit"))
             of = {"network": network, "level": level, "fork": fork, "density": 0.8**level}
             for replicate in range(REPLICATES):

@@ -10,7 +10,7 @@ import pytest
 
 from keras_lth.report import figures_chapter3
 from keras_lth.report.chapter3 import FINDINGS, dilations, stopping
-from keras_lth.report.findings import DOES_NOT, HOLDS, UNKNOWN, Facts, decided
+from keras_lth.report.findings import DOES_NOT, HOLDS, UNKNOWN, Facts, Least, decided
 from tests.report import chapter3_rows
 from tests.report.rows import frames_of, results
 
@@ -92,6 +92,29 @@ def test_missing_rows_decide_nothing() -> None:
     assert {*lone["verdict"]} == {UNKNOWN} and lone["shown"].str.contains("one replicate").all()
     early = decided(results([row for row in chapter3_rows.world() if row["level"] <= 10]), FINDINGS).set_index("id")
     assert early.loc["3-01", "verdict"] == UNKNOWN and early.loc["3-02", "verdict"] == UNKNOWN
+
+
+def test_a_density_that_may_go_on_is_not_the_least() -> None:
+    """Trained down to level 10, where IMP and learning-rate rewinding still match, and one-shot pruning does not."""
+    rows = [row for row in chapter3_rows.world() if row["level"] <= 10]
+    found = decided(results(rows, setting=LENET), FINDINGS).set_index("id")["verdict"]
+    assert {key: found[key] for key in ("3-06", "3-07", "3-08", "3-12", "3-13", "3-27")} == {
+        "3-06": HOLDS, "3-07": UNKNOWN, "3-08": HOLDS, "3-12": UNKNOWN, "3-13": UNKNOWN, "3-27": UNKNOWN,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "less"),
+    [
+        (Least(0.1, False), Least(0.2, False), True), (Least(0.2, False), Least(0.1, False), False),
+        (Least(0.1, True), Least(0.2, False), True), (Least(0.2, True), Least(0.1, False), None),
+        (Least(0.2, False), Least(0.1, True), False), (Least(0.1, False), Least(0.2, True), None),
+        (Least(0.1, True), Least(0.1, True), None),
+    ],
+)  # fmt: skip
+def test_comparing_densities_of_which_one_may_go_on(a: Least, b: Least, less: bool | None) -> None:
+    assert a.below(b) is less
+    assert a.within(b, 2) is (None if a.open or b.open else True)
 
 
 def test_a_diverged_training_is_left_out() -> None:

@@ -62,7 +62,7 @@ FLIPS: dict[str, dict[str, Any]] = {
     "4-33": {"steps": {("random_layerwise", 1): (NEVER, NEVER)}},
     "4-34": {"steps": {("random_layerwise", n): (NEVER, 0) for n in (3, 8)}},
     "4-35": {"steps": {("imp", 3): (2000, 0), IMP: (2000, 100)}},
-    "4-36": {"steps": {("imp", 12): (NEVER, NEVER)}},
+    "4-36": {"calm": 0.115},
     "4-37": {"raw": 0.35},
     "4-39": {"raw": 0.35},
     "4-40": {"moved": 3.0},

@@ -27,9 +27,13 @@ class PrunableLayer(ABC):
         """Return the weights that are pruned."""
 
 
+# TFMOT's default schedule.
+_HALF = ConstantSparsity(0.5, 0)
+
+
 def prune_low_magnitude(
     to_prune: Any,
-    pruning_schedule: PruningSchedule = ConstantSparsity(0.5, 0),  # noqa: B008 as in TFMOT, and never changed
+    pruning_schedule: PruningSchedule = _HALF,
     block_size: tuple[int, int] = (1, 1),
     block_pooling_type: str = "AVG",
     pruning_policy: Any = None,
