@@ -92,6 +92,9 @@ class Mover(keras.callbacks.Callback, ABC):
     def _next(self, step: int, masks: Masks) -> Masks:
         """Return the masks after ``masks`` at ``step``; the model is whole and has the weights of that step."""
 
+    def _changed(self, step: int, before: Masks, after: Masks) -> None:
+        """Do what remains after a change of masks; the model is whole, and pruned and grown weights are 0."""
+
     def _origin(self, epoch: int) -> int:
         """Return the number of steps that count as made when a fit begins with ``epoch``."""
         per_epoch = self._steps_per_epoch() or 0
@@ -213,6 +216,7 @@ class Mover(keras.callbacks.Callback, ABC):
             if after == before:
                 return
             self._moving.set(after)
+            self._changed(due, before, after)
         self.masks = after
         self.changes += 1
         if self.model.distribute_strategy.num_replicas_in_sync > 1:

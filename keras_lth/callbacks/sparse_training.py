@@ -1,7 +1,7 @@
 """Sparse-to-sparse training: masks of an exact number of weights that move while ``fit`` trains (thesis, 6.2.2).
 
 An update drops weights of each layer and grows as many. What is dropped, kept and grown is a partition: a weight grows
-where the mask had none before the update. A grown weight is 0 with fresh slots.
+where the mask had none before the update. A grown weight is 0, unless a deviation is given, with fresh slots.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class SparseTraining(Mover):
         decay: "cosine" lets the fraction fall to 0 at ``until``, as half a cosine; "constant".
         every: between two updates; the first is after this time.
         until: no updates at this time or later.
-        seed: of the first masks, and of random growth.
+        deviation: grown weights are drawn from a normal distribution with this standard deviation. SET's code uses 0.1,
+            RigL 0.
+        seed: of the first masks, of random growth, and of the values of grown weights.
         include, exclude, also: which weights, as in `keras_lth.prunable`; the others stay dense.
         verbose: as in `Mover`.
     """
@@ -58,6 +60,7 @@ class SparseTraining(Mover):
         decay: str = "cosine",
         every: Time = 100,
         until: Time = "75%",
+        deviation: float = 0.0,
         seed: int = 0,
         include: Filter = None,
         exclude: Filter = None,
@@ -69,6 +72,9 @@ class SparseTraining(Mover):
             raise ValueError(f"fraction must lie in (0, 1], not {fraction!r}")
         if decay not in ("cosine", "constant"):
             raise ValueError(f'decay must be "cosine" or "constant", not {decay!r}')
+        if real(deviation, "deviation") < 0:
+            raise ValueError(f"deviation must be at least 0, not {deviation!r}")
+        self.deviation = float(deviation)
         self.density: Densities | None
         if isinstance(density, Densities) or density is None:
             self.density = density
@@ -120,6 +126,15 @@ class SparseTraining(Mover):
         kept = keep_counts(weights, masks, {path: _count(mask) - dropped[path] for path, mask in masks.items()})
         scores = self._growth(step, masks)
         return kept | keep_counts(scores, ~masks, self._grown(dropped, scores, kept, masks))
+
+    def _changed(self, step: int, before: Masks, after: Masks) -> None:
+        if not self.deviation:
+            return
+        held = surgery.variables(self.model)
+        for path, mask in after.items():
+            random = np.random.default_rng(seed_of(self.seed, "values", step, path))
+            drawn = random.normal(scale=self.deviation, size=mask.shape)
+            held[path].assign(np.where(mask & ~before[path], drawn, held[path].numpy()))
 
     def _described(self) -> str:
         begin, end, every = (

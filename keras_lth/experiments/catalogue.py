@@ -123,7 +123,7 @@ def _check_instability(config: Config, asked: bool) -> None:
                 "use plan='lottery,instability', or instability.forks=()."
             )
         return
-    for key, least in (("runs", 2), ("points", 2), ("train_examples", 0)):
+    for key, least in (("runs", 2), ("points", 2), ("test_examples", 0), ("train_examples", 0)):
         whole(given[key], f"instability.{key}", least)
     for name in given["networks"]:
         check_known("instability.networks", name, NETWORKS)
@@ -151,8 +151,8 @@ def _call_instability(lab: Lab, imp: IMP, config: Config, examples: int) -> None
     forks = [step_of(config, f"instability.forks {fork!r}", fork, examples) for fork in given["forks"]]
     every = step_of(config, "instability.every", given["every"], examples) if given["every"] else 0
     measures = Measures(
-        given["data"], every, bool(given["distances"]), bool(given["state"]), given["train_examples"], given["points"],
-        given["statistics"],
+        given["data"], every, bool(given["distances"]), bool(given["state"]), given["test_examples"],
+        given["train_examples"], given["points"], given["statistics"],
     )  # fmt: skip
     instability(
         lab, imp, forks=forks or log_spaced(config["steps"]), networks=given["networks"], places=given["levels"],
@@ -264,6 +264,7 @@ CATALOGUE: Mapping[str, Named] = {
                 "every": "",
                 "distances": False,
                 "state": False,
+                "test_examples": 0,
                 "train_examples": 0,
                 "points": 30,
                 "statistics": "interpolate",

@@ -97,10 +97,12 @@ def dynamic(
     replicates: int = 1,
     seed: int = 1,
 ) -> None:
-    """Name the rows "dynamic": the test accuracy of each arm, and beside them "dense", "imp" and "static".
+    """Name the rows "dynamic": the test accuracy of each arm, and beside them "dense", "imp", "static" and "rigl".
 
-    "imp" is one-shot IMP that rewinds to the first change; "static" has the masks of the first phase throughout. The
-    rows "phases" have the share of each mask that was not in the one before it.
+    "imp" is one-shot IMP that rewinds to the first change; "static" has the masks of the first phase throughout; "rigl"
+    moves 30 % of the weights of ERK masks at first, less and less until three quarters of the training, in changes at
+    equal steps of at least 100, at most 75. The rows "phases" have the share of each mask that was not in the one
+    before it.
 
     Args:
         changes: the steps at which masks change, in increasing order, inside the training.
@@ -132,6 +134,10 @@ def dynamic(
         back = lab.start(dense.at(changes[0]), dense.at(imp.T), step=changes[0])
         rewound = lab.train(back, ticket, Noise.of(seed_of(mine, "imp")))
         name(rewound.at(imp.T), ticket, arm="imp", **labels)
+        rigl = lab.train(
+            lab.init(seed_of(mine, "init", 0)), noise=Noise.of(seed_of(mine, "rigl")), mover=_rigl(imp.T, density)
+        )
+        name(rigl.at(imp.T), lab.held(rigl.at(imp.T)), arm="rigl", **labels)
         for arm in arms:
             found = phases(lab, imp, changes, density, mine, ARMS[arm])
             name(found[-1].run.at(imp.T), found[-1].masks, arm=arm, **labels)
@@ -142,3 +148,8 @@ def dynamic(
                 lab.row(swapped, table="phases", arm=arm, change=place, **labels)
 
     lab.each([(number, density) for number in range(replicates) for density in densities], one)
+
+
+def _rigl(steps: int, density: float) -> Mapping[str, Any]:
+    until = max(2, 3 * steps // 4)
+    return {"name": "rigl", "density": density, "every": max(1, min(100, until // 2), until // 75), "until": until}

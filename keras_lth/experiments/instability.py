@@ -72,7 +72,8 @@ class Measures:
         every: steps between comparisons through the training; 0 for the end alone (thesis, figures 4-5, 4-21).
         distances: whether classifications and losses are compared (thesis 4.1.5).
         state: whether the state at step k and the copies' own errors are measured (thesis 4.3).
-        examples: of the training data, evenly spaced; 0 for all.
+        test_examples, train_examples: of each part, evenly spaced; 0 for all. The errors of the copies themselves are
+            on all test examples.
         points, statistics: as in `analysis.linear_path`.
     """
 
@@ -80,13 +81,14 @@ class Measures:
     every: int = 0
     distances: bool = False
     state: bool = False
-    examples: int = 0
+    test_examples: int = 0
+    train_examples: int = 0
     points: int = 30
     statistics: str = "interpolate"
 
     def on(self, what: str) -> dict[str, Any]:
         """Return the arguments of `Lab.distances` for a part of the data."""
-        return {"what": what, "examples": self.examples if what == "train" else 0}
+        return {"what": what, "examples": {"test": self.test_examples, "train": self.train_examples}[what]}
 
     def along(self, what: str) -> dict[str, Any]:
         """Return the arguments of `Lab.compare` for a part of the data."""

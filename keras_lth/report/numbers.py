@@ -38,6 +38,16 @@ ARMS = {
     "synflow": "SynFlow",
     "random": "random",
     "random_global": "global random",
+    "dynamic": "dynamic IMP",
+    "static": "static masks",
+    "rigl": "RigL",
+    "first_magnitude": "first mask by magnitude",
+    "first_random": "first mask random",
+    "grow_gradient": "grown by RigL's gradient",
+    "grow_random": "grown at random",
+    "overlap_50": "half of each mask kept",
+    "overlap_80": "80 % of each mask kept",
+    "fresh": "grown weights sampled again",
 }
 STABLE = 0.02  # of error on the line (thesis 4.1.1)
 

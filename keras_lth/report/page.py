@@ -16,10 +16,12 @@ from keras_lth.report import (
     chapter3,
     chapter4,
     chapter5,
+    chapter6,
     figures,
     figures_chapter3,
     figures_chapter4,
     figures_chapter5,
+    figures_chapter6,
     findings,
     numbers,
     style,
@@ -39,6 +41,7 @@ FIGURES: Mapping[str, tuple[str, Callable[[Results], Drawing | None]]] = {
     "ablations": ("early", figures_chapter5.ablations),
     "steps": ("early", figures_chapter5.steps),
     "neurons": ("neurons", figures_chapter5.neurons),
+    "dynamic": ("dynamic", figures_chapter6.dynamic),
     "layers": ("layers", figures.layers),
     "path": ("instability", figures.path),
     "barrier": ("instability", figures.barrier),
@@ -160,7 +163,7 @@ def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
 
 def judged(results: Results) -> pd.DataFrame:
     """Return the findings of the chapters of the thesis of which the rows decide any."""
-    made = [findings.decided(results, chapter.FINDINGS) for chapter in (chapter3, chapter4, chapter5)]
+    made = [findings.decided(results, chapter.FINDINGS) for chapter in (chapter3, chapter4, chapter5, chapter6)]
     told = [found for found in made if not (found["verdict"] == findings.UNKNOWN).all()]
     return pd.concat(told, ignore_index=True) if told else made[0][0:0]
 

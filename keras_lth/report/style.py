@@ -59,6 +59,17 @@ _ARMS = {
     "random": ("#E69F00", "."),
     "shuffled": ("#8C6D1F", "X"),
     "noise": ("#000000", "<"),
+    "dense": ("#666666", "."),
+    "dynamic": ("#CC79A7", "D"),
+    "static": ("#E69F00", "s"),
+    "rigl": ("#009E73", "^"),
+    "first_magnitude": ("#0072B2", "o"),
+    "first_random": ("#56B4E9", "P"),
+    "grow_gradient": ("#009E73", "v"),
+    "grow_random": ("#8C6D1F", "X"),
+    "overlap_50": ("#E69F00", "<"),
+    "overlap_80": ("#D55E00", "s"),
+    "fresh": ("#000000", "P"),
 }
 _STYLE = {
     **seaborn.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}),

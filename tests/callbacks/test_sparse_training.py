@@ -131,6 +131,23 @@ def test_grown_weights_are_zero_with_fresh_slots() -> None:
     assert len(values) and not values.any() and (slots == np.float32(0.1)).all()  # Adagrad's initial accumulator
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_grown_weights_are_drawn_with_a_deviation(stored: bool) -> None:
+    """The only weights that change at an update are those that it drops, which become 0, and those that it grows."""
+    built = small.model("sgd")
+    lth.mask(built, lth.select(lth.criteria.Random(1)(built), density=0.5))
+    if stored:
+        lth.sparsify(built, only_if_faster=False)
+    built.optimizer.learning_rate = 0.0
+    first, masks = np.array(built.layers[0].kernel), lth.masks_of(built)
+    moving.loop(lth.SET(None, every=6, until=7, deviation=3.0, verbose=0), model=built)
+    last, grown = np.array(built.layers[0].kernel), ~masks["dense/kernel"] & lth.masks_of(built)["dense/kernel"]
+    kept = masks["dense/kernel"] & lth.masks_of(built)["dense/kernel"]
+    assert grown.sum() == round(0.3 * masks["dense/kernel"].sum())
+    assert 1.5 < last[grown].std() < 5 and (last[kept] == first[kept]).all()
+    assert not last[~(kept | grown)].any()
+
+
 def test_sparse_layers_follow() -> None:
     dense, sparse = small.model(), small.model()
     lth.mask(sparse, lth.select(lth.criteria.Random(1)(sparse), density=0.25))
@@ -158,6 +175,7 @@ def test_growth_is_divided_exactly(total: int) -> None:
         (lambda: lth.RigL(0.1, every=5, until=19), "until=19 steps.*step 18"),
         (lambda: lth.RigL(None, every=5), "has none"),
         (lambda: lth.RigL(0.1, fraction=1.5), "fraction.*1.5"),
+        (lambda: lth.SET(0.1, deviation=-1), "deviation.*-1"),
         (lambda: lth.RigL(0.1, decay="linear"), "decay.*linear"),
         (lambda: lth.RigL(0.0), "density.*0.0"),
     ],

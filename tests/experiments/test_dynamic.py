@@ -46,7 +46,7 @@ def test_every_phase_has_the_weights_of_the_density(made: Any) -> None:
     for arm in found.values():
         assert [masks(store, phase).remaining for phase in arm] == [16, 16]  # of 64
     tables = {(row["table"], row["arm"]) for row in rows}
-    assert {("dynamic", arm) for arm in (*ARMS, "dense", "imp", "static")} <= tables
+    assert {("dynamic", arm) for arm in (*ARMS, "dense", "imp", "static", "rigl")} <= tables
     assert {("phases", arm) for arm in ARMS} <= tables
 
 

@@ -38,7 +38,7 @@ def test_names_of_the_first_rows() -> None:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    measures = Measures(every=4, distances=True, state=True, examples=10, points=5)
+    measures = Measures(every=4, distances=True, state=True, train_examples=10, points=5)
 
     def plan(book: Notebook) -> None:
         for forks, networks in (((0, 4), NETWORKS), ((12,), ("dense", "ticket"))):
@@ -149,3 +149,9 @@ def test_forks_in_equal_ratios() -> None:
     ratios = np.diff(np.log(found[1:]))
     np.testing.assert_allclose(ratios, ratios[0], rtol=0.02)
     assert log_spaced(2) == [0, 1]
+
+
+def test_examples_of_each_part() -> None:
+    measures = Measures(test_examples=20, train_examples=10, points=5)
+    assert measures.on("test") == {"what": "test", "examples": 20}
+    assert measures.along("train") == {"what": "train", "examples": 10, "points": 5, "statistics": "interpolate"}
