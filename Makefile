@@ -15,7 +15,7 @@ DEMO_fashion_mnist := --config.steps=3000 --config.replicates=1
 # they do not use, so its imports alone are installed. keras-hub 0.32 needs Python 3.11, as the newest Keras does.
 KERAS_HUB := "keras-hub==0.32.0; python_version >= '3.11'" "keras-hub==0.25.1; python_version < '3.11'" regex tokenizers
 
-.PHONY: demo test proof bazel fuzz lint clean results bench
+.PHONY: demo test proof bazel fuzz lint clean results bench site
 
 # Reinstalled when its sources change.
 .venv/installed: pyproject.toml setup.py $(wildcard cc/*/*)
@@ -48,6 +48,14 @@ bazel: .venv/installed
 TIME ?= 60
 fuzz: .venv/installed
 	$(BIN)/python -m cc.fuzz.run --seconds=$(TIME)
+
+# Builds the documentation without a network into build/site; every link and reference must lead somewhere.
+site: .venv/docs
+	$(BIN)/mkdocs build --quiet
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet "keras_lth[docs]"
+	touch $@
 
 # Compares with PyTorch, which includes MKL, and with sparseprop if installed (pip install sparseprop).
 .venv/bench: .venv/installed

@@ -1,4 +1,4 @@
-"""The README's table "what a mask survives", a test a row."""
+"""The table of docs/masks.md, "what a mask survives", a test a row."""
 
 from __future__ import annotations
 
