@@ -37,7 +37,7 @@ test: .venv/installed data-fashion_mnist
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=5
 
 # The long tests, including all third-party models. Writes docs/results/proof.
-proof: .venv/installed
+proof: .venv/installed .venv/docs
 	$(BIN)/pytest -n 2 --dist load -m proof
 
 # The Bazel build, from a clean copy and without a network; also one of the tests.
