@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
         {
             "levels": (2, 3, 5, 6, 8, 9, 11, 13),
             "ablated": (6, 9),
+            "step_ablations": (),
             "steps": ("30 steps", "60 steps", "125 steps", "250 steps"),
             "ltr": "30 steps",
         }

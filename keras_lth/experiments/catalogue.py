@@ -207,6 +207,7 @@ def _check_early(config: Config, asked: bool) -> None:
     given = config["early"]
     of: Mapping[str, Any] = {
         "methods": at_init.METHODS, "benchmarks": at_init.BENCHMARKS, "ablations": at_init.ABLATIONS,
+        "step_ablations": at_init.ABLATIONS,
     }  # fmt: skip
     for key, names in of.items():
         for name in given[key]:
@@ -293,12 +294,13 @@ CATALOGUE: Mapping[str, Named] = {
     "early": Named(
         {
             # Pruning at initialisation: methods and benchmarks at densities of 0.8^level; at the levels "ablated" also
-            # their ablations, and pruning at "steps". "ltr": the step whose weights the benchmark LTR trains.
+            # their ablations, and pruning at "steps", with "step_ablations". "ltr": the step whose weights LTR trains.
             "early": {
                 "methods": tuple(at_init.METHODS),
                 "benchmarks": at_init.BENCHMARKS,
                 "levels": (),
                 "ablations": at_init.ABLATIONS,
+                "step_ablations": at_init.ABLATIONS,
                 "ablated": (),
                 "steps": (),
                 "ltr": "0 steps",

@@ -87,6 +87,7 @@ def early(
     levels: Sequence[int],
     steps: Sequence[int] = (),
     ablations: Sequence[str] = ABLATIONS,
+    step_ablations: Sequence[str] = ABLATIONS,
     ablated: Sequence[int] = (),
     ltr: int = 0,
     replicates: int = 1,
@@ -100,7 +101,8 @@ def early(
         benchmarks: of `BENCHMARKS`.
         levels: densities, as powers of 0.8.
         steps: of the dense training, at which methods prune too.
-        ablations: of `ABLATIONS`.
+        ablations: of `ABLATIONS`, at initialisation and after training.
+        step_ablations: of `ABLATIONS`, at the ``steps``.
         ablated: the levels of ablations and ``steps``.
         ltr: the step whose weights LTR trains again.
     """
@@ -139,7 +141,8 @@ def early(
                 if level not in ablated:
                     continue
                 row(end, found.masks, "early", ablation="none", step=found.step, **labels)
-                for ablation in ablations:
+                at_a_step = found.step and found.name not in benchmarks
+                for ablation in step_ablations if at_a_step else ablations:
                     own = seed_of(seed, "ablation", number, found.name, found.step, level)
                     changed = ablated_as(lab, found, ablation, 0.8**level, own)
                     if changed is not None:

@@ -25,7 +25,9 @@ PER_CLASS = {name: replace(method, per_class=2 * bool(method.per_class)) for nam
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     def plan(book: Notebook) -> None:
-        early(nets.lab(book), IMP_1, methods=("random", "magnitude", "snip"), levels=(1, 3), steps=(6,), ablated=(3,))
+        methods = ("random", "magnitude", "snip")
+        how: Any = {"methods": methods, "levels": (1, 3), "steps": (6,), "ablated": (3,), "step_ablations": ("reinit",)}
+        early(nets.lab(book), IMP_1, **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("keras_lth.experiments.early.METHODS", PER_CLASS)  # 22 examples of three classes
@@ -51,7 +53,7 @@ def test_ablations_and_steps(rows: list[dict[str, Any]]) -> None:
         (arm, what, 0) for arm in ("magnitude", "snip") for what in ("none", "shuffle", "reinit", "invert", "unit")
     }
     at_init |= {("random", what, 0) for what in ("none", "shuffle", "reinit")}
-    later = {(arm, what, 6) for arm in ("random", "magnitude", "snip") for what in ("none", "shuffle", "reinit")}
+    later = {(arm, what, 6) for arm in ("random", "magnitude", "snip") for what in ("none", "reinit")}
     after = {("magnitude_after", what, 12) for what in ("none", "shuffle", "reinit")}
     ltr = {("ltr", what, 0) for what in ("none", "shuffle", "reinit")}
     assert found == at_init | later | after | ltr
