@@ -38,6 +38,8 @@ test: .venv/installed data-fashion_mnist
 
 # The long tests, including all third-party models. Writes docs/results/proof.
 proof: .venv/installed .venv/docs
+	@command -v qemu-aarch64 >/dev/null || apt-get install -y -qq g++-aarch64-linux-gnu qemu-user >/dev/null 2>&1 || \
+	  { apt-get update -qq && apt-get install -y -qq g++-aarch64-linux-gnu qemu-user >/dev/null; }
 	$(BIN)/pytest -n 2 --dist load -m proof
 
 # The Bazel build, from a clean copy and without a network; also one of the tests.

@@ -40,8 +40,9 @@ def run(*command: object, **environment: str) -> str:
 
 
 def isa_flags(source: Path) -> list[str]:
-    """The flags of the instruction set that a source is for; none for most."""
-    return SETUP["ISA_FLAGS"].get(source.name, []) if SETUP["X86_64"] else []
+    """The flags of x86-64's instruction set that a source is for; none for most."""
+    flags: list[str] = SETUP["ISA_FLAGS"].get(source.name, [])
+    return flags
 
 
 class Build:
@@ -51,12 +52,21 @@ class Build:
       folder: where the object files and programs are put.
       compiler: the C++ compiler.
       flags: what it is given besides FLAGS, for compiling and for linking.
+      x86: whether it compiles for x86-64, whose instruction sets have files of their own.
     """
 
-    def __init__(self, folder: Path, flags: Sequence[str] = (), compiler: str = COMPILER) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        flags: Sequence[str] = (),
+        compiler: str = COMPILER,
+        *,
+        x86: bool = SETUP["X86_64"],
+    ) -> None:
         self.folder = folder
         self.flags = tuple(flags)
         self.compiler = compiler
+        self.x86 = x86
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def objects(self, sources: Iterable[Path]) -> list[Path]:
@@ -76,8 +86,12 @@ class Build:
 
     def _object(self, source: Path) -> Path:
         target = self.folder / f"{source.parent.name}_{source.stem}.o"
-        run(self.compiler, *FLAGS, *self.flags, *isa_flags(source), "-c", source, "-o", target)
+        run(self.compiler, *self.words(source), "-c", source, "-o", target)
         return target
+
+    def words(self, source: Path) -> list[str]:
+        """All flags that a source is compiled with."""
+        return [*FLAGS, *self.flags, *(isa_flags(source) if self.x86 else [])]
 
 
 def fuzzer(build: Build, core: Iterable[Path], *, libfuzzer: bool = False) -> Path:

@@ -7,7 +7,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from cc.programs import FLAGS, ROOT, Build, isa_flags, run
+from cc.programs import ROOT, Build, run
 
 # Outside of git, as all that is built.
 FOLDER = ROOT / "build" / "sanitized"
@@ -26,7 +26,7 @@ class CachedBuild(Build):
     """A Build that keeps objects in FOLDER, under a digest of the source, all headers, the flags and the compiler."""
 
     def _object(self, source: Path) -> Path:
-        words = [*FLAGS, *self.flags, *isa_flags(source)]
+        words = self.words(source)
         digest = hashlib.sha256(_shared(self.compiler) + "\0".join(words).encode() + source.read_bytes()).hexdigest()
         kind = hashlib.sha256("\0".join(words).encode()).hexdigest()[:8]
         name = f"{source.parent.name}_{source.stem}-{kind}-"
