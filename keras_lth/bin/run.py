@@ -15,6 +15,7 @@ devices: ``--strategy=mirrored``; on several machines, the same command on each:
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import json
@@ -235,6 +236,20 @@ def _taken(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return name, others
 
 
+def _open(config: ConfigDict, argv: Sequence[str]) -> None:
+    """Give mappings that hold any key those of the overrides, such as ``--config.model_options.width=8``."""
+    for word in argv:
+        flag, _, value = word.lstrip("-").partition("=")
+        first, *path = flag.split(".")
+        if first != "config" or len(path) != 2 or path[0] not in experiment.OPEN or path[0] not in config:
+            continue
+        if path[1] not in config[path[0]]:
+            try:
+                config[path[0]][path[1]] = ast.literal_eval(value)
+            except (SyntaxError, ValueError):
+                config[path[0]][path[1]] = value
+
+
 def run() -> None:
     """Define the flags and run. Flags are not defined at import, so that they cannot clash with another program's."""
     # A user's own plan, model or data are in this folder, which a console script does not search.
@@ -246,6 +261,7 @@ def run() -> None:
     about = "A file with get_config(), or the name of a config that comes with keras_lth."
     with config_errors():
         config = ConfigDict() if name is None else load(name)
+        _open(config, argv)
         config_flags.DEFINE_config_dict("config", config, about, sys_argv=argv)
     flags.DEFINE_string("workdir", None, "The folder of the store, local or gs://; created if it does not exist.")
     flags.DEFINE_bool(

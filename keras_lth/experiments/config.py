@@ -57,7 +57,7 @@ DEFAULTS: Config = {
     **{key: default for plan in CATALOGUE.values() for key, default in plan.keys.items()},
 }
 # These depend on another key, so a config replaces them as a whole.
-_WHOLE = ("optimizer", "model_options", "data_options", "plan_options", "after")
+OPEN = ("optimizer", "model_options", "data_options", "plan_options", "after")
 
 
 def completed(given: Config) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _of_form(key: str, value: Any, defaults: Config, above: str = "") -> Any:
     if isinstance(default, Mapping):
         if not isinstance(value, Mapping):
             raise ValueError(f"config{above}.{key} must be a mapping such as {dict(default)}, not {value!r}.")
-        if key not in _WHOLE:
+        if key not in OPEN:
             return {**default, **{k: _of_form(k, inner, default, f"{above}.{key}") for k, inner in value.items()}}
     return value
 

@@ -106,6 +106,15 @@ def test_a_dry_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_options_that_the_config_does_not_name(tmp_path: Path) -> None:
+    """Options of a model, of data or of a plan are keys of their own."""
+    widths = ["--config.model=mlp", "--config.model_options.widths=(30, 20)", "--config.data_options.subset=100"]
+    program(tmp_path, *TINY, *widths, "--config.levels=0")
+    assert [int(row["size"]) for row in table(tmp_path, "layers")] == [64 * 30, 30 * 20, 20 * 10]
+    wrong = program(tmp_path, *TINY, "--config.model_options.wide=8", done=False)
+    assert "wide" in wrong.err and "Traceback" not in wrong.err
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
