@@ -1,7 +1,7 @@
 """Chapter 4 of the thesis for a residual network with batch normalisation on Fashion-MNIST, scaled to two cores.
 
 ResNet-8 of width 8 (19 464 prunable weights), 1 000 steps of batches of 32: the dense network and IMP's subnetworks at
-five densities from 51.2 to 3.5 %, pruned in five rounds, from five steps k; two copies of each of three initialisations.
+five densities from 51.2 to 3.5 %, pruned in five rounds, from five steps k; two copies of three initialisations.
 Errors on the line are those of 2 000 test and 2 000 training images at 21 points. Its twin at a tenth of the rate is
 chapter4_resnet_8_low. The thesis trains ResNet-20 on CIFAR-10 for 63 000 steps. Dense test accuracy about 86 %.
 """
