@@ -45,6 +45,8 @@ def accuracy(results: Results) -> Drawing | None:
     for each in series(levels):
         look = style.arm_look(each.key, each.place)
         rows = each.rows.set_index("level")
+        if not rows.index.any():  # the dense network is the gray line
+            continue
         cells = found[(found["run"] == each.rows["run"].iloc[0]) & (found["arm"] == each.key)]
         x = rows["density"].loc[cells["level"]]
         made.line(axes, x, cells["accuracy"], each.name, named_density, ls=style.dash(each.run), zorder=3, **look)

@@ -42,12 +42,20 @@ def ablations(results: Results) -> Drawing | None:
             made.line(axes, each.rows["density"], each.rows["accuracy"], name, named_density, color=colour,
                       marker=marker, ls=style.dash(each.run))  # fmt: skip
         axes.set(title=arm_name(arm), ylabel="", xlabel="")
-        style.density_axis(axes, found["density"], "weights remaining", most=4)
+        style.density_axis(axes, found["density"], "weights remaining", most=4, dense=False)
         axes.set_xlabel("")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    # Inverted networks may be at chance, where no other difference would be seen.
+    means = 100 * found.groupby(["arm", "ablation", "level"])["accuracy"].mean()
+    others = means.drop("invert", level="ablation", errors="ignore")
+    room = 0.08 * (others.max() - others.min())
+    low = float(others.min() - room)
+    made.grid[0, 0].set_ylim(low, float(others.max() + room))
+    hidden = in_order(arm for (arm, _, _), mean in means.items() if mean < low)
     made.figure.supylabel("test accuracy, %", fontsize=10)
     made.legend(made.grid[0, -1])
-    made.note("Below the panels: weights remaining, %, log scale.")
+    below_all = [f"Inverted, below the panels: {', '.join(map(arm_name, hidden))}."] if hidden else []
+    made.note("Across: weights remaining, %, log scale.", *below_all)
     return made
 
 
@@ -90,19 +98,21 @@ def neurons(results: Results) -> Drawing | None:
     made = style.canvas(4.4, "Neuron collapse: how many neurons have lost so many of their weights",
                         below(results, found))  # fmt: skip
     axes = made.grid[0, 0]
-    shares = np.linspace(0, 1, 101)
+    shares, whole = np.linspace(0, 1, 101), 1.0
     for each in series(found):
         lost = np.concatenate([1 - np.array(row.outputs) / row.fan_in for row in each.rows.itertuples()])
         values = [float(np.mean(lost >= share - 1e-9)) for share in shares]
         look = style.arm_look(each.key, each.place)
-        axes.plot(100 * shares, [100 * value for value in values], label=each.name, color=look["color"],
+        axes.plot(100 * shares, [100 * value for value in values], label=each.name, **look, markevery=[90, 95, 100],
                   ls=style.dash(each.run))  # fmt: skip
+        whole = min(whole, *(share for share, value in zip(shares, values, strict=True) if value < 0.995), 0.9)
         for share in (0.9, 0.95, 1.0):
             value = float(np.mean(lost >= share - 1e-9))
             made.tips.append((axes, 100 * share, 100 * value, f"{each.name}: {100 * value:.1f} % of the neurons have "
                               f"lost at least {100 * share:.0f} %"))  # fmt: skip
     axes.set_xlabel("at least so many of a neuron's weights are pruned, %")
     style.percent_axis(axes, "neurons, %")
+    axes.set_xlim(10 * np.floor(10 * whole) - 1, 101)
     axes.set_ylim(0, 102)
     made.legend(axes)
     return made

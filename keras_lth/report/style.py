@@ -219,15 +219,16 @@ def dash(place: int) -> str:
     return DASHES[place % len(DASHES)]
 
 
-def density_axis(axes: Axes, densities: Iterable[float], label: str, most: int = 11) -> None:
+def density_axis(axes: Axes, densities: Iterable[float], label: str, most: int = 11, *, dense: bool = True) -> None:
     """Make a log axis from dense on the left to sparse on the right, one tick per level, with labels in % where they
-    fit.
+    fit. ``dense``: begin with 100 %.
     """
-    levels = sorted({round(density, 12) for density in [1.0, *densities]}, reverse=True)
-    sparsest = min(levels[-1], 0.8)
+    levels = sorted({round(density, 12) for density in [*([1.0] if dense else []), *densities]}, reverse=True)
+    first, sparsest = levels[0], min(levels[-1], 0.8 * levels[0])
+    margin = (first / sparsest) ** (0.03 if dense else 0.15)
     axes.set_xscale("log")
-    axes.set_xlim(1 / sparsest**0.03, sparsest**1.03)
-    room = math.log(1 / sparsest) / most * 0.999
+    axes.set_xlim(first * margin, sparsest / margin)
+    room = math.log(first / sparsest) / most * 0.999
     named = levels[:1]
     for density in levels[1:]:
         if math.log(named[-1] / density) >= room and math.log(density / levels[-1]) >= room:

@@ -167,7 +167,7 @@ def test_missing_rows_give_no_figure() -> None:
     # A table of that name with other columns is a user's own.
     assert figures.accuracy(rows.results([{"table": "results", "x": 1}])) is None
     (axes,) = figures.accuracy(rows.results([rows.lottery()[0]])).figure.axes
-    assert names(axes) == ["dense, 89.90 %", "IMP"]
+    assert names(axes) == ["dense, 89.90 %"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
