@@ -54,18 +54,19 @@ class SynFlow(Repeatable):
         return self.scores(model)
 
     def scorer(self, model: Any, weights: Mapping[str, Any], x: Any = None, y: Any = None) -> Scorer:
-        """Return the scores as a function of masks."""
-        flow = Flow(model, weights, self.input_shape, self.dtype)
+        """Return the scores as a function of masks; all are 0 where masks after the first sever all paths."""
+        flow, flowed = Flow(model, weights, self.input_shape, self.dtype), False
 
         def scores(masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            nonlocal flowed
             total, found = flow(masks)
-            sums = [float(one.sum()) for one in found.values()]
-            if max(sums) <= _ROUNDING * total:
+            if not flowed and max(float(one.sum()) for one in found.values()) <= _ROUNDING * total:
                 raise ValueError(
                     f"SynFlow has nothing to score: the outputs of model {model.name!r} sum to {total:.6g} whatever "
                     "the weights. Pass a model that returns logits, without softmax, and whose remaining weights "
                     "connect inputs and outputs"
                 )
+            flowed = True
             return found
 
         return scores

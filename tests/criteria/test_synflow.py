@@ -161,3 +161,14 @@ def test_several_inputs_and_outputs() -> None:
     w = np.abs(np.float64(model.get_layer("of_a").kernel.numpy()))
     after = sum(np.abs(np.float64(model.get_layer(name).kernel.numpy())).sum(1) for name in ("one", "two"))
     np.testing.assert_allclose(scores["of_a/kernel"], w * after[:2], rtol=1e-9)
+
+
+def test_inverted_it_severs_the_network_and_goes_on() -> None:
+    """The ablation of thesis 5.7.3 removes what carries most, until nothing reaches the outputs."""
+    built = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
+    masks = lth.prune_iteratively(built, criteria.Inverted(criteria.SynFlow()), density=0.2, iterations=20)
+    assert masks.remaining == round(0.2 * 72)
+    lth.mask(built, masks)
+    assert not np.asarray(built(np.ones((1, 6)))).any()
+    with pytest.raises(ValueError, match=r"sum to 0.*connect"):
+        criteria.SynFlow()(built)
