@@ -24,6 +24,7 @@ from keras_lth.datasets.derived import (
     normalised,
     per_class,
     permuted_labels,
+    shrunk,
     subset,
 )
 from keras_lth.datasets.images import NO_HOLDOUT, PARTS, Splits, digits, fashion_mnist, mnist, tfds
@@ -39,7 +40,8 @@ __all__ = [
     "NORMS", "NO_HOLDOUT", "OPTIONS", "PARTS", "STREAMS", "CentreCrop", "Crop", "Flip", "Ordered",
     "RandomResizedCrop", "Source", "Splits", "Streamed", "Streams", "check_options", "corrupted_pixels", "derived",
     "digits", "disjoint", "fashion_mnist", "from_arrays", "from_files", "held_out", "load", "mnist", "noisy_labels",
-    "normalised", "npz", "ordered", "per_class", "permuted_labels", "subset", "tfds", "tfds_files", "tiny_imagenet",
+    "normalised", "npz", "ordered", "per_class", "permuted_labels", "shrunk", "subset", "tfds", "tfds_files",
+    "tiny_imagenet",
 ]  # fmt: skip
 
 # What needs TensorFlow, by module; the arrays load without it.

@@ -24,6 +24,7 @@ OPTIONS: Mapping[str, Any] = {
     "per_class": None,
     "holdout": None,
     "balanced": False,
+    "shrink": None,
     "pixels": None,
     "labels": None,
     "label_noise": None,
@@ -70,6 +71,8 @@ def derived(splits: Splits, **options: Any) -> Splits:
         splits = per_class(splits, given["per_class"], seed=seed)
     if given["holdout"] is not None:
         splits = held_out(splits, given["holdout"], seed=seed, balanced=given["balanced"])
+    if given["shrink"] is not None:
+        splits = shrunk(splits, given["shrink"])
     if given["pixels"] is not None:
         splits = corrupted_pixels(splits, given["pixels"], seed=seed)
     if given["labels"] is not None:
@@ -87,7 +90,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     for key in options:
         check_known("data_options", key, OPTIONS)
     given = {**OPTIONS, **options}
-    for key in ("subset", "per_class"):
+    for key in ("subset", "per_class", "shrink"):
         if given[key] is not None:
             whole(given[key], key, 1)
     if given["part"] is not None:
@@ -219,6 +222,25 @@ def permuted_labels(splits: Splits, *, seed: int = 0) -> Splits:
     """
     x, y = splits.train
     return replace(splits, train=(x, y[_order(len(y), seed, "labels")]))
+
+
+def shrunk(splits: Splits, n: int) -> Splits:
+    """Average the pixels of all images, in every part, over squares of n × n: a small network trains n² times faster.
+
+    Raises:
+        ValueError: n below 1, examples that are not images (height, width, channels), or sides that n does not divide.
+    """
+    shape = splits.train[0].shape[1:]
+    whole(n, "shrink", 1)
+    if len(shape) != 3 or shape[0] % n or shape[1] % n:
+        raise ValueError(f"shrink={n} needs images whose height and width it divides, not examples of shape {shape}")
+    height, width, channels = shape
+
+    def changed(part: str, x: np.ndarray) -> np.ndarray:
+        squares = x.reshape(len(x), height // n, n, width // n, n, channels)
+        return squares.mean(axis=(2, 4), dtype=np.float32)
+
+    return _each_part(splits, changed)
 
 
 def corrupted_pixels(splits: Splits, how: str, *, seed: int = 0) -> Splits:

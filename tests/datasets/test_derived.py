@@ -153,6 +153,15 @@ def test_options_are_the_functions_in_order() -> None:
     np.testing.assert_allclose(published, (made(shape=(2, 2, 1)).train[0] - 0.1307) / 0.3081, rtol=1e-6)
 
 
+def test_shrunk_images_are_means_of_squares() -> None:
+    splits = made(shape=(4, 6, 2))
+    small = datasets.derived(splits, shrink=2)
+    x = splits.test[0]
+    assert small.test[0].shape == (30, 2, 3, 2) and small.test[0].dtype == np.float32
+    assert small.test[0][7, 1, 2, 1] == x[7, 2:4, 4:6, 1].mean()
+    assert datasets.derived(splits, shrink=1).train[0].tolist() == splits.train[0].tolist()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -175,6 +184,8 @@ def test_options_are_the_functions_in_order() -> None:
         ({"normalise": {"mean": [1], "std": [0]}}, "normalise.*above 0"),
         ({"hold_out": 0.1}, "hold_out.*holdout"),
         ({"seed": -1}, "seed.*-1"),
+        ({"shrink": 2}, "shrink=2.*divides.*3, 4, 2"),
+        ({"shrink": 0}, "shrink.*0"),
     ],
 )
 def test_what_cannot_be_derived(options: dict[str, Any], said: str) -> None:
