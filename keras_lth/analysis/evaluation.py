@@ -21,7 +21,7 @@ from keras_lth.surgery.metrics import MODES, direction, is_accuracy, rehearse, r
 from keras_lth.surgery.paths import entries
 
 # Examples a step: what is fastest on a CPU, where activations of convolutions should stay in its caches.
-_BATCH, _BATCH_OF_CONVOLUTIONS = 1000, 50
+_BATCH, _BATCH_OF_CONVOLUTIONS = 1000, 100
 
 
 class Evaluator:
@@ -42,7 +42,7 @@ class Evaluator:
         data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays, or a finite ``tf.data.Dataset`` of batches.
         metric: name of the compiled metric.
         mode: ``"min"`` or ``"max"``, for a metric whose direction is unknown.
-        batch_size: examples per batch, for arrays; by default 1000, and 50 for convolutions on a CPU.
+        batch_size: examples per batch, for arrays; by default 1000, and 100 for convolutions on a CPU.
         train_data: if given, batch-norm statistics are re-estimated on it for each set of weights; see
             ``Reestimation``.
 

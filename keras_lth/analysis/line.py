@@ -1,9 +1,10 @@
 """A model's logs at points of a line between two networks: one traced function, with data kept on the device.
 
 `model.evaluate` passes each batch from Python to the step, and its weights come from Python too. Here one call measures
-one point: it mixes the weights, assigns them, and runs ``test_step`` over all batches. The function is traced once for
-all points and all pairs of networks. Several points in one batched product were measured and are slower on a CPU, where
-one point already fills the cores; so the memory is that of one network and one batch.
+one point: it mixes the weights, assigns them, and runs ``test_step`` over all batches, with batch normalisation in one
+operation. The function is traced once for all points and all pairs of networks. Several points in one batched product
+were measured and are slower on a CPU, where one point already fills the cores; so the memory is that of one network and
+one batch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lth.analysis.distances import is_floating
+from keras_lth.layers.fused import fusing
 from keras_lth.surgery.metrics import undisturbed
 
 Weights = Mapping[str, np.ndarray]
@@ -45,7 +47,8 @@ class Line:
         """Return the logs at ``alpha · first + (1 − alpha) · second``, mixed as `interpolate` mixes them."""
         paths = [path for path in self._variables if path in first]
         pair = [[tf.convert_to_tensor(end[path]) for path in paths] for end in (first, second)]
-        found = [self._point(tf.constant(alpha, tf.float64), *pair, paths=tuple(paths)) for alpha in alphas]
+        with fusing(self.model):  # where it is traced
+            found = [self._point(tf.constant(alpha, tf.float64), *pair, paths=tuple(paths)) for alpha in alphas]
         return [{name: float(np.asarray(value)) for name, value in logs.items()} for logs in found]
 
     def _logs(self, alpha: Any, first: Sequence[Any], second: Sequence[Any], *, paths: Sequence[str]) -> Any:

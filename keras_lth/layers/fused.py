@@ -10,8 +10,9 @@ is of the class that it was, so it is saved, cloned and pickled as that.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,29 @@ def fuse(model: keras.Model) -> Fused:
     """
     check_model(model)
     check_built(model)
+    found, changed = _fuse(model)
+    if changed:
+        trace_again(variable for layer in changed for variable in layer.variables)
+    xla = "steps that XLA compiles run as before: compile(jit_compile=False) lets them gain"
+    return Fused(model.name, found, xla if getattr(model, "jit_compile", False) else "")
+
+
+@contextlib.contextmanager
+def fusing(model: keras.Model) -> Iterator[None]:
+    """Let what is traced inside run as after `fuse`; the model and what was traced before stay as they are."""
+    was = [(layer, type(layer)) for _, layer in layers(model)]
+    try:
+        _fuse(model)
+        yield
+    finally:
+        for layer, cls in was:
+            if type(layer) is not cls:
+                # Not through the class itself, which answers with the one that it had.
+                object.__dict__["__class__"].__set__(layer, cls)
+
+
+def _fuse(model: keras.Model) -> tuple[dict[str, str], list[Any]]:
+    """Fuse the layers of a model; return why each normalisation is not, and those that were changed."""
     found: dict[str, str] = {}
     changed = []
     for path, layer in layers(model):
@@ -100,10 +124,7 @@ def fuse(model: keras.Model) -> Fused:
             follower = _follower(layer)
             if follower is not None:
                 become(layer, follower)
-    if changed:
-        trace_again(variable for layer in changed for variable in layer.variables)
-    xla = "steps that XLA compiles run as before: compile(jit_compile=False) lets them gain"
-    return Fused(model.name, found, xla if getattr(model, "jit_compile", False) else "")
+    return found, changed
 
 
 class _FusedNorm(keras.layers.BatchNormalization):
