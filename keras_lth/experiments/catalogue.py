@@ -215,6 +215,7 @@ def _check_early(config: Config, asked: bool) -> None:
     for key in ("levels", "ablated"):
         for level in given[key]:
             whole(level, f"early.{key}", 1)
+    whole(given["per_class"], "early.per_class", 1)
     if asked and not given["levels"]:
         raise ValueError("the plan early needs levels, which are powers of 0.8: set early.levels, such as (5, 10, 15).")
     check_times(config, {"early.ltr": given["ltr"]} | {f"early.steps {step!r}": step for step in given["steps"]})
@@ -304,6 +305,8 @@ CATALOGUE: Mapping[str, Named] = {
                 "ablated": (),
                 "steps": (),
                 "ltr": "0 steps",
+                # Examples of each class that scores see.
+                "per_class": 10,
             }
         },
         _check_early,

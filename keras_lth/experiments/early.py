@@ -17,21 +17,21 @@ from keras_lth.seeds import seed_of
 
 @dataclass(frozen=True)
 class Method:
-    """A way to prune a state: a criterion with its options, how many cuts it takes, and the examples it sees."""
+    """A way to prune a state: a criterion with its options, how many cuts it takes, and whether it sees examples."""
 
     criterion: str
     options: Mapping[str, Any] = field(default_factory=dict)
     iterations: int = 1
-    per_class: int = 0
+    data: bool = False
 
 
 METHODS: Mapping[str, Method] = {
     "random": Method("random"),
     "magnitude": Method("magnitude"),
-    "snip": Method("snip", per_class=10),
-    "snip_iterative": Method("snip", iterations=100, per_class=10),
-    "grasp": Method("grasp", per_class=10),
-    "grasp_absolute": Method("grasp", {"remove": "least absolute"}, per_class=10),
+    "snip": Method("snip", data=True),
+    "snip_iterative": Method("snip", iterations=100, data=True),
+    "grasp": Method("grasp", data=True),
+    "grasp_absolute": Method("grasp", {"remove": "least absolute"}, data=True),
     "synflow": Method("synflow", iterations=100),
 }
 # Magnitude pruning of the trained network: its trained weights, or those of step t ("LTR"), are trained again.
@@ -39,14 +39,16 @@ BENCHMARKS = ("magnitude_after", "ltr")
 ABLATIONS = ("shuffle", "reinit", "invert", "unit")
 
 
-def pruned(lab: Lab, name: str, state: Step, density: float, seed: int, *, invert: bool = False) -> Step:
+def pruned(
+    lab: Lab, name: str, state: Step, density: float, seed: int, *, per_class: int = 10, invert: bool = False
+) -> Step:
     """Name the masks of a method; ``invert`` removes what it finds most important."""
     method = METHODS[name]
     how: dict[str, Any] = {**method.options, "invert": invert}
     if method.criterion == "random":
         how["seed"] = seed
-    if method.per_class:
-        how["examples"] = {"per_class": method.per_class, "seed": seed}
+    if method.data:
+        how["examples"] = {"per_class": per_class, "seed": seed}
     if method.iterations > 1:
         return lab.iterate(method.criterion, state, density=density, iterations=method.iterations, **how)
     return lab.select(lab.score(method.criterion, state, **how), density=density)
@@ -61,7 +63,7 @@ class Found(NamedTuple):
     state: Step
 
 
-def ablated_as(lab: Lab, found: Found, ablation: str, density: float, seed: int) -> Found | None:
+def ablated_as(lab: Lab, found: Found, ablation: str, density: float, seed: int, per_class: int = 10) -> Found | None:
     """Change a subnetwork by one of `ABLATIONS`; None where it does not apply.
 
     Inversion and a variance of 1 change what a criterion sees at initialisation.
@@ -73,9 +75,11 @@ def ablated_as(lab: Lab, found: Found, ablation: str, density: float, seed: int)
     if found.name not in METHODS or found.name == "random" or found.step:
         return None
     if ablation == "invert":
-        return found._replace(masks=pruned(lab, found.name, found.state, density, seed, invert=True))
+        return found._replace(
+            masks=pruned(lab, found.name, found.state, density, seed, per_class=per_class, invert=True)
+        )
     unit = lab.start(found.state, lab.full(), values="unit", step=0)
-    return found._replace(masks=pruned(lab, found.name, unit, density, seed))
+    return found._replace(masks=pruned(lab, found.name, unit, density, seed, per_class=per_class))
 
 
 def early(
@@ -90,6 +94,7 @@ def early(
     step_ablations: Sequence[str] = ABLATIONS,
     ablated: Sequence[int] = (),
     ltr: int = 0,
+    per_class: int = 10,
     replicates: int = 1,
     seed: int = 1,
 ) -> None:
@@ -105,6 +110,7 @@ def early(
         step_ablations: of `ABLATIONS`, at the ``steps``.
         ablated: the levels of ablations and ``steps``.
         ltr: the step whose weights LTR trains again.
+        per_class: examples of each class that SNIP and GraSP see.
     """
 
     def replicate(number: int) -> None:
@@ -119,7 +125,7 @@ def early(
             for name in methods:
                 for step in (0, *(steps if level in ablated else ())):
                     state = dense.at(step)
-                    masks = pruned(lab, name, state, 0.8**level, seed_of(seed, "examples", number))
+                    masks = pruned(lab, name, state, 0.8**level, seed_of(seed, "examples", number), per_class=per_class)
                     yield Found(name, step, masks, state)
             after = lab.select(lab.score("magnitude", dense.at(imp.T)), density=0.8**level)
             for name in benchmarks:
@@ -144,7 +150,7 @@ def early(
                 at_a_step = found.step and found.name not in benchmarks
                 for ablation in step_ablations if at_a_step else ablations:
                     own = seed_of(seed, "ablation", number, found.name, found.step, level)
-                    changed = ablated_as(lab, found, ablation, 0.8**level, own)
+                    changed = ablated_as(lab, found, ablation, 0.8**level, own, per_class)
                     if changed is not None:
                         end = trained(changed, ablation, level)
                         row(end, changed.masks, "early", ablation=ablation, step=found.step, **labels)

@@ -19,19 +19,23 @@ from tests.plans import nets
 
 quiet: Any = {"say": lambda text: None}
 IMP_1 = replace(nets.HOW, rounds=1)
-PER_CLASS = {name: replace(method, per_class=2 * bool(method.per_class)) for name, method in METHODS.items()}
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     def plan(book: Notebook) -> None:
         methods = ("random", "magnitude", "snip")
-        how: Any = {"methods": methods, "levels": (1, 3), "steps": (6,), "ablated": (3,), "step_ablations": ("reinit",)}
+        how: Any = {
+            "methods": methods,
+            "levels": (1, 3),
+            "steps": (6,),
+            "ablated": (3,),
+            "step_ablations": ("reinit",),
+            "per_class": 2,
+        }  # of 22 examples of three classes
         early(nets.lab(book), IMP_1, **how)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keras_lth.experiments.early.METHODS", PER_CLASS)  # 22 examples of three classes
-        return run(plan, tmp_path_factory.mktemp("early") / "s", **quiet)
+    return run(plan, tmp_path_factory.mktemp("early") / "s", **quiet)
 
 
 def of(rows: list[dict[str, Any]], table: str, **labels: Any) -> list[dict[str, Any]]:
@@ -60,9 +64,8 @@ def test_ablations_and_steps(rows: list[dict[str, Any]]) -> None:
     assert all(row["remaining"] == 33 for row in of(rows, "early"))
 
 
-def test_masks_of_the_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_of_the_methods(tmp_path: Path) -> None:
     """Inverted magnitude keeps the lowest; at a deviation of 1 the shares of layers are about equal."""
-    monkeypatch.setattr("keras_lth.experiments.early.METHODS", PER_CLASS)
     steps: dict[str, Any] = {}
 
     def plan(book: Notebook) -> None:
@@ -70,7 +73,7 @@ def test_masks_of_the_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         init = lab.init(3)
         steps["init"] = lab.evaluate(init)
         for name in METHODS:
-            steps[name] = pruned(lab, name, init, 0.5, 1)
+            steps[name] = pruned(lab, name, init, 0.5, 1, per_class=2)
         steps["inverted"] = pruned(lab, "magnitude", init, 0.5, 1, invert=True)
         steps["synflow inverted"] = pruned(lab, "synflow", init, 0.9, 1, invert=True)
         steps["unit"] = pruned(lab, "magnitude", lab.start(init, lab.full(), values="unit", step=0), 0.5, 1)
