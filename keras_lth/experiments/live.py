@@ -28,8 +28,10 @@ _TEST_BATCH = 1000
 class Live:
     """A compiled model, with its compiled evaluations and training steps."""
 
-    def __init__(self, network: Json, optimizer: Callable[[], Any], jit_compile: bool | None) -> None:
-        self.network, self.jit_compile = network, jit_compile
+    def __init__(
+        self, network: Json, optimizer: Callable[[], Any], jit_compile: bool | None, *, trains: bool = True
+    ) -> None:
+        self.network, self.jit_compile, self._trains = network, jit_compile, trains
         loss = network["loss"]
         with tf.distribute.get_strategy().scope():
             self.model = built(network, 0)
@@ -46,8 +48,13 @@ class Live:
 
     def rewind(self, state: Snapshot, masks: Masks | None, *, slots: bool = False) -> None:
         """Set the model to a state, with exactly these masks."""
-        if masks is None:
+        worn = surgery.masks_of(self.model) if masks is None else None
+        if worn and self._trains:
             surgery.unmask(self.model)
+        elif worn:
+            # Every model that masks come on or go off has all its steps traced again. What is measured is the same
+            # with masks that keep everything; a training might be compiled to another order of operations.
+            masks = Masks.ones(worn)
         surgery.rewind(self.model, state, masks, restore_optimizer=slots)
 
     def evaluator(self, what: str, examples: int = 0, *, reestimates: bool = False) -> Evaluator:
@@ -149,7 +156,7 @@ def trained(setting: str) -> tuple[Live, Loop]:
 
 @functools.lru_cache(maxsize=2)
 def _measured(network: str, strategy: Any) -> Live:
-    return Live(json.loads(network), keras.optimizers.SGD, None)
+    return Live(json.loads(network), keras.optimizers.SGD, None, trains=False)
 
 
 @functools.lru_cache(maxsize=3)
