@@ -348,7 +348,7 @@ def evaluate(state: Value, *masks: Value, network: Json, what: str) -> Value:
 def compare(a: Value, b: Value, *, network: Json, what: str, points: int, statistics: str, examples: int = 0) -> Value:
     """Measure the error along the line, the L2 distance and the cosine distance."""
     live, (first, second) = measured(text_of(network)), (snapshot_of(each) for each in (a, b))
-    surgery.unmask(live.model)
+    live.keep_all()
     with live.evaluator(what, examples, reestimates=statistics == "reestimate") as evaluate:
         path = linear_path(first, second, evaluate, points=points, statistics=statistics)
     row = {"data": what, "l2": l2(first, second), "cosine": cosine(first, second), **path.as_dict()}
@@ -358,7 +358,7 @@ def compare(a: Value, b: Value, *, network: Json, what: str, points: int, statis
 def distances(a: Value, b: Value, *, network: Json, what: str, examples: int) -> Value:
     """Count the examples that two states classify differently, and measure how much their losses differ."""
     live = measured(text_of(network))
-    surgery.unmask(live.model)
+    live.keep_all()
     with live.evaluator(what, examples) as evaluate:
         one, other = (evaluate.predictions(snapshot_of(each).weights) for each in (a, b))
     if one is None or other is None:
@@ -399,7 +399,7 @@ def plane(
 ) -> Value:
     """Measure the error on a grid of the plane through three states."""
     live = measured(text_of(network))
-    surgery.unmask(live.model)
+    live.keep_all()
     with live.evaluator(what, examples) as evaluate:
         found = curves.plane([snapshot_of(each) for each in (a, b, c)], evaluate, points=points, margin=margin)
     row = {"data": what, "x": list(found.x), "y": list(found.y), "errors": found.errors.tolist()}

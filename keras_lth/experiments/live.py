@@ -48,14 +48,20 @@ class Live:
 
     def rewind(self, state: Snapshot, masks: Masks | None, *, slots: bool = False) -> None:
         """Set the model to a state, with exactly these masks."""
-        worn = surgery.masks_of(self.model) if masks is None else None
-        if worn and self._trains:
+        if masks is None and self._trains:
             surgery.unmask(self.model)
-        elif worn:
-            # Every model that masks come on or go off has all its steps traced again. What is measured is the same
-            # with masks that keep everything; a training might be compiled to another order of operations.
-            masks = Masks.ones(worn)
+        elif masks is None:
+            self.keep_all()
         surgery.rewind(self.model, state, masks, restore_optimizer=slots)
+
+    def keep_all(self) -> None:
+        """Let masks remove nothing.
+
+        Masks that come on or go off have all steps of a model traced and compiled again. What is measured is the same
+        with masks that keep everything; a training might be compiled to another order of operations.
+        """
+        if worn := surgery.masks_of(self.model):
+            surgery.mask(self.model, Masks.ones(worn))
 
     def evaluator(self, what: str, examples: int = 0, *, reestimates: bool = False) -> Evaluator:
         """Return what measures errors of other weights, on a part of the data or on so many evenly spaced examples."""

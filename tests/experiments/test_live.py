@@ -22,6 +22,14 @@ def test_masks_that_come_and_go_trace_nothing_again(monkeypatch: pytest.MonkeyPa
     dense = measured.numbers("test")
     measured.rewind(state, masks)
     sparse = measured.numbers("test")
+    ends = state.weights, {path: 1.1 * value for path, value in state.weights.items()}
+
+    def path() -> list[float]:
+        measured.keep_all()
+        with measured.evaluator("test") as evaluate:
+            return evaluate.along(*ends, [0.0, 0.5, 1.0])
+
+    errors = path()
     traced: list[Any] = []
     last = measured.model.layers[-1]
     plain = last.call
@@ -30,5 +38,5 @@ def test_masks_that_come_and_go_trace_nothing_again(monkeypatch: pytest.MonkeyPa
         measured.rewind(state, None)
         assert measured.numbers("test") == dense != sparse
         measured.rewind(state, masks)
-        assert measured.numbers("test") == sparse
+        assert measured.numbers("test") == sparse and path() == errors
     assert not traced
