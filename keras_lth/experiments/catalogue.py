@@ -216,8 +216,19 @@ def _check_early(config: Config, asked: bool) -> None:
         for level in given[key]:
             whole(level, f"early.{key}", 1)
     whole(given["per_class"], "early.per_class", 1)
-    if asked and not given["levels"]:
-        raise ValueError("the plan early needs levels, which are powers of 0.8: set early.levels, such as (5, 10, 15).")
+    if wrong := [each for each in given["densities"] if not 0 < real(each, "early.densities") <= 1]:
+        raise ValueError(f"early.densities has {wrong[0]!r}: use numbers above 0 and at most 1.")
+    most = len(given["densities"])
+    for key in ("levels", "ablated"):
+        if most and (wrong := [level for level in given[key] if level > most]):
+            raise ValueError(
+                f"early.{key} has {wrong[0]}, but early.densities has {most}: use levels from 1 to {most}."
+            )
+    if asked and not (given["levels"] or most):
+        raise ValueError(
+            "the plan early needs densities: set early.levels, which are powers of 0.8, such as (5, 10, 15), or "
+            "early.densities, such as (0.1, 0.05)."
+        )
     check_times(config, {"early.ltr": given["ltr"]} | {f"early.steps {step!r}": step for step in given["steps"]})
 
 
@@ -294,12 +305,14 @@ CATALOGUE: Mapping[str, Named] = {
     ),
     "early": Named(
         {
-            # Pruning at initialisation: methods and benchmarks at densities of 0.8^level; at the levels "ablated" also
+            # Pruning at initialisation: methods and benchmarks at densities of 0.8^level, or at "densities", of which
+            # "levels" then chooses some, counted from 1; at the levels "ablated" also
             # their ablations, and pruning at "steps", with "step_ablations". "ltr": the step whose weights LTR trains.
             "early": {
                 "methods": tuple(at_init.METHODS),
                 "benchmarks": at_init.BENCHMARKS,
                 "levels": (),
+                "densities": (),
                 "ablations": at_init.ABLATIONS,
                 "step_ablations": at_init.ABLATIONS,
                 "ablated": (),

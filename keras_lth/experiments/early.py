@@ -88,7 +88,8 @@ def early(
     *,
     methods: Sequence[str] = tuple(METHODS),
     benchmarks: Sequence[str] = BENCHMARKS,
-    levels: Sequence[int],
+    levels: Sequence[int] = (),
+    densities: Sequence[float] = (),
     steps: Sequence[int] = (),
     ablations: Sequence[str] = ABLATIONS,
     step_ablations: Sequence[str] = ABLATIONS,
@@ -104,7 +105,8 @@ def early(
     Args:
         methods: of `METHODS`.
         benchmarks: of `BENCHMARKS`.
-        levels: densities, as powers of 0.8.
+        levels: of ``densities``, from 1 on; without them level n has the density 0.8^n. All of them by default.
+        densities: of levels 1, 2, ….
         steps: of the dense training, at which methods prune too.
         ablations: of `ABLATIONS`, at initialisation and after training.
         step_ablations: of `ABLATIONS`, at the ``steps``.
@@ -112,6 +114,11 @@ def early(
         ltr: the step whose weights LTR trains again.
         per_class: examples of each class that SNIP and GraSP see.
     """
+
+    levels = levels or range(1, len(densities) + 1)
+
+    def density_of(level: int) -> float:
+        return densities[level - 1] if densities else 0.8**level
 
     def replicate(number: int) -> None:
         init = lab.init(seed_of(seed, "init", number))
@@ -125,9 +132,11 @@ def early(
             for name in methods:
                 for step in (0, *(steps if level in ablated else ())):
                     state = dense.at(step)
-                    masks = pruned(lab, name, state, 0.8**level, seed_of(seed, "examples", number), per_class=per_class)
+                    masks = pruned(
+                        lab, name, state, density_of(level), seed_of(seed, "examples", number), per_class=per_class
+                    )
                     yield Found(name, step, masks, state)
-            after = lab.select(lab.score("magnitude", dense.at(imp.T)), density=0.8**level)
+            after = lab.select(lab.score("magnitude", dense.at(imp.T)), density=density_of(level))
             for name in benchmarks:
                 step = imp.T if name == "magnitude_after" else ltr
                 yield Found(name, step, after, dense.at(step))
@@ -150,7 +159,7 @@ def early(
                 at_a_step = found.step and found.name not in benchmarks
                 for ablation in step_ablations if at_a_step else ablations:
                     own = seed_of(seed, "ablation", number, found.name, found.step, level)
-                    changed = ablated_as(lab, found, ablation, 0.8**level, own, per_class)
+                    changed = ablated_as(lab, found, ablation, density_of(level), own, per_class)
                     if changed is not None:
                         end = trained(changed, ablation, level)
                         row(end, changed.masks, "early", ablation=ablation, step=found.step, **labels)

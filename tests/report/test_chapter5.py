@@ -111,6 +111,24 @@ def test_missing_rows_decide_nothing() -> None:
     assert {key for key, verdict in found.items() if verdict != UNKNOWN} == {"5-26"}
 
 
+def test_more_figures_of_the_rows() -> None:
+    rows = world()
+    for row in [each for each in rows if each["table"] == "early" and each["step"] == 400]:
+        rows += [{**row, "ablation": what} for what in ("shuffle", "reinit")]
+    rows += [{**row, "path": "b"} for row in rows if row["table"] == "neurons"]
+    whole = results(rows, setting={"model": "lenet_300_100", "data": "fashion_mnist", "steps": 500})
+    panels = figures_chapter5.step_ablations(whole)
+    assert panels is not None and {*panels.grid[0, 0].get_legend_handles_labels()[1]} == {
+        "unmodified", "shuffled in each layer", "reinitialised"}  # fmt: skip
+    layers = figures_chapter5.method_layers(whole)
+    assert layers is not None and "SynFlow" in layers.grid[0, 0].get_legend_handles_labels()[1]
+    cost = figures_chapter5.cost(whole)
+    assert cost is not None
+    # Pruned after 500 of 500 steps and trained for 500 more, at 0.8^12 of the weights, where a point is lost.
+    assert "magnitude after training, 6.9 % from step 500: 1.07" in cost.grid[0, 0].get_legend_handles_labels()[1]
+    assert figures_chapter5.step_ablations(results(world())) is None
+
+
 def test_variants_and_dead_neurons() -> None:
     facts = Facts(results(world()), "lenet")
     shuffled = variant(facts, "magnitude_after", "shuffle").means
