@@ -229,12 +229,13 @@ def _check_early(config: Config, asked: bool) -> None:
             "the plan early needs densities: set early.levels, which are powers of 0.8, such as (5, 10, 15), or "
             "early.densities, such as (0.1, 0.05)."
         )
-    check_times(config, {"early.ltr": given["ltr"]} | {f"early.steps {step!r}": step for step in given["steps"]})
+    check_times(config, {"early.ltr": given["ltr"]})
+    check_times(config, {f"early.steps {step!r}": step for step in given["steps"]}, end=True)
 
 
 def _call_early(lab: Lab, imp: IMP, config: Config, examples: int) -> None:
     given = {**config["early"], **_common(config)}
-    steps = [step_of(config, f"early.steps {step!r}", step, examples) for step in given.pop("steps")]
+    steps = [step_of(config, f"early.steps {step!r}", step, examples, end=True) for step in given.pop("steps")]
     ltr = step_of(config, "early.ltr", given.pop("ltr"), examples)
     at_init.early(lab, imp, steps=steps, ltr=ltr, **given)
 

@@ -107,7 +107,7 @@ def early(
         benchmarks: of `BENCHMARKS`.
         levels: of ``densities``, from 1 on; without them level n has the density 0.8^n. All of them by default.
         densities: of levels 1, 2, ….
-        steps: of the dense training, at which methods prune too.
+        steps: of the dense training, at which methods prune too; its last one is after training.
         ablations: of `ABLATIONS`, at initialisation and after training.
         step_ablations: of `ABLATIONS`, at the ``steps``.
         ablated: the levels of ablations and ``steps``.

@@ -19,18 +19,20 @@ def duration(key: str, given: Any) -> Duration:
         raise ValueError(f"{key}: {error}") from None
 
 
-def check_times(config: Config, times: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` for a time, by key, that is after the end of training. Epochs depend on the data."""
+def check_times(config: Config, times: Mapping[str, Any], *, end: bool = False) -> None:
+    """Raise ``ValueError`` for a time, by key, that is not before the end of training, or is after it if the ``end`` is
+    a time too. Epochs depend on the data.
+    """
     for key, given in times.items():
         if (found := duration(key, given)).unit != "epochs":
-            _before_the_end(config, key, given, found.steps(config["steps"], 1))
+            _checked(config, key, given, found.steps(config["steps"], 1), end)
 
 
-def step_of(config: Config, key: str, given: Any, examples: int) -> int:
-    """Return the step of a time, for this number of training examples; raise ``ValueError`` past the end."""
+def step_of(config: Config, key: str, given: Any, examples: int, *, end: bool = False) -> int:
+    """Return the step of a time, for this number of training examples; raise ``ValueError`` as `check_times`."""
     found = Duration.parse(given)
     step = found.steps(per_epoch(config, examples) if found.unit == "epochs" else config["steps"], 1)
-    return _before_the_end(config, key, given, step)
+    return _checked(config, key, given, step, end)
 
 
 def per_epoch(config: Config, examples: int) -> int:
@@ -44,8 +46,8 @@ def rates_of(config: Config, dilation: float = 1.0) -> Any:
     return rates.rates(config["optimizer"]["learning_rate"], schedule, steps)
 
 
-def _before_the_end(config: Config, key: str, given: Any, step: int) -> int:
-    if step >= config["steps"]:
+def _checked(config: Config, key: str, given: Any, step: int, end: bool) -> int:
+    if step >= config["steps"] + end:
         raise ValueError(
             f"{key}={given!r} is step {step}, after the end of training (steps={config['steps']}): use an earlier step."
         )

@@ -28,7 +28,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         how: Any = {
             "methods": methods,
             "levels": (1, 3),
-            "steps": (6,),
+            "steps": (6, 12),
             "ablated": (3,),
             "step_ablations": ("reinit",),
             "per_class": 2,
@@ -57,7 +57,9 @@ def test_ablations_and_steps(rows: list[dict[str, Any]]) -> None:
         (arm, what, 0) for arm in ("magnitude", "snip") for what in ("none", "shuffle", "reinit", "invert", "unit")
     }
     at_init |= {("random", what, 0) for what in ("none", "shuffle", "reinit")}
-    later = {(arm, what, 6) for arm in ("random", "magnitude", "snip") for what in ("none", "reinit")}
+    later = {
+        (arm, what, step) for step in (6, 12) for arm in ("random", "magnitude", "snip") for what in ("none", "reinit")
+    }
     after = {("magnitude_after", what, 12) for what in ("none", "shuffle", "reinit")}
     ltr = {("ltr", what, 0) for what in ("none", "shuffle", "reinit")}
     assert found == at_init | later | after | ltr
