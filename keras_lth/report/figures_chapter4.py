@@ -65,7 +65,7 @@ def errors(results: Results) -> Drawing | None:
         style.fork_axis(axes, _few(found["fork"]))
         axes.set_xlabel("step k of the fork")
         style.percent_axis(axes, "%" if what == "accuracy" else "")
-    made.legend(made.grid[0, -1])
+    made.legend(made.grid[0, -1], of=made.grid[0, 0])
     return made
 
 

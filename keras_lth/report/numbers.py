@@ -49,6 +49,7 @@ ARMS = {
     "overlap_80": "80 % of each mask kept",
     "fresh": "grown weights sampled again",
 }
+_FORKED = ("dense", "ticket", "imp", "random_layerwise", "reinit")
 STABLE = 0.02  # of error on the line (thesis 4.1.1)
 
 
@@ -211,7 +212,12 @@ def pairs(results: Results) -> pd.DataFrame | None:
 
 
 def with_networks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return forked networks with names for readers: with their density, by level, and the span of their copies."""
+    """Return forked networks with names for readers: with their density, by level, and the span of their copies.
+
+    Rows are in one order of networks and levels, so that a network looks the same in all figures.
+    """
+    order = [key for key in ("network", "level") if key in frame]
+    frame = frame.sort_values(order, key=_placed, kind="stable")
     found = frame.copy()
     keys = [key for key in ("run", "network", "level", "span") if key in frame]
     for labels, rows in frame.groupby(keys, dropna=False) if "density" in frame else ():
@@ -222,6 +228,12 @@ def with_networks(frame: pd.DataFrame) -> pd.DataFrame:
             name = f"{name}, {most if least == most else f'{most} to {least}'}"
         found.loc[rows.index, "network"] = f"{name}, T steps" if of.get("span") == "restart" else name
     return found
+
+
+def _placed(column: pd.Series) -> pd.Series:
+    """The places of networks in `_FORKED`, others after them; numbers as they are."""
+    places = {name: place for place, name in enumerate(_FORKED)}
+    return column if column.dtype.kind in "if" else column.map(lambda name: places.get(name, len(places)))
 
 
 def stability(found: pd.DataFrame) -> pd.DataFrame:

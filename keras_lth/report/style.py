@@ -132,10 +132,13 @@ class Drawing:
             self.tips.append((axes, at, row["mean"], f"{name}, {place(at)}: {row['mean']:.2f} %{spread}"))
         return points
 
-    def legend(self, axes: Axes, **options: Any) -> None:
-        """Name the lines to the right of the axes, ordered by where they end, from the top."""
-        handles = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
-        last = 0 if axes.xaxis_inverted() else -1
+    def legend(self, axes: Axes, of: Axes | None = None, **options: Any) -> None:
+        """Name the lines, those of other axes if given, to the right of the axes, ordered by where they end, from the
+        top.
+        """
+        of = axes if of is None else of
+        handles = [line for line in of.get_lines() if not str(line.get_label()).startswith("_")]
+        last = 0 if of.xaxis_inverted() else -1
         handles.sort(key=lambda line: -np.asarray(line.get_ydata(), float)[last])
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, **options)
 
