@@ -394,6 +394,8 @@ def _closer(facts: Facts, what: str) -> Verdict:
     if not stable.any():
         return Verdict(None, "IMP is stable at no k")
     least = pd.concat([by_fork(facts, arm, level, what) for arm in BASELINES], axis=1).min(axis=1)
+    if not least.notna().any():
+        raise NotThereError(f"no {what} of {' or '.join(map(arm_name, BASELINES))}")
     ratio = (mine / least)[stable.index]
     below = bool((ratio[stable] < 0.9).all())
     same = stable.all() or bool(ratio[~stable].iloc[0] >= 0.75)
