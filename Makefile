@@ -34,6 +34,7 @@ test: .venv/installed data-fashion_mnist
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	git ls-files -z 2>/dev/null | xargs -0 -r $(BIN)/codespell
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=5
 
 # The long tests, including all third-party models. Writes docs/results/proof.

@@ -144,7 +144,7 @@ def forward(case: Product) -> dict[str, Call]:
         fixed = (weights.indptr.astype(np.int32), weights.indices.astype(np.int32), weights.data, y)
         sparseprop.sparse_linear_vectorized_forward(x, *fixed)
         close(f"{case.name}, {SPARSEPROP}", y, wanted)
-        # It adds to what is there; that only saves it the zeroing.
+        # It adds to the output's values; that only saves it the zeroing.
         calls[SPARSEPROP] = lambda: sparseprop.sparse_linear_vectorized_forward(x, *fixed)
     return calls
 

@@ -89,7 +89,7 @@ def measure(shape: Shape, threads: int, effort: Effort, log: Callable[[str], Non
 
 
 def judge(lines: Sequence[Line]) -> list[rows.Row]:
-    """The lines that have a floor, and those that are told beside them."""
+    """The lines that have a floor, and those that are printed beside them."""
     result = []
     floors = {(name_of(block), sparsity): floor for block, sparsity, floor in FORWARD}
     for line in lines:

@@ -75,7 +75,7 @@ def test_each_layer_gets_its_own_value() -> None:
     given = {"dense": 0.1, "dense_1": 0.2, "dense_10": 0.3}
     assert list(assigned(given, paths, "density", paths).values()) == [0.1, 0.2, 0.3]
     assert assigned({"dense_10": 0.3, ".*": 0.5}, paths, "density", paths)["dense_1/kernel"] == 0.5
-    # A fallback that nothing is left for is no fault; a name that comes after the fallback is.
+    # A fallback that nothing is left for is not a fault; a name that comes after the fallback is.
     assert assigned({**given, ".*": 1.0}, paths, "density", paths)["dense/kernel"] == 0.1
     with pytest.raises(ValueError, match=r"write 'dense_1' before '\.\*'"):
         assigned({".*": 0.5, "dense_1": 0.1}, paths, "density", paths)

@@ -264,7 +264,7 @@ void SelectFrom(const std::vector<Array>& arrays, Format format, Order order, st
   With(arrays, format, order, kernels, threads, [&](const auto& data) {
     using T = decltype(data.everything.lo);
     if (threshold < data.everything.lo || threshold > data.everything.hi) {
-      throw std::invalid_argument("threshold is no key of the format");
+      throw std::invalid_argument("threshold is not a key of the format");
     }
     SelectAbove(data, static_cast<T>(threshold), [ties](std::size_t) { return ties; });
   });

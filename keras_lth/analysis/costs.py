@@ -77,7 +77,7 @@ class Cost:
 
     Attributes:
         rows: one for each kernel, in order of construction.
-        others: parameters that are no kernels: biases, normalisation.
+        others: parameters that are not kernels: biases, normalisation.
         other_bytes: theirs.
     """
 

@@ -90,7 +90,7 @@ def effective(
     """Find the remaining weights on a path from an input to an output: the others compute nothing (effective density).
 
     Paths are followed through the model itself, position by position: shortcuts, concatenations, pooling, padding,
-    strides, flattening. Normalisations, activations and dropout pass values on; biases are no inputs. Weights outside
+    strides, flattening. Normalisations, activations and dropout pass values on; biases are not inputs. Weights outside
     of ``masks`` count as there.
 
     Args:

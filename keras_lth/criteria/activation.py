@@ -42,7 +42,7 @@ class Activation:
     def __call__(self, model: Any, x: Any, y: Any = None) -> dict[str, np.ndarray]:
         """Scores of a built model on examples, {weight path: float64 array of the weight's shape}.
 
-        Raises ``ValueError`` for a weight that is no kernel of a Dense layer or a convolution.
+        Raises ``ValueError`` for a weight that is not a kernel of a Dense layer or a convolution.
         """
         with whole(model, run=True):
             weights = prunable(model, self.include, self.exclude, self.also)

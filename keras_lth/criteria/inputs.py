@@ -24,7 +24,7 @@ def inputs_of(
     """Return (weight path, its layer, the input of the layer) for each batch and each call of the layer.
 
     Raises:
-        ValueError: a weight that is no kernel of a Dense layer or of a convolution (channels last, without groups).
+        ValueError: a weight that is not a kernel of a Dense layer or of a convolution (channels last, without groups).
     """
     owners = {id(entry.variable): entry.layer for entry in entries(model)}
     by_layer: dict[int, str] = {}

@@ -112,7 +112,7 @@ class OBS:
     def __call__(self, model: Any, x: Any, y: Any = None) -> dict[str, np.ndarray]:
         """Scores of a built model on examples, {weight path: float64 array of the weight's shape}.
 
-        Raises ``ValueError`` for a weight that is no kernel of a Dense layer or a 2-D convolution.
+        Raises ``ValueError`` for a weight that is not a kernel of a Dense layer or a 2-D convolution.
         """
         with whole(model, run=True):
             weights = prunable(model, self.include, self.exclude, self.also)

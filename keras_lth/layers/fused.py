@@ -83,7 +83,7 @@ def fuse(model: keras.Model) -> Fused:
         Which layers are fused, which not and why: all of them are left where TensorFlow has a GPU or TPU.
 
     Raises:
-        TypeError: an object that is no Keras 3 model on TensorFlow.
+        TypeError: an object that is not a Keras 3 model on TensorFlow.
         ValueError: a model that is not built.
     """
     check_model(model)

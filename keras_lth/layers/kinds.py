@@ -52,7 +52,7 @@ def register_sparse(cls: type, layouts: Callable[[Any], dict[str, Layout] | str]
         ``cls``.
 
     Raises:
-        TypeError: ``cls`` is no class of layers.
+        TypeError: ``cls`` is not a class of layers.
     """
     if not (isinstance(cls, type) and issubclass(cls, keras.layers.Layer)):
         raise TypeError(f"register_sparse takes a subclass of keras.layers.Layer, not {cls!r}")

@@ -217,7 +217,7 @@ def _imagenet(
         raise ValueError(f"{network}: depth must be one of {', '.join(map(str, _IMAGENET))}, got {depth!r}")
     width, inside = parts.whole("width", width), parts.whole("inside", inside)
     if inside > 1 and depth < 50:
-        raise ValueError(f"{network}: inside must be 1 below depth 50, where blocks are no bottlenecks, got {inside}")
+        raise ValueError(f"{network}: inside must be 1 below depth 50, where blocks are not bottlenecks, got {inside}")
     x = parts.conv_norm(parts.inputs(), "", width, *((3,) if small else (7, 2)))
     x = x if small else parts.max_pool(x, "pool", 3, pad=1)
     return _staged(parts, x, width, _IMAGENET[depth], inside if depth >= 50 else 0)

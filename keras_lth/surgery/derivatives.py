@@ -101,7 +101,7 @@ class Loss:
         temperature: what logits are divided by before the loss (GraSP).
 
     Raises:
-        ValueError: no loss; a temperature for outputs that are no logits.
+        ValueError: no loss; a temperature for outputs that are not logits.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ _changes = [0]  # of which variables have masks, in this process
 
 
 def follow(variables: Iterable[keras.Variable]) -> None:
-    """Update all holders after ``variables`` were masked or unmasked: models are told, steps are traced again."""
+    """Update all holders after ``variables`` were masked or unmasked, and have their models trace their steps again."""
     variables = list(variables)
     _changes[0] += 1
     teach_optimizers()

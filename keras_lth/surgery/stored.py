@@ -260,7 +260,7 @@ def whole(model: Any, *, run: bool = False) -> Iterator[View]:
     A kernel that has lost its mask, or has nothing left, stays whole.
 
     Args:
-        model: anything; what is no Keras layer has no stored kernels.
+        model: anything; what is not a Keras layer has no stored kernels.
         run: whether the model is run inside: functions that were traced with stored kernels are traced again.
     """
     before = _expand(model) if isinstance(model, keras.layers.Layer) else []

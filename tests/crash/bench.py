@@ -63,7 +63,7 @@ class Bench(ABC):
 
     @abstractmethod
     def after(self, case: Case, tree: Tree, ended: Ended, what: str = "") -> None:
-        """What the program was told to be safe is in ``tree``; started again, it ends as one that was never struck."""
+        """What the program reported as safe is in ``tree``; started again, it ends as one that was never struck."""
 
     @abstractmethod
     def unnoticed(self, case: Case, ended: Ended, left: Tree) -> bool:

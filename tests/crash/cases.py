@@ -55,7 +55,7 @@ class Bench(base.Bench):
         return bool(not case.said and differences(normal(left), self.wanted) and not case.warned)
 
     def after(self, case: Case, tree: Tree, ended: Ended, what: str = "") -> None:
-        """What the program was told to be safe is in `tree`; started again, it ends as one that was never struck."""
+        """What the program reported as safe is in `tree`; started again, it ends as one that was never struck."""
         key = tuple(sorted(normal(tree).items()))
         case.states += 1
         if key not in self._ends:

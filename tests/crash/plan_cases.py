@@ -81,7 +81,7 @@ class Bench(base.Bench):
         return not case.said and ("rows", 3) not in [tuple(told) for told in ended.told]
 
     def after(self, case: Case, tree: Tree, ended: Ended, what: str = "") -> None:
-        """Every value that was told is whole in `tree`; started again, the run ends as one that was never struck."""
+        """Every value that was reported is whole in `tree`; started again, it ends as one that was never struck."""
         key = tuple(sorted(tree.items()))
         case.states += 1
         if key not in self._ends:

@@ -76,7 +76,7 @@ def test_a_run_and_more_of_it(tmp_path: Path) -> None:
     curves = table(tmp_path, "curves")
     assert [row["step"] for row in curves] == ["24"] * 3 and float(curves[0]["accuracy"]) == float(rows[0]["accuracy"])
     assert len(table(tmp_path, "layers")) == 2 * 3
-    # Again: nothing is trained, and TensorFlow not imported. The rows are written from what is there.
+    # Again: nothing is trained, and TensorFlow not imported. The rows are written from the values of the store.
     (tmp_path / "run" / "rows" / "results.csv").unlink()
     again = program(tmp_path, *TINY)
     assert "Nothing is missing" in again.out and not again.loaded_tensorflow and again.seconds < 3

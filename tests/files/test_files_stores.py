@@ -118,7 +118,7 @@ def test_who_may_not_remove_can_still_save(memory: MemoryStore, monkeypatch: pyt
 
 
 def run(store: MemoryStore, arm: Callable[[], None] | None = None) -> tuple[str, list[str], list[tuple[str, Any]]]:
-    """The program of tests/crash, in this process: (how it ended, its warnings, what it was told to be safe)."""
+    """The program of tests/crash, in this process: (how it ended, its warnings, what it reported as safe)."""
     told: list[tuple[str, Any]] = []
     if arm is None:
         store.arm(None)

@@ -172,7 +172,7 @@ def test_keras_trains_it(jit_compile: bool) -> None:
             layer.set_weights([given_.kernel, given_.bias])
             layer.bias.trainable = False
         model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit_compile)
-        # 70 is no multiple of 32: the last batch is smaller.
+        # 70 is not a multiple of 32: the last batch is smaller.
         losses = model.fit(given_.x, targets, epochs=1, batch_size=70, shuffle=False, verbose=0).history["loss"]
         return layer.trainable_weights[0].numpy(), losses, model.predict(given_.x[:33], verbose=0)
 

@@ -1,4 +1,4 @@
-"""What is no built Keras 3 model on TensorFlow gets one sentence: what it is, and what would work."""
+"""What is not a built Keras 3 model on TensorFlow gets one sentence: what it is, and what would work."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def recurrent(layer: Callable[[], Any], shape: tuple[int, ...]) -> Callable[[], 
 
 
 class Counting(keras.Model):
-    """State in every form that is no weight of Keras'."""
+    """State in every form that is not a weight of Keras'."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ class PruningSchedule(ABC):
         return cls(**config)
 
     def _should_prune_in_step(self, step: Any, begin_step: int, end_step: int, frequency: int) -> Any:
-        """Return whether ``step`` is begin, begin + frequency, … up to end; −1 is no end."""
+        """Return whether ``step`` is begin, begin + frequency, … up to end; −1: without an end."""
         after = tf.math.greater_equal(step, begin_step)
         before = tf.math.logical_or(tf.math.less_equal(step, end_step), tf.math.less(end_step, 0))
         turn = tf.math.equal(tf.math.floormod(step - begin_step, frequency), 0)
@@ -61,7 +61,7 @@ class ConstantSparsity(PruningSchedule):
 
     Args:
         target_sparsity: in [0, 1).
-        begin_step, end_step: the range; −1 is no end.
+        begin_step, end_step: the range; −1: without an end.
         frequency: steps between two changes of masks.
     """
 

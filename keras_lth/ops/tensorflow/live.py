@@ -47,7 +47,7 @@ class LiveStructure(tf.Module):
         """Let `structure` take the place of the one that is there; between two steps, not beside one.
 
         Raises:
-          TypeError: `structure` is no SparseStructure.
+          TypeError: `structure` is not a SparseStructure.
           ValueError: it has another shape, block or room.
           RuntimeError: a function is being traced, which would assign when it is traced and never again.
         """
