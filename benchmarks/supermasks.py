@@ -5,7 +5,7 @@ a score for each weight, of which each layer keeps the highest (`EdgePopup`). Th
 initial weights under the mask; "trained" that of the same subnetwork after its weights were trained as the dense
 network's. Seeds are three initialisations and data orders.
 
-A run is a line of ``--out``; the same command goes on where it stopped.
+A run is a line of ``--out``; the same command continues where it stopped.
 
     python benchmarks/supermasks.py --out docs/results/masks/supermasks.csv
 """

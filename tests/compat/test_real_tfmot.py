@@ -1,10 +1,8 @@
-"""Beside real TFMOT, in a process of its own: the same masks at the same steps of the same weights, bit by bit."""
+"""Beside real TFMOT, where it is installed: the same masks at the same steps of the same weights, bit by bit."""
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -14,13 +12,10 @@ import pytest
 import keras_lth as lth
 from keras_lth.compat import tfmot
 from keras_lth.compat.tfmot.marks import marked
+from tests.environments import environment, requirements, supported
 
 PROGRAM = Path(__file__).with_name("tfmot_program.py")
-MISSING = [name for name in ("tensorflow_model_optimization", "tf_keras") if importlib.util.find_spec(name) is None]
-pytestmark = [
-    pytest.mark.proof,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}; pip install keras_lth[tfmot]"),
-]
+pytestmark = pytest.mark.proof
 OURS = {
     "polynomial": {"pruning_schedule": tfmot.PolynomialDecay(0.2, 0.9, 2, 20, frequency=3)},
     "constant": {"pruning_schedule": tfmot.ConstantSparsity(0.55, 3, 18, 5)},
@@ -40,13 +35,13 @@ def network() -> keras.Model:
     )
 
 
+@pytest.mark.parametrize("tensorflow", supported())
 @pytest.mark.parametrize("setting", OURS)
-def test_the_same_masks_and_files(setting: str, tmp_path: Path) -> None:
+def test_the_same_masks_and_files(setting: str, tensorflow: str, tmp_path: Path) -> None:
+    python = environment(*requirements(tensorflow))
     ours = network()
     tfmot.save_weights(ours, tmp_path / "ours.h5")
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), setting, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([python, str(PROGRAM), setting, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     theirs = np.load(tmp_path / "steps.npz")
     model = tfmot.prune_low_magnitude(network(), **OURS[setting])

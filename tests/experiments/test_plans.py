@@ -24,6 +24,7 @@ from keras_lth.plans import rows as rows_of
 from keras_lth.rates import rates
 from keras_lth.store import Store
 from keras_lth.tickets import Snapshot
+from tests.forms import short_if
 from tests.plans import nets
 
 quiet: Any = {"say": lambda text: None}
@@ -78,7 +79,17 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+# In every run each clock, each value, each kind of slots and each scope; layers with a state of their own.
+SHORT = (
+    "k at the end of an epoch",
+    "slots of step k",
+    "trained, schedule from k",
+    "schedule from 0",
+    "layer by layer, dropout",
+)
+
+
+@pytest.mark.parametrize("case", short_if(lambda case: case in SHORT, CASES))
 def test_fit_is_plan(case: str, tmp_path: Path) -> None:
     """The same masks, W_k and trained weights, bit by bit."""
     changes, options = CASES[case]

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lth.ops import tensorflow as tf_ops
+from tests.environments import environment, requirements, supported
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = ROOT / "cc" / "tf" / "c_api.h"
@@ -149,36 +150,6 @@ print(len(os.listdir("/proc/self/task")) - before + 1)
 # ---- One file, two TensorFlows ----
 
 
-def other_requirement() -> str:
-    """The oldest TensorFlow that pyproject.toml supports, or the newest where this is the oldest."""
-    text = (ROOT / "pyproject.toml").read_text()
-    found = re.search(r'"tensorflow>=(\d+)\.(\d+),<(\d+)\.(\d+)"', text)
-    assert found is not None
-    oldest, below = (int(found[1]), int(found[2])), (int(found[3]), int(found[4]))
-    newest = (below[0], below[1] - 1)
-    this = tuple(int(part) for part in tf.__version__.split(".")[:2])
-    assert this in (oldest, newest), "tests run with one end of what is supported"
-    other = newest if this == oldest else oldest
-    return f"tensorflow=={other[0]}.{other[1]}.*"
-
-
-@pytest.fixture(scope="module")
-def other_python(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A Python with the other TensorFlow: KERAS_LTH_OTHER_TF, else an environment made for the test."""
-    given = os.environ.get("KERAS_LTH_OTHER_TF")
-    if given:
-        yield given
-        return
-    folder = tmp_path_factory.mktemp("other")
-    printed(sys.executable, "-m", "venv", "--without-pip", folder)
-    python = folder / "bin" / "python"
-    # Not compiled: the one program that runs there imports half of it.
-    options = ("--quiet", "--no-cache-dir", "--no-compile", "--disable-pip-version-check")
-    printed(sys.executable, "-m", "pip", "--python", python, "install", *options, other_requirement())
-    yield str(python)
-    shutil.rmtree(folder)
-
-
 def result_of(python: str) -> dict[str, Any]:
     output = printed(python, ROOT / "tests" / "ops" / "tf_program.py", PYTHONPATH=str(ROOT))
     result = json.loads(output.split("RESULT", 1)[1])
@@ -186,8 +157,12 @@ def result_of(python: str) -> dict[str, Any]:
     return result
 
 
-def test_the_same_file_serves_another_tensorflow(other_python: str) -> None:
-    here, there = result_of(sys.executable), result_of(other_python)
+@pytest.mark.proof
+def test_the_same_file_serves_another_tensorflow() -> None:
+    this = ".".join(tf.__version__.split(".")[:2])
+    assert this in supported(), "tests run with one end of what is supported"
+    (other,) = {*supported()} - {this}
+    here, there = result_of(sys.executable), result_of(environment(*requirements(other)))
     assert here["tensorflow"] == tf.__version__
     assert here["tensorflow"].split(".")[:2] != there["tensorflow"].split(".")[:2]
     assert there["library"] == here["library"] == str(FILE)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,18 +107,23 @@ def test_only_the_chief_writes(undisturbed: list[Any]) -> None:
 STRIKES = ((0, 5, "SIGKILL"), (1, 3, "SIGTERM"))
 
 
+def test_a_run_whose_chief_is_killed_ends_as_if_it_never_was(undisturbed: list[Any], tmp_path: Path) -> None:
+    struck_and_resumed(undisturbed, tmp_path, STRIKES[:1])
+
+
+@pytest.mark.proof
 def test_a_run_struck_in_every_way_ends_as_if_it_never_was(undisturbed: list[Any], tmp_path: Path) -> None:
-    struck_and_resumed(undisturbed, tmp_path)
+    struck_and_resumed(undisturbed, tmp_path, STRIKES)
 
 
 @pytest.mark.proof
 def test_processes_that_train_with_xla_too_end_with_the_same_bits(tmp_path: Path) -> None:
     whole = undisturbed_run(tmp_path / "whole", combined=True)
-    struck_and_resumed(whole, tmp_path / "struck", combined=True)
+    struck_and_resumed(whole, tmp_path / "struck", STRIKES, combined=True)
 
 
-def struck_and_resumed(whole: list[Any], folder: Path, **task: Any) -> None:
-    for victim, at, strike in STRIKES:
+def struck_and_resumed(whole: list[Any], folder: Path, strikes: Sequence[tuple[int, int, str]], **task: Any) -> None:
+    for victim, at, strike in strikes:
         rows = both(folder, {victim: [at, strike]}, **task)
         assert rows[victim][0] == ENDED[strike], rows[victim][2][-2000:]
         code, reported, err = rows[1 - victim]
