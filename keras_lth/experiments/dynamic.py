@@ -20,7 +20,10 @@ __all__ = ["ARMS", "Change", "Phase", "dynamic", "phases"]
 
 
 class Change(NamedTuple):
-    """How an arm differs from dynamic IMP; the thesis' five ablations are differences of one kind each.
+    """How an arm differs from dynamic IMP.
+
+    The thesis' five ablations differ in one kind of thing each. "recipe" is what it concludes from them (6.2.2): prune
+    by magnitude at initialisation, train, prune 80 %, grow in the right places with fresh values, train to the end.
 
     Attributes:
         first: the masks of the first phase: "imp"; "magnitude": by magnitude at initialisation; "random".
@@ -44,6 +47,7 @@ ARMS: Mapping[str, Change] = {
     "overlap_50": Change(overlap=0.5),
     "overlap_80": Change(overlap=0.8),
     "fresh": Change(fresh=True),
+    "recipe": Change(first="magnitude", overlap=0.2, fresh=True),
 }
 
 

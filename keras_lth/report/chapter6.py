@@ -71,6 +71,13 @@ def _growth(facts: Facts) -> Verdict:
     return Verdict(worse and not alike.above and not alike.below, f"{_said(found)}; between the two: {_each(alike)}")
 
 
+@FINDINGS("6-06", "A mask by magnitude at initialisation, of which 80 % are pruned midway and grow in the right places "
+          "with fresh values, is as accurate as dynamic IMP", "6.2.2")  # fmt: skip
+def _recipe(facts: Facts) -> Verdict:
+    found = _against(facts, "recipe")
+    return Verdict(not found.below, _each(found))
+
+
 def curve(facts: Facts, arm: str) -> Curve:
     """Return the table "dynamic" of an arm, by wanted density and replicate."""
     rows = facts.table("dynamic", "arm", "wanted", "replicate", "accuracy")

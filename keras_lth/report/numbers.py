@@ -48,6 +48,7 @@ ARMS = {
     "overlap_50": "half of each mask kept",
     "overlap_80": "80 % of each mask kept",
     "fresh": "grown weights sampled again",
+    "recipe": "magnitude, then 80 % regrown",
 }
 _FORKED = ("dense", "ticket", "imp", "random_layerwise", "reinit")
 STABLE = 0.02  # of error on the line (thesis 4.1.1)

@@ -16,7 +16,7 @@ DENSITIES = (0.05, 0.1, 0.2)
 # Points that an arm loses to the dense network.
 LOSS = {
     "dense": 0.0, "imp": 0.0, "dynamic": 0.05, "static": 2.0, "rigl": 1.0, "first_magnitude": 0.2, "first_random": 0.6,
-    "grow_gradient": 3.0, "grow_random": 3.0, "overlap_50": 1.0, "overlap_80": 1.5, "fresh": 0.0,
+    "grow_gradient": 3.0, "grow_random": 3.0, "overlap_50": 1.0, "overlap_80": 1.5, "fresh": 0.0, "recipe": 0.1,
 }  # fmt: skip
 
 
@@ -45,6 +45,7 @@ FLIPS: dict[str, dict[str, Any]] = {
     "6-03": {"loss": {"fresh": 1.0}},
     "6-04": {"loss": {"first_magnitude": 1.0}},
     "6-05": {"loss": {"grow_random": 1.0}},
+    "6-06": {"loss": {"recipe": 1.0}},
 }
 
 
