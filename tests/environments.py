@@ -40,8 +40,11 @@ def requirements(tensorflow: str) -> list[str]:
     text = (ROOT / "pyproject.toml").read_text()
     lists = [re.search(rf"^{name} = \[(.*?)\]", text, re.M | re.S) for name in ("dependencies", "tfds", "tfmot")]
     wanted = [word for found in lists if found for word in re.findall(r'"([^"]+)"', found[1])]
+    # pip does not see that a newer tensorflow-metadata refuses the protobuf of 2.19 (docs/versions.md).
+    pins = ["tensorflow-metadata<1.18"] if tensorflow == "2.19" else []
     # pytest: TFDS' own mocking imports it.
-    return [f"tensorflow=={tensorflow}.*", "pytest", *(word for word in wanted if not word.startswith("tensorflow>="))]
+    own = [f"tensorflow=={tensorflow}.*", *pins, "pytest"]
+    return [*own, *(word for word in wanted if not word.startswith("tensorflow>="))]
 
 
 def supported() -> tuple[str, str]:

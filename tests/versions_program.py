@@ -23,6 +23,7 @@ dense = model.predict(splits.test[0], verbose=0)
 lth.sparsify(model, only_if_faster=False)
 packages = (
     "tensorflow", "keras", "tensorflow-datasets", "tensorflow-model-optimization", "tf_keras", "absl-py",
+    "tensorflow-metadata",
 )  # fmt: skip
 found = {
     "versions": {name: version(name) for name in packages},

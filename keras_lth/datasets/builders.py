@@ -18,12 +18,19 @@ def image_classes(name: str, folder: str | os.PathLike[str] | None) -> tuple[Any
 
     Raises:
         ModuleNotFoundError: if tensorflow-datasets is not installed.
+        ImportError: if it does not work with the installed TensorFlow.
         ValueError: if TFDS does not know the name, or it is not an image classification data set.
     """
     try:
         import tensorflow_datasets
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{name!r} needs TFDS: pip install 'keras_lth[tfds]'; {OFFLINE}") from error
+    if not hasattr(tensorflow_datasets, "builder"):
+        # It prints why, and is then a module without names: tensorflow-metadata refuses an older protobuf.
+        raise ImportError(
+            f"{name!r} needs TFDS, whose import failed (its traceback is above): TensorFlow 2.19 needs pip install "
+            f"'tensorflow-metadata<1.18'; {OFFLINE}"
+        )
     try:
         builder = tensorflow_datasets.builder(name, data_dir=None if folder is None else os.fspath(folder))
     except tensorflow_datasets.core.DatasetNotFoundError as error:

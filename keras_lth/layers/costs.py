@@ -196,10 +196,12 @@ def _step(product: Callable[..., Any], x: Any, weights: Any) -> Callable[[], Any
 
     with tf.device("/CPU:0"):
         given = tf.constant(x), tf.constant(weights)
+        # Functions that are called count as one that is traced again and again, of which TensorFlow warns.
+        traced = step.get_concrete_function(*given)
 
     def run() -> Any:
         with tf.device("/CPU:0"):
-            return step(*given)
+            return traced(*given)
 
     run()
     return run

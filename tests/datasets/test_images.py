@@ -105,6 +105,13 @@ def test_without_data_the_error_says_every_way(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_tfds_that_does_not_import_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", type(sys)("tensorflow_datasets"))
+    with pytest.raises(ImportError, match=r"'tensorflow-metadata<1\.18'; without a network there are digits") as caught:
+        datasets.load("cifar10")
+    assert "\n" not in str(caught.value)
+
+
 def test_without_a_network_the_error_says_what_to_copy(tmp_path, monkeypatch):
     import tensorflow_datasets
 
