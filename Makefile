@@ -38,9 +38,11 @@ test: .venv/installed data-fashion_mnist
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=30 --durations-min=5
 
 # The long tests, including all third-party models. Writes docs/results/proof.
+PROOF := g++-aarch64-linux-gnu qemu-user chromium chromium-driver
 proof: .venv/installed .venv/docs
-	@command -v qemu-aarch64 >/dev/null || apt-get install -y -qq g++-aarch64-linux-gnu qemu-user >/dev/null 2>&1 || \
-	  { apt-get update -qq && apt-get install -y -qq g++-aarch64-linux-gnu qemu-user >/dev/null; }
+	@{ command -v qemu-aarch64 && command -v chromedriver; } >/dev/null || apt-get install -y -qq $(PROOF) >/dev/null 2>&1 || \
+	  { apt-get update -qq && apt-get install -y -qq $(PROOF) >/dev/null; }
+	$(BIN)/python -m pip install --quiet selenium axe-core-python
 	$(BIN)/pytest -n 2 --dist load -m proof
 
 # The Bazel build, from a clean copy and without a network; also one of the tests.

@@ -61,7 +61,9 @@ class Dropped(keras.layers.Layer):
     def call(self, x: Any, training: bool = False) -> Any:
         if not training:
             return x
-        kept = keras.ops.cast(keras.random.uniform(keras.ops.shape(x), seed=self.random) >= DROPPED, x.dtype)
+        # The algorithm that Keras leaves to XLA takes 45 times as long on a CPU: longer than the sparse products.
+        draws = tf.random.stateless_uniform(tf.shape(x), self.random.next(), alg="threefry")
+        kept = keras.ops.cast(draws >= DROPPED, x.dtype)
         return x + keras.ops.stop_gradient(x * kept - x)
 
 

@@ -132,9 +132,10 @@ class SparseTraining(Mover):
             return
         held = surgery.variables(self.model)
         for path, mask in after.items():
-            random = np.random.default_rng(seed_of(self.seed, "values", step, path))
-            drawn = random.normal(scale=self.deviation, size=mask.shape)
-            held[path].assign(np.where(mask & ~before[path], drawn, held[path].numpy()))
+            random, grown = np.random.default_rng(seed_of(self.seed, "values", step, path)), mask & ~before[path]
+            values = np.array(held[path].numpy())
+            values[grown] = random.normal(scale=self.deviation, size=np.count_nonzero(grown))
+            held[path].assign(values)
 
     def _described(self) -> str:
         begin, end, every = (

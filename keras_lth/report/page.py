@@ -89,6 +89,52 @@ th:first-child, td:first-child, .setting * { text-align: left !important; }
 td { line-height: 1.3; } .setting td, .findings td { white-space: pre-wrap; }
 .findings * { text-align: left !important; vertical-align: top; }
 thead th { white-space: pre-line; vertical-align: bottom; border-bottom-color: var(--soft); }
+button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; text-align: inherit; }
+th button { font-weight: inherit; white-space: inherit; } th button::after { content: "\\a0↕"; color: var(--soft); }
+th[aria-sort=ascending] button::after { content: "\\a0↑"; } th[aria-sort=descending] button::after { content: "\\a0↓"; }
+figure button { font-size: 13px; color: var(--soft); text-decoration: underline; }
+:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
+"""
+# Without it, as in some viewers of files, the page lacks two things only: sorting, and saving a figure.
+_SCRIPT = """
+const number = text => {
+  const found = text.replace(/−/g, "-").match(/-?[0-9]+([.][0-9]+)?/);
+  return found && +found[0];
+};
+const compare = (a, b) => {
+  const [x, y] = [number(a), number(b)];
+  return x === null && y === null ? a.localeCompare(b) : x === null ? 1 : y === null ? -1 : x - y;
+};
+for (const head of document.querySelectorAll("thead th")) {
+  const button = document.createElement("button");
+  button.append(...head.childNodes);
+  head.append(button);
+  button.addEventListener("click", () => {
+    const up = head.getAttribute("aria-sort") !== "ascending", body = head.closest("table").tBodies[0];
+    for (const each of head.parentNode.children) each.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const cell = row => row.children[head.cellIndex].textContent.trim();
+    const full = [...body.rows].filter(row => cell(row)), empty = [...body.rows].filter(row => !cell(row));
+    full.sort((a, b) => compare(cell(a), cell(b)) * (up ? 1 : -1));
+    body.append(...full, ...empty);
+  });
+}
+for (const figure of document.querySelectorAll("figure")) {
+  const button = document.createElement("button");
+  button.textContent = "Save as SVG";
+  button.addEventListener("click", () => {
+    const copy = figure.querySelector("svg").cloneNode(true), style = getComputedStyle(document.documentElement);
+    copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+    copy.style.background = getComputedStyle(document.body).backgroundColor;
+    const text = new XMLSerializer().serializeToString(copy);
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob(
+      [text.replace(/var[(](--[a-z0-9]+)[)]/g, (_, name) => style.getPropertyValue(name))], {type: "image/svg+xml"}));
+    link.download = figure.id + ".svg";
+    link.click();
+  });
+  figure.append(button);
+}
 """
 
 
@@ -160,7 +206,7 @@ def page(results: Results, drawn: Mapping[str, Drawing]) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(results.title)}</title>\n<style>{_STYLE}{style.colours_css(pictures.values())}</style>\n"
-        f"</head>\n<body>\n{''.join(parts)}</body>\n</html>\n"
+        f"</head>\n<body>\n<main>\n{''.join(parts)}</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
@@ -219,7 +265,9 @@ def _section(title: str, frame: pd.DataFrame | None, *texts: str, look: str = "w
     head, *body = ("".join(f"<@>{escape(str(cell))}</@>" for cell in row) for row in rows)
     lines = "".join(f"<tr>{row.replace('@>', 'td>')}</tr>\n" for row in body)
     top = f"<thead><tr>{head.replace('@>', 'th>')}</tr></thead>\n"
-    return f'{out}<div class="{look}"><table>{top}<tbody>\n{lines}</tbody></table></div>\n'
+    # Reached by the keyboard, because a narrow screen scrolls it.
+    region = f'<div class="{look}" role="region" aria-label="{escape(title)}" tabindex="0">'
+    return f"{out}{region}<table>{top}<tbody>\n{lines}</tbody></table></div>\n"
 
 
 def _cell(value: Any) -> str:

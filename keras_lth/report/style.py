@@ -160,13 +160,15 @@ class Drawing:
         """Return the figure as an element of a page, with the page's colour variables and tooltips with numbers at
         points.
         """
-        out = io.StringIO()
-        self.figure.savefig(out, format="svg", metadata={"Date": None})
+        out, name = io.StringIO(), self.figure.texts[0].get_text()
+        # Names of shapes are hashes with this salt: no two figures of a page have the same.
+        with matplotlib.rc_context({"svg.hashsalt": name}):
+            self.figure.savefig(out, format="svg", metadata={"Date": None})
         text = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)
-        text = re.sub(r' id="[A-Za-z]+\d*_\d+"', "", text)
+        text = re.sub(r' id="[A-Za-z][\w.]*_\d+"', "", text)
         text = re.sub(r"#[0-9a-f]{6}\b(?![^<]*</style>)", lambda found: f"var(--x{found[0][1:]})", text)
         width, height = (72 * inches for inches in self.figure.get_size_inches())
-        head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img">'
+        head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(name)}">'
         return re.sub(r"<svg[^>]*>", head, text, count=1).replace("</svg>", self._hints(height) + "</svg>")
 
     def _hints(self, height: float) -> str:

@@ -335,6 +335,8 @@ def _again(before: Iterable[Wanted]) -> list[Wanted]:
 
 def is_whole(mask: np.ndarray, block: tuple[int, int]) -> bool:
     """Whether a mask, as the product has it, keeps every block whole or not at all, and not only cut-off ones."""
+    if block == (1, 1):
+        return True
     inside = count_groups(mask, block=block) * block[0] * block[1]
     # Cheaper than a structure, and most masks are of single weights.
     if 4 * np.count_nonzero(mask) < inside:
