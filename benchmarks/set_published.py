@@ -18,8 +18,8 @@ each, and layers have exactly the expected number of weights of their random gra
 A run is a line of ``--out``; the same command continues where it stopped. Accuracies: two processes with a thread each,
 for other seeds. Seconds: few epochs on an idle machine.
 
-    python benchmarks/set_published.py --out docs/results/set/runs.csv --threads 1 --seeds 0 2 4   # and: --seeds 1 3
-    python benchmarks/set_published.py --out docs/results/set/seconds.csv --seeds 0 --epochs 20
+    python benchmarks/set_published.py --out docs/results/moving_masks/set.csv --threads 1 --seeds 0 2 4   # and: --seeds 1 3
+    python benchmarks/set_published.py --out docs/results/moving_masks/set_seconds.csv --seeds 0 --epochs 20
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ network's. Seeds are three initialisations and data orders.
 
 A run is a line of ``--out``; the same command continues where it stopped.
 
-    python benchmarks/supermasks.py --out docs/results/masks/supermasks.csv
+    python benchmarks/supermasks.py --out docs/results/moving_masks/supermasks.csv
 """
 
 from __future__ import annotations

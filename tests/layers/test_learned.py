@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import keras_lth as lth
 from keras_lth.layers import EdgePopup, Learning, Movement, Rule, StraightThrough, Supermask, learn_masks
+from keras_lth.layers.learned import _highest
 from keras_lth.schedules import Polynomial
 from tests.callbacks import moving, small
 
@@ -26,6 +27,19 @@ def gradients(model: keras.Model, training: bool = False) -> dict[str, np.ndarra
 
 def by_hand(kernels: list[Any], biases: list[Any]) -> Any:
     return tf.nn.relu(X @ kernels[0] + biases[0]) @ kernels[1] + biases[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_the_highest_are_those_of_a_sort(dtype: str) -> None:
+    """With ties, both zeros, signs, and magnitudes from 1e-30 to 1e30; compiled too."""
+    random, compiled = np.random.default_rng(0), tf.function(_highest, jit_compile=True)
+    for digits, kept in ((0, 1), (0, 200), (1, 406), (3, 77), (3, 407)):
+        drawn = random.normal(size=(37, 11)).round(digits) * random.choice([1, -1, 0, 1e-30, 1e30], size=(37, 11))
+        scores = tf.cast(drawn, dtype)
+        exact = np.asarray(tf.cast(scores, tf.float64))
+        wanted = exact >= np.sort(exact.ravel())[-kept]
+        for function in (_highest, compiled):
+            np.testing.assert_array_equal(np.asarray(tf.cast(function(scores, tf.constant(kept)), tf.bool)), wanted)
 
 
 def test_edge_popup_computes_with_the_highest_scores_and_passes_the_gradient_through() -> None:
