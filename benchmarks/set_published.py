@@ -15,11 +15,13 @@ ReLU, 400 epochs of batches of 40. Their code differs from what its words say, a
 Two things differ: SET drops 30 % of the smallest magnitudes of a layer, not of its positive and its negative weights
 each, and layers have exactly the expected number of weights of their random graphs.
 
-A run is a line of ``--out``; the same command continues where it stopped. Accuracies: two processes with a thread each,
-for other seeds. Seconds: few epochs on an idle machine.
+A run is a line of ``--out``; the same command continues where it stopped. Processes with other seeds can share the file.
+The first two commands give the accuracies, the third the seconds, on an idle machine.
 
-    python benchmarks/set_published.py --out docs/results/moving_masks/set.csv --threads 1 --seeds 0 2 4   # and: --seeds 1 3
-    python benchmarks/set_published.py --out docs/results/moving_masks/set_seconds.csv --seeds 0 --epochs 20
+    OUT=docs/results/moving_masks
+    python benchmarks/set_published.py --out $OUT/set.csv --threads 1 --masked 0 --seeds 0 2 4
+    python benchmarks/set_published.py --out $OUT/set.csv --threads 1 --masked 0 --seeds 1 3
+    python benchmarks/set_published.py --out $OUT/set_seconds.csv --seeds 0 --epochs 20
 """
 
 from __future__ import annotations
