@@ -15,7 +15,7 @@ ReLU, 400 epochs of batches of 40. Their code differs from what its words say, a
 Two things differ: SET drops 30 % of the smallest magnitudes of a layer, not of its positive and its negative weights
 each, and layers have exactly the expected number of weights of their random graphs.
 
-A run is a line of ``--out``; the same command continues where it stopped. Processes with other seeds can share the file.
+A run is a line of ``--out``; the same command continues where it stopped. Processes with other seeds share the file.
 The first two commands give the accuracies, the third the seconds, on an idle machine.
 
     OUT=docs/results/moving_masks
