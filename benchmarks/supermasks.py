@@ -27,7 +27,9 @@ import keras_lth as lth
 from keras_lth import datasets, models
 from keras_lth.layers import EdgePopup, Supermask
 
-BATCH, RATE, SCORES_RATE = 60, 1.2e-3, 1e-2
+BATCH, RATE = 60, 1.2e-3
+# Of scores: Bernoulli probabilities need the larger one.
+SUPERMASK_RATE, POPUP_RATE = 1e-2, 1e-3
 RULES: dict[str, Any] = {
     "dense": lambda seed: None,
     "supermask": lambda seed: Supermask(),
@@ -63,7 +65,7 @@ def run(name: str, seed: int, steps: int) -> dict[str, Any]:
         found["trained"] = trained(model, splits, seed, steps, RATE)
     else:
         learning = lth.layers.learn_masks(model, rule)
-        trained(model, splits, seed, steps, SCORES_RATE)
+        trained(model, splits, seed, steps, POPUP_RATE if isinstance(rule, EdgePopup) else SUPERMASK_RATE)
         found["density"] = learning.finish().density
         found["untrained"] = tested(model, splits)
         found["trained"] = trained(model, splits, seed, steps, RATE)

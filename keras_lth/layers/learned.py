@@ -148,8 +148,9 @@ class EdgePopup(Rule):
         return ((2 * drawn - 1) / math.sqrt(_fan_in(weight))).astype(np.float32)
 
     def kernel(self, weight: Any, scores: Any, kept: Any, draw: Any) -> Any:
-        """The weights of the highest |scores|."""
-        return weight * tf.cast(_through(_highest(tf.abs(scores), kept), scores), weight.dtype)
+        """The weights of the highest |scores|; a score moves where its absolute value should, as in the released code."""
+        sizes = tf.abs(scores)
+        return weight * tf.cast(_through(_highest(sizes, kept), sizes), weight.dtype)
 
     def strength(self, weight: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """The |scores|."""

@@ -57,7 +57,8 @@ def test_edge_popup_computes_with_the_highest_scores_and_passes_the_gradient_thr
         held = [tf.constant(k, tf.float32) for k in masked]
         tape.watch(held)
         loss = tf.reduce_sum(by_hand(held, [0, 0]) ** 2)
-    wanted = [g * k for g, k in zip(tape.gradient(loss, held), kernels, strict=True)]
+    # Through the absolute value: a negative score falls where more of its weight is wanted.
+    wanted = [g * k * np.sign(s) for g, k, s in zip(tape.gradient(loss, held), kernels, scores, strict=True)]
     found = gradients(model)
     assert len(found) == 2  # weights and biases are constants
     for a, b in zip(found.values(), wanted, strict=True):
@@ -151,6 +152,22 @@ def test_convolutions_attention_and_nested_models() -> None:
     model.compile("adam", "mse", jit_compile=False)
     model.fit(np.ones((4, 6, 6, 2)), np.ones((4, 2)), verbose=0)
     assert len(learning.finish()) == 6
+
+
+@pytest.mark.parametrize("rule", [Supermask(), EdgePopup(0.3), Movement(0.5), StraightThrough(0.3)], ids=str)
+def test_a_learned_mask_classifies_what_it_was_trained_on(rule: Rule) -> None:
+    """Four classes; half of the examples would be far above chance, and above what the untrained network has."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(600, 8)).astype("float32")
+    y = (x @ random.normal(size=(8, 4))).argmax(1)
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(128, "relu"), keras.layers.Dense(4)])
+    learning = learn_masks(model, rule)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=False)
+    model.fit(x, y, batch_size=30, epochs=15, verbose=0)
+    learning.finish()
+    assert (model.predict(x, verbose=0).argmax(1) == y).mean() > 0.6
 
 
 def test_what_cannot_be_learned_is_refused() -> None:
