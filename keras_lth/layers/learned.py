@@ -148,7 +148,7 @@ class EdgePopup(Rule):
         return ((2 * drawn - 1) / math.sqrt(_fan_in(weight))).astype(np.float32)
 
     def kernel(self, weight: Any, scores: Any, kept: Any, draw: Any) -> Any:
-        """The weights of the highest |scores|; the gradient passes through the absolute value, as in the released code."""
+        """The weights of the highest |scores|; the gradient passes through |·| too, as in the released code."""
         sizes = tf.abs(scores)
         return weight * tf.cast(_through(_highest(sizes, kept), sizes), weight.dtype)
 

@@ -29,7 +29,7 @@ def dynamic(results: Results) -> Drawing | None:
             look = style.arm_look(each.key, each.place)
             made.line(axes, each.rows["wanted"], each.rows["accuracy"], each.name, named_density, **look,
                       ls=style.dash(each.run), err_style="bars")  # fmt: skip
-        style.density_axis(axes, found["wanted"], "weights remaining")
+        style.density_axis(axes, found["wanted"], "weights remaining", dense=False)
         axes.set(title=title)
         style.percent_axis(axes, "test accuracy, %")
         made.legend(axes)

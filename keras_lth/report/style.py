@@ -70,7 +70,7 @@ _ARMS = {
     "overlap_50": ("#E69F00", "<"),
     "overlap_80": ("#D55E00", "s"),
     "fresh": ("#000000", "P"),
-    "recipe": ("#0072B2", "^"),
+    "recipe": ("#5B3A9E", "^"),
 }
 _STYLE = {
     **seaborn.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}),
