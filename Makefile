@@ -15,7 +15,7 @@ DEMO_fashion_mnist := --config.steps=3000 --config.replicates=1
 # they do not use, so its imports alone are installed. keras-hub 0.32 needs Python 3.11, as the newest Keras does.
 KERAS_HUB := "keras-hub==0.32.0; python_version >= '3.11'" "keras-hub==0.25.1; python_version < '3.11'" regex tokenizers
 
-.PHONY: demo test proof bazel fuzz lint clean results bench site
+.PHONY: demo test proof bazel fuzz lint clean results bench site wheels
 
 # Reinstalled when its sources change.
 .venv/installed: pyproject.toml setup.py $(wildcard cc/*/*)
@@ -53,6 +53,10 @@ bazel: .venv/installed
 TIME ?= 60
 fuzz: .venv/installed
 	$(BIN)/python -m cc.fuzz.run --seconds=$(TIME)
+
+# An sdist, and a wheel for each CPython from 3.10 to 3.13 that is found, into build/wheels; a minute and a half each.
+wheels:
+	$(PYTHON) scripts/wheels.py
 
 # Builds the documentation without a network into build/site; every link and reference must lead somewhere.
 site: .venv/docs

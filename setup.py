@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import sysconfig
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pybind11
 from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
 from setuptools.command.build_py import build_py
+from setuptools.errors import CCompilerError, CompileError, ExecError
 
 AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mpopcnt"]
 # Each instruction set is one file with flags of its own; which one runs is chosen when the module is used.
@@ -20,13 +22,30 @@ X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow"]
 # Set by those who develop the package; a newer compiler's new warning must not stop an installation.
 WERROR = ["-Werror"] if os.environ.get("KERAS_LTH_WERROR") == "1" else []
+# Set by those who have no compiler: nothing is compiled, and NumPy and TensorFlow compute instead.
+PURE = os.environ.get("KERAS_LTH_PURE") == "1"
+
+
+def missing(what: str, fault: str, remedy: str) -> CompileError:
+    """An error of one sentence, which setuptools prints last."""
+    return CompileError(
+        f"building keras_lth needs {what}, but {fault}: install it ({remedy}), or set KERAS_LTH_PURE=1 to install the "
+        "package without its C++ kernels, with the same results but slower"
+    )
 
 
 class BuildExt(build_ext):
     """build_ext that adds the flags of ISA_FLAGS to the files they belong to, and compiles a file once for both."""
 
     def build_extensions(self) -> None:
-        """Compiles and links, with a compiler that looks up each file's flags."""
+        """Compiles and links, with a compiler that looks up each file's flags.
+
+        Raises:
+          CompileError: Python's headers or a compiler are missing, or it fails; one sentence with the remedy.
+        """
+        headers = sysconfig.get_path("include")
+        if not Path(headers, "Python.h").exists():
+            raise missing("Python's C headers", f"{headers} has no Python.h", "Debian: apt-get install python3-dev")
         compile_file = self.compiler._compile
         compiled: set[tuple[str, ...]] = set()
 
@@ -34,7 +53,12 @@ class BuildExt(build_ext):
             flags = ISA_FLAGS.get(Path(src).name, []) if X86_64 else []
             command = (obj, src, *cc_args, *postargs, *flags)
             if command not in compiled:
-                compile_file(obj, src, ext, cc_args, [*postargs, *flags], *rest)
+                try:
+                    compile_file(obj, src, ext, cc_args, [*postargs, *flags], *rest)
+                except (OSError, CCompilerError, ExecError) as error:
+                    name = getattr(self.compiler, "compiler_so_cxx", ["cl"])[0]
+                    fault = f"{name} fails for {src} (why is above)" if shutil.which(name) else f"there is no {name}"
+                    raise missing("a C++17 compiler", fault, "Debian: apt-get install g++; or set CXX") from error
                 compiled.add(command)
 
         self.compiler._compile = with_flags
@@ -81,4 +105,5 @@ TF_OPS = extension("keras_lth._tf_ops", ("isa", "norm", "sparse", "tf", "threads
 
 if __name__ == "__main__":
     commands = {"build_ext": BuildExt, "build_py": BuildPy}
-    setup(ext_modules=[CORE] if os.name == "nt" else [CORE, TF_OPS], cmdclass=commands)
+    compiled = [] if PURE else [CORE] if os.name == "nt" else [CORE, TF_OPS]
+    setup(ext_modules=compiled, cmdclass=commands)

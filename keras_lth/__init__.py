@@ -5,7 +5,9 @@ Public names are loaded on first use (PEP 562), so ``import keras_lth.masks`` do
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
+import re
+import warnings
 from typing import Any
 
 __version__ = "0.1.0"
@@ -72,6 +74,30 @@ _MODULES = (
 )
 
 __all__ = [*sorted(_NAMES), *_MODULES]
+
+
+def _check_versions() -> None:
+    """Raise for a TensorFlow or Keras that is too old, and warn of one that is newer than those tested.
+
+    Other packages change them after pip has installed the right ones. Neither is imported.
+    """
+    for name, oldest, end in (("tensorflow", "2.19", "2.22"), ("keras", "3.8", "4")):
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # it has another name, such as tensorflow-cpu or tf-nightly
+            continue
+        remedy = f"keras_lth needs {name}>={oldest},<{end}: pip install '{name}>={oldest},<{end}'"
+        if _number(found) < _number(oldest):
+            raise ImportError(f"{name} {found} is too old, {remedy}")
+        if _number(found) >= _number(end):
+            warnings.warn(f"{name} {found} is newer than what was tested, {remedy}", RuntimeWarning, stacklevel=3)
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d+", version)[:2])
+
+
+_check_versions()
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import keras_lth
 
 PACKAGE = Path(keras_lth.__file__).parent
+ROOT = Path(__file__).parents[1]
 # Imports go up this list: a room may use those before it.
 ROOMS = (
     "names", "titles", "arguments", "tables", "seeds", "ops", "files", "store", "plans", "masks", "structures",
@@ -70,3 +73,42 @@ def test_the_values_need_no_tensorflow() -> None:
         "bad = {'tensorflow', 'keras'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, ROOT / "configs"], ids=lambda path: path.name)
+def test_the_syntax_is_that_of_the_oldest_python(folder: Path) -> None:
+    """`make proof` also runs wheels on it."""
+    (oldest,) = re.findall(r'requires-python = ">=3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
+    for path in sorted(folder.rglob("*.py")):
+        ast.parse(path.read_text(), str(path), feature_version=(3, int(oldest)))
+
+
+def beside(folder: Path, name: str, version: str) -> subprocess.CompletedProcess[str]:
+    """What ``import keras_lth`` says where a package is of another version."""
+    metadata = folder / f"{name}-{version}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(PACKAGE.parent)])}
+    command = [sys.executable, "-c", "import keras_lth"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "kind"),
+    [
+        ("tensorflow", "2.18.1", "ImportError"),
+        ("tensorflow", "2.19.0rc1", None),
+        ("tensorflow", "2.22.0", "RuntimeWarning"),
+        ("keras", "2.15.0", "ImportError"),
+        ("keras", "3.7.0", "ImportError"),
+    ],
+)
+def test_another_tensorflow_or_keras(name: str, version: str, kind: str | None, tmp_path: Path) -> None:
+    done = beside(tmp_path, name, version)
+    assert (done.returncode == 0) == (kind != "ImportError"), done.stderr
+    if kind is None:
+        assert not done.stderr
+        return
+    (spec,) = re.findall(rf'"({name}>=.*)"', (ROOT / "pyproject.toml").read_text())
+    (line,) = [line for line in done.stderr.splitlines() if version in line]
+    assert kind in line and f"pip install '{spec}'" in line and len(line) < 200

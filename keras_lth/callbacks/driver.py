@@ -29,6 +29,11 @@ class Driver(keras.callbacks.Callback):
         other._forget()
         return other
 
+    def set_model(self, model: keras.Model) -> None:
+        """Take the model of the fit, which must be one of Keras 3."""
+        surgery.check_model(model)
+        super().set_model(model)
+
     def _forget(self) -> None:
         """Drop all state of an earlier fit (fit_twice)."""
 

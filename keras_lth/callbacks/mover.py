@@ -158,6 +158,11 @@ class Mover(keras.callbacks.Callback, ABC):
             f"{self._name}: {self.changes:,} changes of masks in {self._step:,} steps; {self._density()}{rest}", True
         )
 
+    def set_model(self, model: keras.Model) -> None:
+        """Take the model of the fit, which must be one of Keras 3."""
+        surgery.check_model(model)
+        super().set_model(model)
+
     # Called by our own loop.
     def steps_until_stop(self) -> int | None:
         """Return the number of steps before the masks change; None if they do not change any more."""

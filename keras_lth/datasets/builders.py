@@ -54,12 +54,16 @@ def prepare(builder: Any) -> None:
     try:
         builder.download_and_prepare()
     except Exception as error:  # TFDS re-raises any exception of its downloader
-        about = " ".join(f"{type(error).__name__}: {error}".split())
-        about = about if len(about) <= _WIDTH else about[: _WIDTH - 1] + "…"
         raise FileNotFoundError(
-            f"{builder.name} is not in {builder.data_dir}, and TFDS could not prepare it ({about}): run once with a "
-            f"network, or copy that folder from a machine that has it; {OFFLINE}"
+            f"{builder.name} is not in {builder.data_dir}, and TFDS could not prepare it ({brief(error)}): run once "
+            f"with a network, or copy that folder from a machine that has it; {OFFLINE}"
         ) from error
+
+
+def brief(error: BaseException) -> str:
+    """Return the kind and the words of another library's error as one line, cut at 200 characters."""
+    about = " ".join(f"{type(error).__name__}: {error}".split())
+    return about if len(about) <= _WIDTH else about[: _WIDTH - 1] + "…"
 
 
 def check_split(builder: Any, split: str) -> None:

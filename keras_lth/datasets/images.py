@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lth.datasets.builders import check_split, image_classes, prepare
+from keras_lth.datasets.builders import brief, check_split, image_classes, prepare
 from keras_lth.datasets.idx import read_idx
 
 FOLDER_VARIABLE = "KERAS_LTH_DATA"
@@ -183,10 +183,12 @@ def _mnist_like(name: str, folder: str | os.PathLike[str] | None, places: Sequen
         return tfds(name)
     except Exception as error:  # TFDS re-raises any exception of its downloader
         looked = ", ".join(str(place) for place in [*named, *places]) or f"${FOLDER_VARIABLE} (not set)"
+        tried, install = f", and TFDS could not prepare it ({brief(error.__cause__ or error)})", ""
+        if isinstance(error, ModuleNotFoundError):
+            tried, install = "", "pip install 'keras_lth[tfds]' and "
         raise FileNotFoundError(
-            f"{name} is not in {looked}, and TFDS failed ({type(error).__name__}: {error}). To get it, {package}"
-            f"put the four IDX files into ${FOLDER_VARIABLE}/{name} or a folder given as folder=…; or pip install "
-            "'keras_lth[tfds]' and run once with a network"
+            f"{name} is not in {looked}{tried}: {package}put its four IDX files into ${FOLDER_VARIABLE}/{name} or a "
+            f"folder given as folder=…, or {install}run once with a network"
         ) from error
 
 

@@ -93,7 +93,7 @@ def measured() -> Costs:
 
     What was measured while other work held the processors up is used once, and not kept.
     """
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keras_lth" / "costs.json"
+    path = _file()
     key = "; ".join([platform.processor() or platform.machine(), ops.isa(), f"{_threads()} threads", tf.__version__])
     known = _read(path)
     if key in known:
@@ -102,6 +102,14 @@ def measured() -> Costs:
     if steady:
         _write(path, known | {key: asdict(costs)})
     return costs
+
+
+def _file() -> Path:
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user whom the system does not know, as in many containers, has no home
+        folder = Path(os.devnull)
+    return folder / "keras_lth" / "costs.json"
 
 
 def _threads() -> int:

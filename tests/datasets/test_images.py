@@ -98,8 +98,10 @@ def test_without_data_the_error_says_every_way(tmp_path, monkeypatch):
         datasets.fashion_mnist()
     for part in ("dataset-fashion-mnist", "$KERAS_LTH_DATA/fashion_mnist", "folder=", "keras_lth[tfds]", str(tmp_path)):
         assert part in str(caught.value)
-    with pytest.raises(FileNotFoundError, match="mnist"):
+    monkeypatch.delenv("KERAS_LTH_DATA")
+    with pytest.raises(FileNotFoundError, match=r"mnist.*not set.*KERAS_LTH_DATA/mnist.*keras_lth\[tfds\]") as caught:
         datasets.mnist()
+    assert len(str(caught.value)) < 300
     with pytest.raises(ModuleNotFoundError, match=r"keras_lth\[tfds\]'; without a network there are digits") as caught:
         datasets.load("cifar10")
     assert "\n" not in str(caught.value)
@@ -124,6 +126,11 @@ def test_without_a_network_the_error_says_what_to_copy(tmp_path, monkeypatch):
             ask("cifar10", folder=tmp_path)
         said = str(caught.value)
         assert str(tmp_path / "cifar10") in said and "digits" in said and "\n" not in said and len(said) < 700
+    monkeypatch.setenv("KERAS_LTH_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"mnist.*Max retries.*KERAS_LTH_DATA/mnist.*network") as caught:
+        datasets.mnist()
+    said = str(caught.value)
+    assert "pip install" not in said and "\n" not in said and len(said) < 600
 
 
 def test_arrays_and_files_of_ones_own(tmp_path):

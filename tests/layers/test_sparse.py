@@ -405,4 +405,14 @@ def test_costs_are_measured_once_and_kept_if_they_are_steady(tmp_path: Path, mon
     assert calls == [False, True]
     file.write_text("{")
     assert again() == costs.DEFAULT and calls == [False, True, True]
+
+    # A folder that cannot be made, and a user without a home: measured again, nothing fails, nothing is written.
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file / "folder"))
+    assert again() == again() == costs.DEFAULT
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert again() == again() == costs.DEFAULT and calls == [False, *[True] * 6]
     costs.measured.cache_clear()

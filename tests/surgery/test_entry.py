@@ -28,6 +28,9 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "random": lth.criteria.Random(0),
     "zeros": lth.masks_from_zeros,
     "unknown": lth.unknown_layers,
+    # What a fit of Keras 2 calls first, too.
+    "imp": lambda m: lth.IMPCallback(rounds=1).set_model(m),
+    "rigl": lambda m: lth.RigL(density=0.1).set_model(m),
 }
 
 
