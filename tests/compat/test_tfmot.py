@@ -124,6 +124,18 @@ def test_comprehensive_guide_a_loop_of_ones_own() -> None:
     assert zeros == [0, 0, 200, 200]
 
 
+def test_a_loop_of_ones_own_after_a_fit_with_the_same_callback() -> None:
+    model, update = keras.Sequential([keras.Input((20,)), dense()]), tfmot.UpdatePruningStep(verbose=0)
+    tfmot.prune_low_magnitude(model, pruning_schedule=tfmot.PolynomialDecay(0.0, 0.8, 0, 8, 1, 1))
+    trained(model, 4, update)
+    update.set_model(model)
+    update.on_train_begin()
+    for _ in range(2):
+        update.on_train_batch_begin(-1)
+    # Sparsity 0.8 · t / 8 at step 6: four steps of the fit and two of the loop.
+    assert np.count_nonzero(model.get_weights()[0]) == 160
+
+
 @pytest.mark.parametrize("step", [0, 1, 49, 50, 55, 100, 149, 150, 151, 1000])
 def test_schedules_say_what_tfmots_say(step: int) -> None:
     """Derived from its documentation: begin ≤ step ≤ end, every ``frequency`` steps; a polynomial in between."""

@@ -73,6 +73,8 @@ class UpdatePruningStep(Mover):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Say what was done."""
+        # A loop of the user's own may follow with the same callback.
+        self.set_params({})
         if not self._marks:
             return
         super().on_train_end(logs)
