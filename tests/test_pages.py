@@ -100,6 +100,19 @@ def test_commands_have_the_flags_of_the_programs() -> None:
                 assert importlib.import_module(f"keras_lth.configs.{value}").get_config()
 
 
+def swallowed(text: str) -> list[str]:
+    """Lines of lists and tables that the site shows as text, because no empty line is between them and a paragraph."""
+    blocks = re.split(r"\n(?:[ \t]*\n)+|^#.*\n", re.sub(r"^```.*?^```$", "\n", text, flags=re.S | re.M), flags=re.M)
+    paragraphs = [block.strip("\n").split("\n") for block in blocks if not re.match(r"\s*(- |\d+\. |\|)", block)]
+    return [line for lines in paragraphs for line in lines[1:] if re.match(r"- |\d+\. |\|.*\|$", line)]
+
+
+def test_lists_and_tables_begin_after_an_empty_line() -> None:
+    found = {str(path.relative_to(DOCS)): swallowed(path.read_text()) for path in DOCS.rglob("*.md")}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+    assert swallowed("Two:\n- one\n- two\n\n| a |\n|---|\n\nA\n| b |\n|---|\n") == ["- one", "- two", "| b |", "|---|"]
+
+
 def test_the_site_lists_every_page_and_public_name() -> None:
     listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
     there = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if path.name != "table.md"}
