@@ -63,7 +63,7 @@ class Dropped(keras.layers.Layer):
     def call(self, x: Any, training: bool = False) -> Any:
         if not training:
             return x
-        # The algorithm that Keras leaves to XLA takes 45 times as long on a CPU: longer than the sparse products.
+        # The algorithm that Keras leaves to XLA takes longer on a CPU than the sparse products.
         draws = tf.random.stateless_uniform(tf.shape(x), self.random.next(), alg="threefry")
         kept = keras.ops.cast(draws >= DROPPED, x.dtype)
         return x + keras.ops.stop_gradient(x * kept - x)

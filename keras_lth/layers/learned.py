@@ -278,7 +278,7 @@ class _Held:
 
     def kernel(self, training: bool) -> Any:
         def draw() -> Any:
-            # Philox by name: XLA's own choice takes seven times as long on a CPU, and draws other numbers.
+            # Philox by name: XLA's own choice takes several times as long on a CPU, and draws other numbers.
             return tf.random.stateless_uniform(self.weight.shape, self.noise.next(), alg="philox")
 
         scores = None if self.scores is None else self.scores.value
