@@ -85,4 +85,4 @@ data-fashion_mnist:
 data-%: ;
 
 clean:
-	rm -rf .venv .venv-tpu build *.egg-info keras_lth/*.so runs
+	rm -rf .venv build *.egg-info keras_lth/*.so runs

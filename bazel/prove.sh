@@ -18,7 +18,7 @@ mkdir "$work/source"
 if git -c safe.directory='*' rev-parse --git-dir >/dev/null 2>&1; then
   git -c safe.directory='*' ls-files -z --cached --others --exclude-standard
 else
-  find . \( -name .venv -o -name .venv-tpu -o -name build -o -name runs -o -name '*.so' \) -prune -o -type f -print0
+  find . \( -name .venv -o -name build -o -name runs -o -name '*.so' \) -prune -o -type f -print0
 fi | tar --null --files-from=- --ignore-failed-read -cf - | tar -xf - -C "$work/source"
 
 if unshare --net true 2>/dev/null; then

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,15 +16,27 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "environments"
 
 
-def environment(*requirements: str) -> str:
-    """Return the Python of an environment that has these packages, and what they require; pip runs if it is new."""
-    words = "\n".join([sys.version, *requirements])
+def environment(*requirements: str, over: bool = False) -> str:
+    """Return the Python of an environment that has these packages, and what they require; pip runs if it is new.
+
+    ``over``: what the tests' own Python has is found behind them, and is not installed again where it fits.
+    """
+    words = "\n".join([sys.version, *requirements, sysconfig.get_path("purelib") * over])
     folder = FOLDER / hashlib.sha256(words.encode()).hexdigest()[:12]
-    if not folder.exists():
-        # Whole or absent, also where two runs make it at once.
-        made = folder.with_name(f"{folder.name}.{os.getpid()}")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with open(FOLDER / "lock", "w") as lock:
+        # Another process of the tests may want the same one.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return str(folder / "bin" / "python")
+        # Renamed at the end, so that one that was interrupted is made again.
+        made = folder.with_name(f"{folder.name}.made")
+        shutil.rmtree(made, ignore_errors=True)
         python = made / "bin" / "python"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
+        if over:
+            (site,) = (made / "lib").glob("python*/site-packages")
+            (site / "of_the_tests.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
         # Not compiled: the programs that run there import half of it.
         options = ("--quiet", "--no-compile", "--disable-pip-version-check")
         command = [sys.executable, "-m", "pip", "--python", str(python), "install", *options, *requirements]

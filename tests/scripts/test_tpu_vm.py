@@ -81,7 +81,7 @@ def test_a_pod_has_a_server_on_each_host_and_the_program_on_the_first(make: Call
         # All that the package is built from, and no more.
         there = {path.name for path in (cloud.folder / f"host{host}" / "keras_lth").iterdir()}
         assert {"setup.py", "pyproject.toml", "README.md", "cc", "keras_lth", "configs"} <= there
-        assert not {"tests", "docs", ".git", ".venv-tpu"} & there
+        assert not {"tests", "docs", ".git", "build"} & there
     servers = [cloud.read(host, "server.pid") for host in range(2)]
     cloud.run("run")
     assert [cloud.read(host, "server.pid") for host in range(2)] == servers
