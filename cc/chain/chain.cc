@@ -78,7 +78,7 @@ void Chain::AddProduct(const sparse::Structure& structure, const float* values, 
     const std::int64_t first = tile * tiles.full, width = tiles.Width(tile);
     const sparse::Singles singles{starts + begin, index, packed->data() + first * rows, width};
     const sparse::Scratch panel(outputs * width);
-    kernels.multiply_singles(singles, values + starts[begin], outputs, width, panel.data(), width);
+    kernels.multiply_singles(singles, values + starts[begin], outputs, width, sparse::Finish{}, panel.data(), width);
     kernels.unpack(panel.data(), width, tiles.Rows(tile), outputs,
                    epilogue.bias == nullptr ? nullptr : epilogue.bias + begin, epilogue.relu, y + first * cols + begin,
                    cols);

@@ -37,8 +37,9 @@ void Meddle(Bytes* bytes, std::vector<T>* numbers) {
   const auto last = static_cast<std::int64_t>(numbers->size()) - 1;
   T& number = (*numbers)[static_cast<std::size_t>(bytes->Between(0, last))];
   switch (bytes->Between(0, 5)) {
-    case 0: ++number; break;
-    case 1: --number; break;
+    // It may have been meddled with before.
+    case 0: number += number < std::numeric_limits<T>::max() ? 1 : 0; break;
+    case 1: number -= number > std::numeric_limits<T>::min() ? 1 : 0; break;
     case 2: number = std::numeric_limits<T>::max() - 1; break;
     case 3: number = std::numeric_limits<T>::min() + 1; break;
     case 4: number = static_cast<T>(last); break;

@@ -7,6 +7,8 @@
 
 #include "cc/fuzz/fuzz.h"
 #include "cc/fuzz/pattern.h"
+#include "cc/sparse/columns.h"
+#include "cc/sparse/plan.h"
 #include "cc/sparse/spmm.h"
 
 namespace keras_lth::fuzz {
@@ -80,6 +82,35 @@ std::vector<float> Run(const Arguments& a, Kind kind, const sparse::Values& valu
   return out;
 }
 
+// The same by way of columns, whose gradients may come alone or all together.
+std::vector<float> RunColumns(const Arguments& a, Kind kind, bool together, const sparse::Values& values,
+                              std::size_t size, const sparse::Run& run) {
+  const sparse::Structure& s = a.pattern.structure;
+  const sparse::Tiles tiles = sparse::ColumnTiles(a.m);
+  const std::int64_t samples = tiles.Count() * tiles.full;
+  const auto floats = [](std::int64_t count) { return std::vector<float>(At(count), 12345.0F); };
+  std::vector<float> x = floats(samples * s.rows), dy = floats(samples * s.cols);
+  sparse::PackColumns(a.x.data(), a.m, s.rows, x.data(), run);
+  sparse::PackColumns(a.dy.data(), a.m, s.cols, dy.data(), run);
+  std::vector<float> y = floats(samples * s.cols), dx = floats(samples * s.rows), dvalues = floats(s.room),
+                     dbias = floats(s.cols), out(size, 12345.0F);
+  if (kind == kForward) {
+    sparse::MultiplyColumns(s, values, x.data(), a.m, {a.bias.empty() ? nullptr : a.bias.data(), a.relu}, y.data(), run);
+    sparse::UnpackColumns(y.data(), a.m, s.cols, out.data(), run);
+    return out;
+  }
+  if (together) {
+    sparse::ColumnsBackward(s, values, x.data(), dy.data(), a.m, false, {dx.data(), dvalues.data(), dbias.data()}, run);
+  } else if (kind == kTransposed) {
+    sparse::MultiplyColumnsTransposed(s, values, dy.data(), a.m, dx.data(), run);
+  } else {
+    sparse::SampleColumns(s, x.data(), dy.data(), a.m, dvalues.data(), dbias.data(), run);
+  }
+  if (kind == kSampled) return dvalues;
+  sparse::UnpackColumns(dx.data(), a.m, s.rows, out.data(), run);
+  return out;
+}
+
 }  // namespace
 
 Outcome Product(Bytes* bytes) {
@@ -109,9 +140,16 @@ Outcome Product(Bytes* bytes) {
   const std::string name = std::string(kinds[kind]) + " of " + pattern.Name() + ", m " + std::to_string(m) + ", " +
                            isa::Name(level) + ", threads " + std::to_string(threads);
   const std::vector<Expected> expected = Loops(a, kind);
-  const std::vector<float> got = Run(a, kind, values, expected.size(), {level, threads});
-  ExpectNear(got, expected, kind == kForward && a.relu, name);
-  ExpectSame(got, Run(a, kind, values, expected.size(), {level, others}), name + " and " + std::to_string(others));
+  // All gradients together read both lists.
+  const bool columns = s.block_rows == 1 && s.block_cols == 1 && bytes->Chance(128);
+  const bool together = whole && bytes->Chance(128);
+  const auto run = [&](unsigned workers) {
+    if (!columns) return Run(a, kind, values, expected.size(), {level, workers});
+    return RunColumns(a, kind, together, values, expected.size(), {level, workers});
+  };
+  const std::vector<float> got = run(threads);
+  ExpectNear(got, expected, kind == kForward && a.relu, name + (columns ? ", columns" : ""));
+  ExpectSame(got, run(others), name + " and " + std::to_string(others));
   return Outcome::kDone;
 }
 

@@ -44,6 +44,14 @@ struct Singles {
   std::int64_t scale;
 };
 
+// What becomes of an output's sum: plus its bias; then ReLU, or 0 where `gate`, a run of its own for each output as `out`
+// has it, is not above 0. Null: none.
+struct Finish {
+  const float* bias = nullptr;
+  bool relu = false;
+  const float* gate = nullptr;
+};
+
 // What a pass over indices finds: whether one is not in 0 ... limit - 1, and how many are not above the one before them.
 struct Scan {
   bool outside;
@@ -63,7 +71,7 @@ struct Kernels {
 
   // The same for single weights: entry e has the weight weights[e - starts[0]].
   void (*multiply_singles)(const Singles& singles, const float* weights, std::int64_t outputs, std::int64_t width,
-                           float* out, std::int64_t out_step);
+                           const Finish& finish, float* out, std::int64_t out_step);
 
   // Few samples, vectors along the outputs: out[t * out_step + j] = the sum of weight * in[t * sample_step + ...], for
   // t < samples <= kRows, j < outputs, a multiple of 4. weight_out is 1.
@@ -80,9 +88,12 @@ struct Kernels {
                  float* dweights);
 
   // The same for single weights, as far as their features are below `limit`: output j has the gradient
-  // grads + j * width, entry e the weight dweights[e]; next[j] goes from the first entry to the first one left.
-  void (*sample_singles)(const Singles& singles, const float* grads, std::int64_t outputs, std::int64_t width,
-                         std::int32_t limit, std::int64_t* next, bool add, float* dweights);
+  // grads + j * grad_step, entry e the weight dweights[e]; next[j] goes from the first entry to the first one left.
+  void (*sample_singles)(const Singles& singles, const float* grads, std::int64_t grad_step, std::int64_t outputs,
+                         std::int64_t width, std::int32_t limit, std::int64_t* next, bool add, float* dweights);
+
+  // out[j] = (add ? itself : 0) + the sum over t < width of rows[j * step + t], for j < count.
+  void (*sum_rows)(const float* rows, std::int64_t step, std::int64_t count, std::int64_t width, bool add, float* out);
 
   // The same as outer products of panels [samples, depth] and [samples, grad_step], sample after sample: input i of
   // entry e at sample t is in[index[e] * scale + t * depth + i]. Outputs are filled up to grad_step, a multiple of 4.

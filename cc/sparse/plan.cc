@@ -83,7 +83,7 @@ std::int64_t Packing::Tasks() const { return (padded + kPackedFeatures - 1) / kP
 void Packing::operator()(std::int64_t task) const {
   const std::int64_t parts = (padded + kPackedFeatures - 1) / kPackedFeatures, tile = task / parts;
   const std::int64_t begin = task % parts * kPackedFeatures, end = std::min(begin + kPackedFeatures, padded);
-  const std::int64_t width = tiles.Width(tile), filled = std::clamp(features, begin, end);
+  const std::int64_t width = step == 0 ? tiles.Width(tile) : step, filled = std::clamp(features, begin, end);
   float* target = out + tile * tiles.full * padded;
   kernels.pack(x + tile * tiles.full * features + begin, features, tiles.Rows(tile), filled - begin,
                target + begin * width, width);

@@ -51,13 +51,15 @@ std::int64_t Strip(const Tiles& tiles, std::int64_t features);
 // Groups cut into at most `parts` parts of about the same number of blocks and outputs: bounds[p] ... bounds[p + 1].
 std::vector<std::int64_t> CutGroups(const Side& side, std::int64_t parts);
 
-// Feature-major copies of x[m, features], tile after tile, each of `padded` features: tasks for a phase.
+// Feature-major copies of x[m, features], tile after tile, each of `padded` features: tasks for a phase. A feature's run
+// is as wide as its tile, or `step` floats.
 struct Packing {
   const Kernels& kernels;
   const float* x;
   std::int64_t features, padded;
   Tiles tiles;
   float* out;
+  std::int64_t step = 0;
 
   std::int64_t Tasks() const;
   void operator()(std::int64_t task) const;

@@ -3,10 +3,12 @@
 #include <cstddef>
 #include <vector>
 
+#include "cc/sparse/columns.h"
 #include "cc/sparse/kernels.h"
 #include "cc/sparse/phases.h"
 #include "cc/sparse/plan.h"
 #include "cc/sparse/scratch.h"
+#include "cc/sparse/singles.h"
 #include "cc/sparse/spmm.h"
 
 namespace keras_lth::sparse {
@@ -15,8 +17,7 @@ namespace {
 
 constexpr std::int64_t kTile = 128;
 constexpr std::int64_t kPartWeights = std::int64_t{1} << 14;
-constexpr std::int64_t kParts = 4, kSinglesParts = 32;         // a thread
-constexpr std::int64_t kPanelFloats = std::int64_t{1} << 18;  // inputs that single weights meet at a time
+constexpr std::int64_t kParts = 4;        // a thread
 constexpr std::int64_t kPackedRows = 16;  // samples copied into panels by a task
 constexpr std::int64_t kLine = 16;        // floats
 constexpr std::int64_t kFewMeetings = 40;  // fewer of them do not pay for a copy
@@ -40,7 +41,7 @@ struct Panels {
 };
 
 // Weights lie in the order of Forward's list, so a part's are one stretch.
-struct Sampling {
+struct Blocks {
   const Kernels& kernels;
   Side side;
   std::vector<std::int64_t> bounds;
@@ -51,57 +52,41 @@ struct Sampling {
   std::int64_t End(std::int64_t part) const { return bounds[static_cast<std::size_t>(part) + 1]; }
 };
 
-void SampleBlocks(const Sampling& sampling, std::int64_t part, const float* in, const float* grads,
+void SampleBlocks(const Blocks& blocks, std::int64_t part, const float* in, const float* grads,
                   std::int64_t width, bool add) {
-  const Side& side = sampling.side;
-  for (std::int64_t g = sampling.Begin(part); g < sampling.End(part); ++g) {
+  const Side& side = blocks.side;
+  for (std::int64_t g = blocks.Begin(part); g < blocks.End(part); ++g) {
     Entries entries = side.Of(g);
     entries.in = in;
     entries.in_step = width;
     entries.scale = side.depth * width;
-    sampling.kernels.sample(entries, grads + g * side.group * width, side.group, width, add,
-                            sampling.dvalues + side.list.starts[g] * side.Area());
+    blocks.kernels.sample(entries, grads + g * side.group * width, side.group, width, add,
+                            blocks.dvalues + side.list.starts[g] * side.Area());
   }
 }
 
-// Feature-major tiles for single weights, whose inputs are met anywhere: in panels that fit the second-level cache.
-void RunSingles(const Sampling& sampling, const float* x, const float* dy, std::int64_t m, unsigned threads) {
-  const Side& side = sampling.side;
-  const Tiles whole = CutBatch(m, kTile);
+// Single weights: columns of both sides.
+void RunSingles(const Side& side, float* dvalues, const float* x, const float* dy, std::int64_t m, unsigned threads,
+                const Kernels& kernels) {
+  const Tiles whole = ColumnTiles(m);
   const std::int64_t strip = std::min(Strip(whole, side.inputs + side.outputs), whole.Count() * whole.full);
   const Scratch ins(strip * side.inputs), grads(strip * side.outputs);
-  std::vector<std::int64_t> next(static_cast<std::size_t>(side.outputs));  // of each output, the first entry left
+  Sampling sampling(kernels, side, threads, dvalues, nullptr);
   std::vector<Phase> phases;
   for (std::int64_t done = 0; done < m; done += strip) {
     const Tiles tiles{std::min(strip, m - done), whole.full};
-    const Packing xs{sampling.kernels, x + done * side.inputs, side.inputs, side.inputs, tiles, ins.data()};
-    const Packing dys{sampling.kernels, dy + done * side.outputs, side.outputs, side.outputs, tiles, grads.data()};
+    const Packing xs{kernels, x + done * side.inputs, side.inputs, side.inputs, tiles, ins.data(), tiles.full};
+    const Packing dys{kernels, dy + done * side.outputs, side.outputs, side.outputs, tiles, grads.data(), tiles.full};
     phases.push_back({xs.Tasks(), xs});
     phases.push_back({dys.Tasks(), dys});
-    for (std::int64_t t = 0; t < tiles.Count(); ++t) {
-      const std::int64_t at = t * tiles.full, width = tiles.Width(t);
-      const std::int64_t panels = std::max<std::int64_t>(1, (side.inputs * width + kPanelFloats - 1) / kPanelFloats);
-      for (std::int64_t panel = 0; panel < panels; ++panel) {
-        const auto limit = static_cast<std::int32_t>(side.inputs / panels * (panel + 1) + side.inputs % panels);
-        const bool add = done + at > 0;
-        phases.push_back({sampling.Parts(), [&, at, width, panel, limit, add](std::int64_t part) {
-                            const std::int64_t begin = sampling.Begin(part), outputs = sampling.End(part) - begin;
-                            const std::int64_t* starts = side.list.starts + begin;
-                            if (panel == 0) std::copy_n(starts, outputs, next.data() + begin);
-                            sampling.kernels.sample_singles(
-                                {starts, side.list.others, ins.data() + at * side.inputs, width},
-                                grads.data() + at * side.outputs + begin * width, outputs, width, limit,
-                                next.data() + begin, add, sampling.dvalues);
-                          }});
-      }
-    }
+    sampling.Add(tiles, ins.data(), grads.data(), done > 0, &phases);
   }
   RunPhases(threads, phases);
 }
 
 // Feature-major tiles: narrow blocks.
-void RunTiles(const Sampling& sampling, const float* x, const float* dy, std::int64_t m, unsigned threads) {
-  const Side& side = sampling.side;
+void RunTiles(const Blocks& blocks, const float* x, const float* dy, std::int64_t m, unsigned threads) {
+  const Side& side = blocks.side;
   const Tiles whole = CutBatch(m, kTile);
   const std::int64_t outputs = side.groups * side.group, inputs = side.PaddedInputs();
   const std::int64_t strip = std::min(Strip(whole, inputs + outputs), whole.Count() * whole.full);
@@ -109,14 +94,14 @@ void RunTiles(const Sampling& sampling, const float* x, const float* dy, std::in
   std::vector<Phase> phases;
   for (std::int64_t done = 0; done < m; done += strip) {
     const Tiles tiles{std::min(strip, m - done), whole.full};
-    const Packing xs{sampling.kernels, x + done * side.inputs, side.inputs, inputs, tiles, ins.data()};
-    const Packing dys{sampling.kernels, dy + done * side.outputs, side.outputs, outputs, tiles, grads.data()};
+    const Packing xs{blocks.kernels, x + done * side.inputs, side.inputs, inputs, tiles, ins.data()};
+    const Packing dys{blocks.kernels, dy + done * side.outputs, side.outputs, outputs, tiles, grads.data()};
     phases.push_back({xs.Tasks(), xs});
     phases.push_back({dys.Tasks(), dys});
-    phases.push_back({sampling.Parts(), [&, tiles, done](std::int64_t part) {
+    phases.push_back({blocks.Parts(), [&, tiles, done](std::int64_t part) {
                         for (std::int64_t t = 0; t < tiles.Count(); ++t) {
                           const std::int64_t at = t * tiles.full;
-                          SampleBlocks(sampling, part, ins.data() + at * inputs, grads.data() + at * outputs,
+                          SampleBlocks(blocks, part, ins.data() + at * inputs, grads.data() + at * outputs,
                                        tiles.Width(t), done + at > 0);
                         }
                       }});
@@ -127,8 +112,8 @@ void RunTiles(const Sampling& sampling, const float* x, const float* dy, std::in
 // Sample-major panels: blocks with whole vectors of outputs. A panel of gradients is met by a group's blocks one after
 // the other: whoever takes the group copies it. Inputs are met by many groups, in panels that all share; where few do, and
 // a block's inputs are whole lines of the cache, they are met where they lie.
-void RunPanels(const Sampling& sampling, const float* x, const float* dy, std::int64_t m, unsigned threads) {
-  const Side& side = sampling.side;
+void RunPanels(const Blocks& blocks, const float* x, const float* dy, std::int64_t m, unsigned threads) {
+  const Side& side = blocks.side;
   const std::int64_t step = RoundUp(side.group, 4);
   const Tiles whole = CutBatch(m, 4 * kTile);
   const bool in_place = side.depth % kLine == 0 && side.inputs % side.depth == 0 &&
@@ -147,16 +132,16 @@ void RunPanels(const Sampling& sampling, const float* x, const float* dy, std::i
                           }
                         }});
     }
-    phases.push_back({sampling.Parts(), [&, xs, dys](std::int64_t part) {
+    phases.push_back({blocks.Parts(), [&, xs, dys](std::int64_t part) {
                         const Scratch grads(dys.m * step);
-                        for (std::int64_t g = sampling.Begin(part); g < sampling.End(part); ++g) {
+                        for (std::int64_t g = blocks.Begin(part); g < blocks.End(part); ++g) {
                           dys.Copy(g, 0, dys.m, grads.data());
                           Entries entries = side.Of(g);
                           entries.in = in_place ? xs.x : ins.data();
                           entries.in_step = in_place ? side.inputs : side.depth;
                           entries.scale = in_place ? side.depth : dys.m * side.depth;
-                          sampling.kernels.sample_panels(entries, grads.data(), step, side.group, dys.m, xs.x != x,
-                                                         sampling.dvalues + side.list.starts[g] * side.Area());
+                          blocks.kernels.sample_panels(entries, grads.data(), step, side.group, dys.m, xs.x != x,
+                                                         blocks.dvalues + side.list.starts[g] * side.Area());
                         }
                       }});
   }
@@ -189,16 +174,11 @@ void SampleProduct(const Structure& structure, const float* x, const float* dy, 
   std::fill(behind, dvalues + structure.room * side.Area(), 0.0F);
   if (m == 0 || side.Stored() == 0) return;
   const unsigned threads = ThreadsFor(run, side.Multiplications(m));
-  const std::int64_t parts = std::max(side.Stored() * side.Area() / kPartWeights,
-                                      (side.Singles() ? kSinglesParts : kParts) * std::int64_t{threads});
-  const Sampling sampling{KernelsFor(run.level), side, CutGroups(side, parts), dvalues};
-  if (side.Singles()) {
-    RunSingles(sampling, x, dy, m, threads);
-  } else if (side.group > 4) {
-    RunPanels(sampling, x, dy, m, threads);
-  } else {
-    RunTiles(sampling, x, dy, m, threads);
-  }
+  const Kernels& kernels = KernelsFor(run.level);
+  if (side.Singles()) return RunSingles(side, dvalues, x, dy, m, threads, kernels);
+  const std::int64_t parts = std::max(side.Stored() * side.Area() / kPartWeights, kParts * std::int64_t{threads});
+  const Blocks blocks{kernels, side, CutGroups(side, parts), dvalues};
+  (side.group > 4 ? RunPanels : RunTiles)(blocks, x, dy, m, threads);
   ClearPadding(structure, dvalues);
 }
 

@@ -9,7 +9,7 @@
 #include "cc/sparse/phases.h"
 #include "cc/sparse/plan.h"
 #include "cc/sparse/scratch.h"
-#include "cc/threads/for_each.h"
+#include "cc/sparse/singles.h"
 
 namespace keras_lth::sparse {
 
@@ -111,7 +111,7 @@ void MultiplySingles(const Product& product, std::int64_t part, const Tile& tile
   const Weights weights(product, begin, begin + outputs);
   const Scratch panel(outputs * tile.width);
   const Singles singles{side.list.starts + begin, side.list.others, tile.in, tile.width};
-  product.kernels.multiply_singles(singles, weights.data(), outputs, tile.width, panel.data(), tile.width);
+  product.kernels.multiply_singles(singles, weights.data(), outputs, tile.width, Finish{}, panel.data(), tile.width);
   product.kernels.unpack(panel.data(), tile.width, tile.rows, outputs, product.Bias(begin), product.epilogue.relu,
                          tile.y + begin, side.outputs);
 }
@@ -162,11 +162,12 @@ void RunFew(const Product& product, const float* x, std::int64_t m, float* y, un
                        }}});
 }
 
-void RunTiles(const Product& product, const Tiles& whole, const float* x, std::int64_t m, float* y, unsigned threads) {
+void RunTiles(const Product& product, const Tiles& whole, const float* x, std::int64_t m, float* y, unsigned threads,
+              std::vector<Phase>* before) {
   const Side& side = product.side;
   const std::int64_t strip = std::min(Strip(whole, side.PaddedInputs()), whole.Count() * whole.full);
   const Scratch packed(strip * side.PaddedInputs());
-  std::vector<Phase> phases;
+  std::vector<Phase>& phases = *before;
   for (std::int64_t done = 0; done < m; done += strip) {
     const Tiles tiles{std::min(strip, m - done), whole.full};
     const Packing packing{product.kernels, x + done * side.inputs, side.inputs, side.PaddedInputs(), tiles,
@@ -182,32 +183,16 @@ void RunTiles(const Product& product, const Tiles& whole, const float* x, std::i
   RunPhases(threads, phases);
 }
 
-// The values of single weights as floats in the order of the list, collected once for all tiles.
-void Collect(const Kernels& kernels, const Side& side, const Values& values, unsigned threads, float* out) {
-  constexpr std::int64_t kPart = std::int64_t{1} << 15;
-  const std::int64_t stored = side.Stored();
-  threads::ForEach(threads, static_cast<std::size_t>((stored + kPart - 1) / kPart), [&](unsigned, std::size_t item) {
-    const std::int64_t begin = static_cast<std::int64_t>(item) * kPart, count = std::min(kPart, stored - begin);
-    const std::int32_t* ids = side.list.ids == nullptr ? nullptr : side.list.ids + begin;
-    const std::int64_t skipped = ids == nullptr ? begin : 0;
-    if (values.storage == Storage::kFloat32) {
-      kernels.collect(static_cast<const float*>(values.data) + skipped, ids, count, 1, out + begin);
-    } else {
-      kernels.collect_bfloat16(static_cast<const std::uint16_t*>(values.data) + skipped, ids, count, 1, out + begin);
-    }
-  });
-}
-
 void RunProduct(const Structure& structure, Side side, Values values, const float* x, std::int64_t m,
                 const Epilogue& epilogue, float* y, const Run& run) {
   ExpectOneTap(structure);
   if (m == 0 || side.outputs == 0) return;
   const unsigned threads = ThreadsFor(run, side.Multiplications(m));
-  std::optional<Scratch> collected;
-  if (side.Singles() && (side.list.ids != nullptr || values.storage != Storage::kFloat32)) {
-    collected.emplace(side.Stored());
-    Collect(KernelsFor(run.level), side, values, threads, collected->data());
-    values = {collected->data(), Storage::kFloat32};
+  const Side given = side;
+  std::optional<Listed> listed;
+  if (side.Singles()) {
+    listed.emplace(KernelsFor(run.level), given, values);
+    values = {listed->data(), Storage::kFloat32};
     side.list.ids = nullptr;
   }
   const Product product{KernelsFor(run.level), side, values, epilogue, CutGroups(side, Parts(side, threads))};
@@ -215,7 +200,9 @@ void RunProduct(const Structure& structure, Side side, Values values, const floa
   if (m <= kRows && structure.block_cols % 4 == 0) {
     RunFew(product, x, m, y, threads);
   } else {
-    RunTiles(product, CutBatch(m, side.Singles() ? 64 : side.group <= 4 ? 128 : 64), x, m, y, threads);
+    std::vector<Phase> phases;
+    if (listed) phases.push_back({listed->Tasks(), [&listed](std::int64_t task) { (*listed)(task); }});
+    RunTiles(product, CutBatch(m, side.Singles() ? 64 : side.group <= 4 ? 128 : 64), x, m, y, threads, &phases);
   }
 }
 

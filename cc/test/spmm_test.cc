@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "cc/isa/isa.h"
+#include "cc/sparse/columns.h"
+#include "cc/sparse/plan.h"
 #include "cc/sparse/spmm.h"
 #include "cc/test/spmm_testing.h"
 
@@ -135,6 +137,86 @@ void CheckAdjoint(const Case& c) {
   Expect(std::abs(forward - backward) <= most && std::abs(forward - sampled) <= most, c.name + ": not adjoint");
 }
 
+// The same products on columns, against the row-major ones: equal up to the order of sums. What is behind the last sample
+// must be 0.
+void CheckColumns(const Case& c) {
+  const sp::Structure& s = c.matrix.s;
+  const sp::Tiles tiles = sp::ColumnTiles(c.m);
+  const std::int64_t samples = tiles.Count() * tiles.full;
+  const sp::Run best{keras_lth::isa::Choose("")};
+  const auto pack = [&](const std::string& name, const float* rows, std::int64_t features) {
+    return Run(c.name + ", " + name, samples * features, [&](float* out, const sp::Run& run) {
+      sp::PackColumns(rows, c.m, features, out, run);
+    });
+  };
+  const auto at = [&](std::int64_t features, std::int64_t t, std::int64_t f) {
+    return (t / tiles.full * features + f) * tiles.full + t % tiles.full;
+  };
+  const auto same = [&](const std::string& name, const Output& columns, std::int64_t features, const float* rows,
+                        std::int64_t terms) {
+    for (std::int64_t t = 0; t < samples; ++t) {
+      for (std::int64_t f = 0; f < features; ++f) {
+        const double wanted = t < c.m ? static_cast<double>(rows[t * features + f]) : 0.0;
+        if (Near(wanted, static_cast<double>(columns[at(features, t, f)]), terms, static_cast<double>(terms))) continue;
+        Fail(c.name + ", columns, " + name + ": feature " + std::to_string(f) + " of sample " + std::to_string(t));
+        return;
+      }
+    }
+  };
+  const Output x = pack("x", c.x.data(), s.rows), dy = pack("dy", c.dy.data(), s.cols);
+  same("packed", x, s.rows, c.x.data(), 0);
+  const Output back = Run(c.name + ", unpacked", c.m * s.rows, [&](float* out, const sp::Run& run) {
+    sp::UnpackColumns(x.data(), c.m, s.rows, out, run);
+  });
+  Expect(std::memcmp(back.data(), c.x.data(), sizeof(float) * static_cast<std::size_t>(c.m * s.rows)) == 0,
+         c.name + ": packed and unpacked");
+  for (const int kind : {0, 1, 2, 3, 4}) {
+    const sp::Epilogue epilogue{(kind & 1) != 0 ? c.bias.data() : nullptr, (kind & 2) != 0};
+    const sp::Values values = kind == 4 ? sp::Values{c.matrix.halves.data(), sp::Storage::kBfloat16}
+                                        : sp::Values{c.matrix.values.data(), sp::Storage::kFloat32};
+    Output wanted(c.m * s.cols);
+    sp::Multiply(s, values, c.x.data(), c.m, epilogue, wanted.data(), best);
+    same("forward", Run(c.name + ", columns, forward", samples * s.cols, [&](float* out, const sp::Run& run) {
+           sp::MultiplyColumns(s, values, x.data(), c.m, epilogue, out, run);
+         }), s.cols, wanted.data(), s.rows + 1);
+  }
+  const sp::Values values{c.matrix.values.data(), sp::Storage::kFloat32};
+  Output dx(c.m * s.rows), dvalues(s.room);
+  sp::MultiplyTransposed(s, values, c.dy.data(), c.m, dx.data(), best);
+  sp::SampleProduct(s, c.x.data(), c.dy.data(), c.m, dvalues.data(), best);
+  same("dX", Run(c.name + ", columns, dX", samples * s.rows, [&](float* out, const sp::Run& run) {
+         sp::MultiplyColumnsTransposed(s, values, dy.data(), c.m, out, run);
+       }), s.rows, dx.data(), s.cols);
+  const auto all = [&](const std::string& name, const float* weights, const float* bias) {
+    for (std::int64_t i = 0; i < s.room; ++i) {
+      Expect(Near(static_cast<double>(dvalues[i]), static_cast<double>(weights[i]), c.m, static_cast<double>(c.m)),
+             c.name + ", columns, " + name + ": weight " + std::to_string(i));
+    }
+    for (std::int64_t j = 0; j < s.cols; ++j) {
+      double sum = 0;
+      for (std::int64_t t = 0; t < c.m; ++t) sum += static_cast<double>(c.dy[static_cast<std::size_t>(t * s.cols + j)]);
+      Expect(Near(sum, static_cast<double>(bias[j]), c.m, static_cast<double>(c.m)),
+             c.name + ", columns, " + name + ": bias " + std::to_string(j));
+    }
+  };
+  const Output sampled = Run(c.name + ", columns, dW", s.room + s.cols, [&](float* out, const sp::Run& run) {
+    sp::SampleColumns(s, x.data(), dy.data(), c.m, out, out + s.room, run);
+  });
+  all("dW", sampled.data(), sampled.data() + s.room);
+  for (const bool gated : {false, true}) {
+    const Output back_all =
+        Run(c.name + ", columns, backward", samples * s.rows + s.room + s.cols, [&](float* out, const sp::Run& run) {
+          float* const weights = out + samples * s.rows;
+          sp::ColumnsBackward(s, values, x.data(), dy.data(), c.m, gated, {out, weights, weights + s.room}, run);
+        });
+    for (std::int64_t i = 0; gated && i < c.m * s.rows; ++i) {
+      if (!(c.x[static_cast<std::size_t>(i)] > 0)) dx.data()[i] = 0.0F;
+    }
+    same("backward", back_all, s.rows, dx.data(), s.cols);
+    all("backward", back_all.data() + samples * s.rows, back_all.data() + samples * s.rows + s.room);
+  }
+}
+
 void CheckCase(const Matrix& matrix, std::int64_t m, const std::string& name, std::mt19937_64* random) {
   const sp::Structure& s = matrix.s;
   sp::Check(s, 2);
@@ -144,6 +226,7 @@ void CheckCase(const Matrix& matrix, std::int64_t m, const std::string& name, st
   CheckBackward(c);
   CheckSample(c);
   CheckAdjoint(c);
+  if (s.block_rows == 1 && s.block_cols == 1) CheckColumns(c);
 }
 
 void CheckProducts(bool quick) {

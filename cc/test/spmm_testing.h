@@ -130,6 +130,7 @@ class Output {
   explicit Output(std::int64_t count) : data_(static_cast<std::size_t>(count) + 2 * kGuard, NAN) {}
 
   float* data() { return data_.data() + kGuard; }
+  const float* data() const { return data_.data() + kGuard; }
   float operator[](std::int64_t i) const { return data_[static_cast<std::size_t>(i) + kGuard]; }
 
   bool Guarded() const {

@@ -4,6 +4,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "cc/sparse/columns.h"
+
 namespace keras_lth::tf {
 
 namespace {
@@ -113,9 +115,16 @@ sparse::ConvShape Geometry::Convolution(std::int64_t batch, std::int64_t height,
   return {batch, height, width, kernel_height, kernel_width, stride_height, stride_width, same};
 }
 
-Problem Prepare(Op op, const std::vector<View>& arguments, bool relu) {
+Dims ColumnDims(std::int64_t m, std::int64_t features) {
+  const sparse::Tiles tiles = sparse::ColumnTiles(m);
+  return {tiles.Count(), features, tiles.full};
+}
+
+Problem Prepare(Op op, const std::vector<View>& arguments, bool relu, std::int64_t m) {
   const Geometry geometry = Geometry::Parse(arguments[kGeometry].dims, IsConv(op));
-  Problem problem{op, StructureOf(geometry, arguments), {}, 0, arguments[0], arguments[1], {nullptr, relu}, {}};
+  const bool columns = m != kRowMajor;
+  Problem problem{op,           StructureOf(geometry, arguments), {}, 0, columns, arguments[0],
+                  arguments[1], {nullptr, relu},                  {}};
   const bool conv = IsConv(op);
   const bool grad_input = op == Op::kMatmulGradInput || op == Op::kConv2dGradInput;
   const bool grad_values = op == Op::kMatmulGradValues || op == Op::kConv2dGradValues;
@@ -130,6 +139,10 @@ Problem Prepare(Op op, const std::vector<View>& arguments, bool relu) {
     problem.conv = geometry.Convolution(in[0], in[1], in[2]);
     sparse::Check(problem.structure, problem.conv);
     out = {in[0], problem.conv.OutHeight(), problem.conv.OutWidth(), geometry.cols};
+  } else if (columns) {
+    in = ColumnDims(m, geometry.rows);
+    out = ColumnDims(m, geometry.cols);
+    if (!grad_input) Require("x", problem.first.dims, in);
   } else if (grad_input) {
     out = problem.first.dims;
     RequireLast("dy", out, geometry.cols);
@@ -139,7 +152,7 @@ Problem Prepare(Op op, const std::vector<View>& arguments, bool relu) {
     RequireLast("x", in, geometry.rows);
     out = WithLast(in, geometry.cols);
   }
-  problem.m = RowsOf(in);
+  problem.m = columns ? m : RowsOf(in);
   if (grad_input) Require("dy", problem.first.dims, out);
   if (grad_values) Require("dy", problem.second.dims, out);
   if (IsForward(op) && arguments.size() > kExtra) {
@@ -184,12 +197,16 @@ void Compute(const Problem& problem, isa::Level level, float* output) {
   const auto* first = static_cast<const float*>(problem.first.data);
   const auto* second = static_cast<const float*>(problem.second.data);
   const sparse::Structure& structure = problem.structure;
+  const bool columns = problem.columns;
   switch (problem.op) {
     case Op::kMatmul:
-      return sparse::Multiply(structure, values, first, problem.m, problem.epilogue, output, run);
+      return (columns ? sparse::MultiplyColumns : sparse::Multiply)(structure, values, first, problem.m,
+                                                                    problem.epilogue, output, run);
     case Op::kMatmulGradInput:
-      return sparse::MultiplyTransposed(structure, values, first, problem.m, output, run);
+      return (columns ? sparse::MultiplyColumnsTransposed : sparse::MultiplyTransposed)(structure, values, first,
+                                                                                       problem.m, output, run);
     case Op::kMatmulGradValues:
+      if (columns) return sparse::SampleColumns(structure, first, second, problem.m, output, nullptr, run);
       return sparse::SampleProduct(structure, first, second, problem.m, output, run);
     case Op::kConv2d:
       return sparse::Convolve(structure, values, problem.conv, first, problem.epilogue, output, run);

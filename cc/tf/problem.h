@@ -61,13 +61,20 @@ struct Problem {
   sparse::Structure structure;
   sparse::ConvShape conv;  // of a convolution
   std::int64_t m;          // rows of x, of a product
+  bool columns;            // of a product: x, dy and y are columns (cc/sparse/columns.h)
   View first, second;
   sparse::Epilogue epilogue;
   Dims output;
 };
 
-// Checks shapes, not indices. Throws std::invalid_argument that begins with the argument's name.
-Problem Prepare(Op op, const std::vector<View>& arguments, bool relu);
+// Columns of m samples, [tiles, features, step].
+Dims ColumnDims(std::int64_t m, std::int64_t features);
+
+inline constexpr std::int64_t kRowMajor = -1;
+
+// Checks shapes, not indices. `m`: a product's samples where its x and dy are columns, or kRowMajor. Throws
+// std::invalid_argument that begins with the argument's name.
+Problem Prepare(Op op, const std::vector<View>& arguments, bool relu, std::int64_t m = kRowMajor);
 
 // sparse::Check, with the arguments' names in what it throws.
 void CheckIndices(const sparse::Structure& structure, sparse::Reads reads);

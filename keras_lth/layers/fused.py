@@ -190,15 +190,16 @@ class _Made:
     adds: bool
 
 
-def mark(y: Any, with_relu: Callable[..., Any], adds: bool = False) -> Any:
-    """Let a ReLU behind ``y`` be part of what makes it, in a graph that XLA does not compile; return ``y``.
+def mark(y: Any, with_relu: Callable[..., Any], adds: bool = False, xla: bool = False) -> Any:
+    """Let a ReLU behind ``y`` be part of what makes it, in a graph; return ``y``.
 
     Args:
         y: a tensor.
         with_relu: makes ``relu(y)``.
         adds: whether it takes a tensor to be added before.
+        xla: whether also where XLA compiles the graph.
     """
-    if isinstance(y, tf.Tensor) and not tf.executing_eagerly() and not in_xla():
+    if isinstance(y, tf.Tensor) and not tf.executing_eagerly() and (xla or not in_xla()):
         setattr(y, _MARK, _Made(with_relu, adds))
     return y
 

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_lth.layers.fused import mark
-from keras_lth.ops.tensorflow import sparse_conv2d, sparse_matmul
+from keras_lth.ops.tensorflow import columns, sparse_conv2d, sparse_matmul
 from keras_lth.surgery.roles import replaced
 from keras_lth.surgery.stored import Kernel, Layout, kernels_of
 
@@ -133,7 +133,16 @@ def _activated(product: Callable[..., Any], activation: Any) -> Any:
     if activation is keras.activations.relu:
         return with_relu()
     y = product()
-    return mark(y, with_relu) if activation in (None, keras.activations.linear) else activation(y)
+    if activation in (None, keras.activations.linear):
+        return mark(y, with_relu, xla=True)
+    return columns.through(y, activation) if activation in _ELEMENTWISE else activation(y)
+
+
+# Those that are 0 at 0.
+_ELEMENTWISE = [
+    getattr(keras.activations, name)
+    for name in ("elu", "gelu", "leaky_relu", "mish", "relu6", "selu", "silu", "softsign", "tanh")
+]
 
 
 def _dense_layouts(layer: Any) -> dict[str, Layout] | str:
@@ -236,7 +245,8 @@ def _einsum(layer: Any, inputs: Any, training: Any = None) -> Any:
     known = x.shape[:lead].as_list()
     dynamic = tf.shape(x)
     outer = [dynamic[i] if size is None else size for i, size in enumerate(known)]
-    x = tf.reshape(x, [*outer, kernel.layout.shape[0]])
+    if len(equation.summed) > 1:
+        x = tf.reshape(x, [*outer, kernel.layout.shape[0]])
     sizes = [kernel.shape[equation.w.index(label)] for label in equation.new]
     ordered = equation.free + equation.new == equation.y
     fused = ordered and layer.bias is not None and tuple(layer.bias.shape) == tuple(sizes)

@@ -44,7 +44,7 @@ def symbols(*flags: str) -> dict[str, str]:
 def test_it_is_loaded() -> None:
     loaded = tf_ops.library.load()
     assert loaded is not None
-    assert loaded.xla_target == "keras_lth_sparse_v1"
+    assert loaded.xla_target == "keras_lth_sparse_v2"
 
 
 def test_it_needs_nothing_but_the_c_and_cpp_libraries() -> None:
@@ -167,6 +167,6 @@ def test_the_same_file_serves_another_tensorflow() -> None:
     assert here["tensorflow"].split(".")[:2] != there["tensorflow"].split(".")[:2]
     assert there["library"] == here["library"] == str(FILE)
     for result in (here, there):
-        assert result["xla_target"] == "keras_lth_sparse_v1"
+        assert result["xla_target"] == "keras_lth_sparse_v2"
         assert sorted(result["errors"]) == ["eager", "graph", "jit"]
         assert max(error for errors in result["errors"].values() for error in errors) < 1e-5

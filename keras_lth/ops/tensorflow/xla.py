@@ -6,10 +6,13 @@ divided into tiles of a fixed size, and the last one is padded with zeros.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from keras_lth.ops.tensorflow import columns
 
 try:
     # TensorFlow has no public name for this op.
@@ -17,14 +20,14 @@ try:
 except ImportError:
     xla_custom_call_v2 = None
 
-__all__ = ["available", "in_xla", "product"]
+__all__ = ["available", "call", "in_xla", "product"]
 
 # In the order of `Op` in cc/tf/problem.h.
 FORWARD, GRAD_INPUT, GRAD_VALUES = range(3)
-CONV = 3
+ROWS, CONV = 0, 3
 STRUCTURE = 6  # tensors: five index arrays and the geometry
 # Rows of a product, images of a convolution.
-TILE = {False: 32, True: 8}
+TILE = {ROWS: 32, CONV: 8}
 
 
 def in_xla() -> bool:
@@ -63,31 +66,38 @@ def product(target: str, x: Any, values: Any, structure: list[Any], bias: Any, r
     """
     biases = [] if bias is None else [bias]
     sizes = structure[-1].shape.as_list()
+    inputs, outputs, *block = sizes[1:5]
     if conv:
-        return _Calls(target, sizes, values, x.shape[1:3].as_list()).product(relu, x, values, structure, biases)
+        kernel, strides, same = sizes[5:7], sizes[7:9], sizes[9]
+        pixels = x.shape[1:3].as_list()
+        out = [-(-n // s) if same else (n - k) // s + 1 for n, k, s in zip(pixels, kernel, strides, strict=True)]
+        calls = _Calls(target, CONV, [*pixels, inputs], [*out, outputs], values)
+        return calls.product(relu, x, values, structure, biases)
     # Only the last axis belongs to the kernel.
-    inputs, outputs = sizes[1:3]
-    rows = x.shape.num_elements() // inputs if x.shape.is_fully_defined() else -1
-    y = _Calls(target, sizes, values, None).product(relu, tf.reshape(x, [rows, inputs]), values, structure, biases)
+    if block == [1, 1] and x.shape.is_fully_defined():
+        return columns.product(functools.partial(call, target), x, values, structure, biases, relu)
+    rows = tf.reshape(x, [x.shape.num_elements() // inputs if x.shape.is_fully_defined() else -1, inputs])
+    y = _Calls(target, ROWS, [inputs], [outputs], values).product(relu, rows, values, structure, biases)
     return tf.ensure_shape(tf.reshape(y, tf.concat([tf.shape(x)[:-1], [outputs]], 0)), [*x.shape[:-1], outputs])
 
 
 class _Calls:
     """The three custom calls of one product, whose gradients are one another.
 
+    Args:
+        target: the name of the kernels in XLA.
+        kind: ROWS or CONV.
+        inputs, outputs: the shapes at both sides of the kernel, without the first axis.
+        values: the stored values.
+
     The structure's tensors are arguments of the differentiated function, not captured by it: in the gradient of a loop
     TensorFlow finds loop invariants among the former, and fails on eager tensors among the latter.
     """
 
-    def __init__(self, target: str, sizes: list[int], values: Any, pixels: list[int] | None) -> None:
-        self.target = target
+    def __init__(self, target: str, kind: int, inputs: list[int], outputs: list[int], values: Any) -> None:
+        self.target, self.kind = target, kind
+        self.inputs, self.outputs = inputs, outputs
         self.values = values.shape.as_list()
-        self.conv = pixels is not None
-        self.inputs, self.outputs = [sizes[1]], [sizes[2]]
-        if pixels is not None:
-            kernel, strides, same = sizes[5:7], sizes[7:9], sizes[9]
-            out = [-(-n // s) if same else (n - k) // s + 1 for n, k, s in zip(pixels, kernel, strides, strict=True)]
-            self.inputs, self.outputs = [*pixels, sizes[1]], [*out, sizes[2]]
 
     def product(self, relu: bool, x: Any, values: Any, structure: Sequence[Any], biases: Sequence[Any] = ()) -> Any:
         @tf.custom_gradient
@@ -150,7 +160,8 @@ class _Calls:
 
         def one(tile: Any) -> Any:
             shape = [tile.shape[0], *self.inputs]
-            return self._call(GRAD_INPUT, [tile, values, *structure], shape, shape_of_x=shape if self.conv else None)
+            shape_of_x = shape if self.kind == CONV else None
+            return self._call(GRAD_INPUT, [tile, values, *structure], shape, shape_of_x=shape_of_x)
 
         return self._stacked(one, dy, self.outputs, self.inputs)
 
@@ -174,38 +185,55 @@ class _Calls:
         """`one` of x, or of its tiles one after another."""
         if x.shape[0] is not None:
             return one(x)
-        tile = TILE[self.conv]
+        tile = TILE[self.kind]
         tiles = tf.map_fn(one, self._tiles(x, sizes), fn_output_signature=tf.TensorSpec([tile, *result], tf.float32))
         return tf.reshape(tiles, [-1, *result])[: tf.shape(x)[0]]
 
     def _tiles(self, x: Any, sizes: list[int]) -> Any:
-        tile, rows = TILE[self.conv], tf.shape(x)[0]
+        tile, rows = TILE[self.kind], tf.shape(x)[0]
         # At least one tile: XLA compiles even a loop body that never runs, and refuses to slice an empty tensor.
         missing = tf.maximum(tile, -(-rows // tile) * tile) - rows
         return tf.reshape(tf.pad(x, [[0, missing], *[[0, 0]] * len(sizes)]), [-1, tile, *sizes])
 
-    def _call(
-        self,
-        op: int,
-        arguments: list[Any],
-        shape: list[int],
-        *,
-        relu: bool = False,
-        shape_of_x: list[int] | None = None,
-    ) -> Any:
-        shapes = [argument.shape.as_list() for argument in arguments]
-        if shape_of_x is not None:
-            # Only the shape of x is read, so the empty geometry replaces x.
-            arguments, shapes = [*arguments, arguments[-1]], [*shapes, shape_of_x]
-        words = [tf.TensorShape(shape).num_elements(), op + CONV * self.conv]
-        words += [int(relu), int(arguments[1].dtype == tf.bfloat16), len(arguments)]
-        for dims in shapes:
-            words += [len(dims), *dims]
-        return xla_custom_call_v2(
-            operands=arguments,
-            call_target_name=self.target,
-            backend_config=" ".join(map(str, words)),
-            has_side_effect=False,
-            result_dtypes=[tf.float32],
-            result_shapes=[shape],
-        )[0]
+    def _call(self, op: int, arguments: list[Any], shape: list[int], **options: Any) -> Any:
+        return call(self.target, op + self.kind, arguments, [shape], **options)[0]
+
+
+def call(
+    target: str,
+    number: int,
+    arguments: list[Any],
+    results: list[list[int]],
+    *,
+    relu: bool = False,
+    m: int = 0,
+    shape_of_x: list[int] | None = None,
+) -> list[Any]:
+    """Make a custom call, which has no gradient.
+
+    Args:
+        target: the name of the kernels in XLA.
+        number: which one, as cc/tf/xla.cc counts them.
+        arguments: tensors, the second one float32 or bfloat16.
+        results: the shapes of what it returns, float32.
+        relu: whether to apply ReLU, or to gate a gradient.
+        m: samples, of columns.
+        shape_of_x: of a last argument of which only the shape is read.
+    """
+    shapes = [argument.shape.as_list() for argument in arguments]
+    if shape_of_x is not None:
+        # The empty geometry replaces it.
+        arguments, shapes = [*arguments, arguments[-1]], [*shapes, shape_of_x]
+    half = len(arguments) > 1 and arguments[1].dtype == tf.bfloat16
+    words = [len(results), *(tf.TensorShape(shape).num_elements() for shape in results)]
+    words += [number, int(relu), int(half), m, len(arguments)]
+    for dims in shapes:
+        words += [len(dims), *dims]
+    return xla_custom_call_v2(
+        operands=arguments,
+        call_target_name=target,
+        backend_config=" ".join(map(str, words)),
+        has_side_effect=False,
+        result_dtypes=[tf.float32] * len(results),
+        result_shapes=results,
+    )
