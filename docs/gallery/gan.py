@@ -7,7 +7,7 @@
 # # A pruned GAN: masks in a training step of your own
 #
 # Masks hold in any step that uses a Keras optimizer, so a model with a `train_step` of its own needs no change. Here
-# the generator and the discriminator of a GAN are pruned to 20 % of their weights while they play.
+# the generator and the discriminator of a GAN are pruned together to 20 % of their weights while they train.
 
 # %%
 import os
@@ -73,7 +73,7 @@ gan.fit(data, epochs=EPOCHS, callbacks=[pruning], verbose=0)
 print(lth.sparsity(gan))
 
 # %% [markdown]
-# Each of the two can be made sparse, or exported, alone.
+# Either of the two can be stored sparse, or exported, on its own.
 
 # %%
 print(lth.sparsify(gan.generator, only_if_faster=not QUICK))

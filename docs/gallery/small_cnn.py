@@ -4,7 +4,7 @@
 #     text_representation: {extension: .py, format_name: percent}
 # ---
 # %% [markdown]
-# # A small convolutional network to 5 % of its weights, and sparse layers
+# # Prune a small convolutional network to 5 % of its weights, and store it sparse
 #
 # A network for Fashion-MNIST is pruned to 5 % of its weights while it trains. Its kernels are then stored sparse, so
 # it trains and predicts faster. The images come from Debian's package `dataset-fashion-mnist` or from TFDS.
@@ -24,7 +24,7 @@ splits = lth.datasets.load("digits" if QUICK else "fashion_mnist")
 (x, y), test = splits.train, splits.test
 
 # %% [markdown]
-# Any Keras model will do. Nothing about it knows that it will be pruned.
+# Any Keras model will do; it needs no preparation.
 
 # %%
 keras.utils.set_random_seed(1)
@@ -45,8 +45,8 @@ model.compile(
 )
 
 # %% [markdown]
-# `GradualPruning` follows Zhu and Gupta's ramp: from all weights at 20 % of the training to 5 % of them at 70 %. What
-# remains is exactly as many weights as the schedule says, the largest over all layers.
+# `GradualPruning` follows Zhu and Gupta's ramp: from all weights at 20 % of the training to 5 % of them at 70 %.
+# Exactly as many weights remain as the schedule says: the largest of all layers together.
 
 # %%
 ramp = Polynomial(1.0, 0.05, begin="20%", end="70%", every=50)
@@ -54,8 +54,8 @@ model.fit(x, y, batch_size=128, epochs=EPOCHS, validation_data=test, callbacks=[
 print(lth.sparsity(model))
 
 # %% [markdown]
-# So far the zeros cost as much as any weight. `sparsify` stores the kernels without them, where that is faster, and
-# says where it is not. The optimizer, its slots and the masks stay what they are.
+# So far a zero costs as much as any other weight. `sparsify` stores the kernels without zeros where that is faster, and
+# reports why other kernels stay dense. The optimizer, its slots and the masks stay what they are.
 
 
 # %%

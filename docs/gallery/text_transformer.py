@@ -6,8 +6,8 @@
 # %% [markdown]
 # # A transformer for text, pruned to 10 % of its weights
 #
-# A small transformer tells from the letters of a word which language it is of. Attention and the dense layers are
-# pruned together, by one ranking. The words are Debian's lists:
+# A small transformer tells the language of a word from its letters. Attention and the dense layers are pruned together,
+# by one ranking. The words come from Debian's word lists:
 #
 #     apt-get install wamerican wfrench witalian wngerman wspanish
 
@@ -71,7 +71,7 @@ def network() -> keras.Model:
 
 
 # %% [markdown]
-# `lth.prunable` says which weights a pruning would reach, and why others are left alone.
+# `lth.prunable` says which weights can be pruned, and why others stay dense.
 
 # %%
 print(lth.prunable(network()))
@@ -87,7 +87,7 @@ for density in (1.0, 0.1):
 print({f"{density:.0%} of the weights": f"{accuracy:.1%}" for density, accuracy in found.items()})
 
 # %% [markdown]
-# The projections of attention and the dense layers become sparse layers, where that is faster.
+# The projections of attention and the dense layers become sparse layers where that is faster.
 
 # %%
 print(lth.sparsify(model, batch_size=64, only_if_faster=not QUICK))

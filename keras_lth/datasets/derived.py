@@ -53,8 +53,8 @@ def derived(splits: Splits, **options: Any) -> Splits:
     Args:
         splits: the data.
         options: the functions to apply, in this order: `subset` (n), `part` ("1/2"), `per_class` (n), `holdout`
-            (fraction; `balanced` draws it class by class), `pixels` ("permuted", "shuffled", "gaussian"), `labels`
-            ("permuted"), `label_noise` (fraction), `normalise` (True: by the training examples' own mean and
+            (fraction; `balanced` draws it class by class), `shrink` (n), `pixels` ("permuted", "shuffled", "gaussian"),
+            `labels` ("permuted"), `label_noise` (fraction), `normalise` (True: by the training examples' own mean and
             deviation; a name of `NORMS`; or {"mean": …, "std": …}). `seed` is the seed of all of them.
 
     Raises:
