@@ -23,7 +23,17 @@ from keras_lth.analysis.statistics import Reestimation
 from keras_lth.arguments import round_half_up
 from keras_lth.datasets import Streams
 from keras_lth.experiments.changes import change_scores
-from keras_lth.experiments.live import Json, built, first_examples, in_memory, measured, splits_of, text_of, trained
+from keras_lth.experiments.live import (
+    Json,
+    built,
+    examples_per_class,
+    first_examples,
+    in_memory,
+    measured,
+    splits_of,
+    text_of,
+    trained,
+)
 from keras_lth.experiments.moving import mover_of
 from keras_lth.imp import IMP, Noise
 from keras_lth.layers import fitted
@@ -220,13 +230,7 @@ def _some(network: Json, examples: Any) -> tuple[Any, Any]:
     """The training examples that a criterion sees."""
     splits = splits_of(text_of(network))
     if isinstance(examples, Mapping):
-        x, y = first_examples(splits, 0)
-        if y is None:
-            raise ValueError(
-                f"examples={dict(examples)} need data in memory, but this data stays in files: give a number."
-            )
-        chosen = criteria.per_class(y, examples["per_class"], seed=examples["seed"])
-        return x[chosen], y[chosen]
+        return examples_per_class(splits, examples["per_class"], examples["seed"])
     return first_examples(splits, examples)
 
 

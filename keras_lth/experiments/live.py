@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lth import datasets, models, surgery
+from keras_lth import criteria, datasets, models, surgery
 from keras_lth.analysis.evaluation import Evaluator
 from keras_lth.datasets import Splits, Streams
 from keras_lth.masks import Masks
@@ -131,6 +131,30 @@ def first_examples(data: Splits | Streams, count: int) -> tuple[Any, Any]:
         return None, None
     batches = datasets.from_files(data.train, batch_size=count, seed=0, shuffle=False, augment=data.evaluated)
     return next(batches.stream(0).as_numpy_iterator())
+
+
+def examples_per_class(data: Splits | Streams, count: int, seed: int) -> tuple[Any, Any]:
+    """Return ``count`` training examples of each class: at random in memory, the first of a seed's order in files."""
+    if isinstance(data, Splits):
+        x, y = data.train
+        chosen = criteria.per_class(y, count, seed=seed)
+        return x[chosen], y[chosen]
+    left, found = np.full(data.classes, count), []
+    # One by one: a whole number of batches could leave examples out.
+    order = datasets.from_files(data.train, batch_size=1, seed=seed, augment=data.evaluated).stream(0)
+    for x, y in order.as_numpy_iterator():
+        if left[y[0]]:
+            left[y[0]] -= 1
+            found.append((x[0], y[0]))
+        if not left.any():
+            break
+    else:
+        label = int(left.argmax())
+        raise ValueError(
+            f"class {label} has {count - left[label]} examples in these files, fewer than {count}: use a smaller count"
+        )
+    x, y = zip(*found, strict=True)
+    return np.stack(x), np.stack(y)
 
 
 def built(network: Json, seed: int) -> keras.Model:

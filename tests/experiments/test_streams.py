@@ -13,8 +13,10 @@ from keras_lth import datasets
 from keras_lth.datasets import Streams
 from keras_lth.datasets.sources import Sharded
 from keras_lth.datasets.streams import tiny_imagenet_streams
+from keras_lth.experiments.early import pruned
 from keras_lth.experiments.kinds import examples
 from keras_lth.experiments.lab import network
+from keras_lth.experiments.live import examples_per_class
 from keras_lth.plans import Notebook, StepsFailedError, run, versioned
 from keras_lth.store import Store
 from tests.plans import nets
@@ -63,6 +65,27 @@ def test_the_numbers_are_those_in_memory(tmp_path: Path) -> None:
     # Both train, in orders of their own; of files the rest of an epoch is left out.
     curves = [store.get(found[name][4].name).rows for name in found]
     assert [row["step"] for row in curves[0]] == [row["step"] for row in curves[1]] == [5, 10]
+
+
+def test_examples_of_each_class_in_files() -> None:
+    data = streamed()
+    x, y = examples_per_class(data, 3, seed=4)
+    assert np.bincount(y).tolist() == [3] * data.classes
+    images, labels = nets.blobs().train
+    rows = [int(np.flatnonzero((images == one).all(1))[0]) for one in x]
+    assert len(set(rows)) == len(rows) and (labels[rows] == y).all()
+    assert (examples_per_class(data, 3, seed=4)[0] == x).all()
+    assert {*rows} != {int(np.flatnonzero((images == one).all(1))[0]) for one in examples_per_class(data, 3, seed=5)[0]}
+    with pytest.raises(ValueError, match=r"class \d has \d+ examples.*fewer than 1000: use a smaller"):
+        examples_per_class(data, 1000, seed=4)
+
+
+def test_a_criterion_sees_examples_of_each_class(tmp_path: Path) -> None:
+    def plan(book: Notebook) -> None:
+        lab = nets.lab(book).on(network=network(streamed, nets.net))
+        book.want(pruned(lab, "snip", lab.init(1), 0.5, 2, per_class=2))
+
+    run(plan, tmp_path / "s", **quiet)
 
 
 def test_what_files_cannot_do(tmp_path: Path) -> None:
