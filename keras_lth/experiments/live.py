@@ -142,10 +142,10 @@ def examples_per_class(data: Splits | Streams, count: int, seed: int) -> tuple[A
     left, found = np.full(data.classes, count), []
     # One by one: a whole number of batches could leave examples out.
     order = datasets.from_files(data.train, batch_size=1, seed=seed, augment=data.evaluated).stream(0)
-    for x, y in order.as_numpy_iterator():
-        if left[y[0]]:
-            left[y[0]] -= 1
-            found.append((x[0], y[0]))
+    for (image,), (label,) in order.as_numpy_iterator():
+        if left[label]:
+            left[label] -= 1
+            found.append((image, label))
         if not left.any():
             break
     else:
@@ -153,8 +153,8 @@ def examples_per_class(data: Splits | Streams, count: int, seed: int) -> tuple[A
         raise ValueError(
             f"class {label} has {count - left[label]} examples in these files, fewer than {count}: use a smaller count"
         )
-    x, y = zip(*found, strict=True)
-    return np.stack(x), np.stack(y)
+    images, labels = zip(*found, strict=True)
+    return np.stack(images), np.stack(labels)
 
 
 def built(network: Json, seed: int) -> keras.Model:
