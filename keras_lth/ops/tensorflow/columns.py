@@ -29,11 +29,19 @@ Call = Callable[..., list[Any]]
 
 @dataclass(frozen=True)
 class _Made:
-    """Columns of a product: [tiles, features, step]; ``gated``: they want the gradient before their ReLU."""
+    """Columns of a tensor.
+
+    Attributes:
+        batch: their samples.
+        tensor: [tiles, features, step].
+        gated: whether they want the gradient before their ReLU.
+        packed: whether they are a copy, not the result of a product.
+    """
 
     batch: _Batch
     tensor: Any
-    gated: bool
+    gated: bool = False
+    packed: bool = False
 
 
 def product(call: Call, x: Any, values: Any, structure: Sequence[Any], biases: Sequence[Any], relu: bool) -> Any:
@@ -54,14 +62,12 @@ def product(call: Call, x: Any, values: Any, structure: Sequence[Any], biases: S
     batch = _Batch(call, x.shape.num_elements() // inputs)
     made = _current(x)
     if made is None:
-        # Its gradient is a call of its own: XLA leaves that out if nobody needs it, as in a first layer.
-        made = _Made(batch, batch.pack(tf.reshape(x, [batch.m, inputs])), False)
+        made = _Made(batch, batch.pack(tf.reshape(x, [batch.m, inputs])), packed=True)
         _remember(x, made)
-        products = _Products(batch, inputs, outputs, values, separate=True)
-    else:
-        products = _Products(batch, inputs, outputs, values, separate=False)
-    made = _Made(batch, products.forward(made.tensor, made.gated, values, structure, biases, relu), relu)
-    return _row_major(made, x.shape[:-1])
+    # The gradient of a copy is a call of its own: XLA leaves that out if nobody needs it, as in a first layer.
+    products = _Products(batch, inputs, outputs, values, separate=made.packed)
+    columns = products.forward(made.tensor, made.gated, values, structure, biases, relu)
+    return _row_major(_Made(batch, columns, relu), x.shape[:-1])
 
 
 def through(y: Any, function: Callable[[Any], Any]) -> Any:
@@ -69,7 +75,7 @@ def through(y: Any, function: Callable[[Any], Any]) -> Any:
     made = _current(y)
     if made is None or made.gated:
         return function(y)
-    return _row_major(_Made(made.batch, function(made.tensor), False), y.shape[:-1])
+    return _row_major(_Made(made.batch, function(made.tensor)), y.shape[:-1])
 
 
 def _row_major(made: _Made, leading: Any) -> Any:
