@@ -416,3 +416,19 @@ def test_costs_are_measured_once_and_kept_if_they_are_steady(tmp_path: Path, mon
     monkeypatch.setattr(Path, "home", no_home)
     assert again() == again() == costs.DEFAULT and calls == [False, *[True] * 6]
     costs.measured.cache_clear()
+
+
+def test_activations_between_layers_are_not_copied_under_xla() -> None:
+    dense = keras.layers.Dense
+    model = keras.Sequential([keras.Input((12,)), dense(24), keras.layers.ReLU(), dense(24, "gelu"), dense(8)])
+    lth.sparsify(model, masks_for(model), only_if_faster=False)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def gradients(x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x, training=True) ** 2)
+        return tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+
+    text = gradients.experimental_get_compiler_ir(tf.zeros([70, 12]))(stage="optimized_hlo")
+    # x is packed, the result unpacked, its gradient packed; three products; two gradients of all, one of values alone.
+    assert sum("custom-call(" in line for line in text.splitlines()) == 3 + 3 + 3
