@@ -85,7 +85,7 @@ class SparseDense(keras.layers.Layer):
 
 
 def step_of(layer: keras.layers.Layer, optimizer: keras.optimizers.Optimizer, x: tf.Tensor, target: tf.Tensor) -> Call:
-    """Forward, the gradients of input, weights and bias, and the optimiser's update, as one `tf.function`."""
+    """Forward, the gradients of input, weights and bias, and the optimizer's update, as one `tf.function`."""
     optimizer.build(layer.trainable_variables)
 
     @tf.function

@@ -60,7 +60,7 @@ class IMPCallback(InDirectory):
         one_shot: prune once, by ``fraction`` or down to ``target_density`` (thesis 3.1.3).
         keep: ``"rewind"`` sets weights back to step k; ``"trained"`` keeps them and rewinds only the schedule:
             learning-rate rewinding (Algorithm 2; Renda et al. 2020).
-        restore_optimizer: take the optimiser's slots from step k too. Otherwise they are those of a new optimiser,
+        restore_optimizer: take the optimizer's slots from step k too. Otherwise they are those of a new optimizer,
             and a bias correction (Adam) restarts with them while the learning-rate schedule goes on from k.
         monitor, mode: the log that all rounds are judged by, such as ``"val_accuracy"``, and whether ``"max"`` or
             ``"min"`` is better. By default a ``val_`` log where every training has one, an accuracy, else a metric,

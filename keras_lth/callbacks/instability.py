@@ -33,7 +33,7 @@ class InstabilityCallback(WatchedRounds):
     """Train, rewind to the fork, train again with another data order, and compare the trained networks.
 
     ``fit``'s ``epochs`` is an upper bound: each training has ``epochs // runs`` epochs, training 0 from the beginning,
-    the others from the fork. Everything is rewound: weights, statistics, optimiser slots, iterations, learning rate,
+    the others from the fork. Everything is rewound: weights, statistics, optimizer slots, iterations, learning rate,
     the callbacks in ``callbacks``. Between two trained networks (the ends) the error is measured along the line, at 30
     points. After ``fit`` the model has the last training's weights; ``ends`` has the others.
 

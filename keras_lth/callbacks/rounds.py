@@ -95,7 +95,7 @@ class RoundsCallback(Driver):
 
     # The state machine.
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Plan, build the optimiser, resume."""
+        """Plan, build the optimizer, resume."""
         self._forget()
         model = self.model
         mind_the_model(self)

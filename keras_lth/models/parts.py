@@ -12,7 +12,7 @@ Each network takes those of the options below that have an effect in it (`docs/m
 - dropout: the share of inputs of the last dense layers that a training step drops.
 - mean, std: one number for each channel. The model itself computes (x − mean)/std, so a crop pads with black.
 - weight_decay: λ. Adds λ/2·‖w‖² of every trained variable to the loss, so λ·w to its gradient, as open_lth's SGD does.
-  (Keras' optimisers decay outside the gradient.)
+  (Keras' optimizers decay outside the gradient.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Models in the manner of the examples on keras.io, written small: own layers, steps and optimisers."""
+"""Models in the manner of the examples on keras.io, written small: own layers, steps and optimizers."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def vae() -> keras.Model:
     return VAE(keras.Model(pictures, outputs, name="encoder"), decoder)
 
 
-# Generative adversarial network: two optimisers and no call.
+# Generative adversarial network: two optimizers and no call.
 class GAN(keras.Model):
     def __init__(self, discriminator: keras.Model, generator: keras.Model, latent: int) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ class Kind:
     Attributes:
         build: makes a model that has its weights and is not compiled.
         x, y: arguments of ``fit``.
-        compile: keyword arguments of ``compile``, made for each model, since optimisers are not shared.
+        compile: keyword arguments of ``compile``, made for each model, since optimizers are not shared.
         refused: step → a pattern of the error that is right for it.
         saved: the models of it that Keras can write and read: itself, or its parts where it has no configuration.
     """

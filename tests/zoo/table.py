@@ -21,7 +21,7 @@ Shapes are small, no weights are downloaded, and the last batch of each epoch ho
 - **prunable**: every weight of rank 2 or more is of a known kind.
 - **mask**: half of each prunable weight, by magnitude; pruned ones are 0.
 - **fit**: an epoch; pruned weights stay 0, the others change, all are finite.
-- **rewind**: a snapshot, an epoch, back to it with the optimiser's slots, bit by bit.
+- **rewind**: a snapshot, an epoch, back to it with the optimizer's slots, bit by bit.
 - **report**: `lth.sparsity` counts and names every masked weight.
 - **save**: `.keras` files of the model, or of its parts if it has no configuration; all values are read back.
 - **IMP**: two rounds that prune a fifth each inside `fit`, rewound to step 1 of an epoch of 3; exact counts.
