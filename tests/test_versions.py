@@ -47,6 +47,7 @@ def test_an_end_works(end: str) -> None:
         column = "absl-py with it" if name == "absl-py" else "TensorFlow" if name == "tensorflow" else name
         assert name == "keras" or version.split(".")[:2] == row[column].split("."), (name, version)
     assert found["kept"] == 784 and found["library"] and found["difference"] < 1e-4
+    assert found["trained"] < 1e-4
 
 
 @pytest.mark.proof
