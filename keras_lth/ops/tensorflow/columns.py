@@ -5,7 +5,7 @@ chain of layers instead of at each product, forward and backward. XLA removes th
 
 The gradient before a ReLU is 0 where its result is 0. A product that takes the columns of a ReLU computes its input's
 gradient like that at once. So a product with ReLU takes the gradient of its columns as it is, and whoever else
-reads them does so through `_gated`.
+reads them does so through `_read`.
 """
 
 from __future__ import annotations
@@ -73,16 +73,21 @@ def product(call: Call, x: Any, values: Any, structure: Sequence[Any], biases: S
 def through(y: Any, function: Callable[[Any], Any]) -> Any:
     """Apply an elementwise function of f(0) = 0 to a tensor, by way of its columns if it has some."""
     made = _current(y)
-    if made is None or made.gated:
+    if made is None:
         return function(y)
-    return _row_major(_Made(made.batch, function(made.tensor)), y.shape[:-1])
+    return _row_major(_Made(made.batch, function(_read(made))), y.shape[:-1])
 
 
 def _row_major(made: _Made, leading: Any) -> Any:
-    columns = _gated(made.tensor) if made.gated else made.tensor
+    columns = _read(made)
     y = tf.reshape(made.batch.unpack(columns), [*leading, columns.shape[1]])
     _remember(y, made)
     return y
+
+
+def _read(made: _Made) -> Any:
+    """Columns for who takes the gradient of what it reads as it is."""
+    return _gated(made.tensor) if made.gated else made.tensor
 
 
 @tf.custom_gradient
