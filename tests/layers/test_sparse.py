@@ -92,8 +92,13 @@ def test_blocks(block: int) -> None:
 
 @pytest.mark.parametrize(
     "optimizer",
-    spread(
-        2,
+    # In every run one with one slot, with averages, with three and accumulators, and one inside another.
+    short_if(
+        lambda one: (
+            isinstance(one, keras.optimizers.SGD | keras.optimizers.LossScaleOptimizer)
+            or getattr(one, "amsgrad", False)
+            or one.use_ema
+        ),
         [
             keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
             keras.optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=3),
