@@ -28,7 +28,7 @@ def small(seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(4)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, metrics=["accuracy"], steps_per_execution=5, jit_compile=False)
+    model.compile("adam", loss, metrics=["accuracy"], steps_per_execution=25, jit_compile=False)
     return model
 
 
@@ -53,6 +53,7 @@ def run(page: Path, given: dict[str, Any]) -> dict[str, Any]:
         code = block.replace("model.compile(...)", 'model.compile("adam", LOSS, metrics=["accuracy"])')
         code = code.replace("fit(...)", "fit(x, y, verbose=0)").replace("callbacks=", "verbose=0, callbacks=")
         code = re.sub(r"epochs=(20|100)\b", "epochs=4", code)
+        code = code.replace("16 * 24", "16 * 21")  # of 25 steps: T is just after k
         code = code.replace("begin=2_000, end=20_000", "begin=20, end=80")
         exec(code, given)
     return given
@@ -66,7 +67,7 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     assert len(BLOCK.findall((ROOT / "README.md").read_text())) == 3
     found = run(ROOT / "README.md", given())
-    assert [level.steps for level in found["imp"].history] == [600, *[100] * 15]
+    assert [level.steps for level in found["imp"].history] == [525, *[25] * 15]
     assert (tmp_path / "lenet.ticket").exists() and (tmp_path / "runs" / "lenet" / "store.json").exists()
     assert round(lth.sparsity(found["model"]).density, 2) == 0.1
 

@@ -26,13 +26,13 @@ def ask(levels: int) -> None:
     subprocess.run(command.split(), check=True)
 
 
-ask(levels=2 if QUICK else 8)
+ask(levels=1 if QUICK else 8)
 
 # %% [markdown]
 # The same command again, with one more level, trains only that level.
 
 # %%
-ask(levels=3 if QUICK else 9)
+ask(levels=2 if QUICK else 9)
 
 # %% [markdown]
 # `report.read` gives the rows that are ready, at any time; `report.write` makes the page, which needs no network.

@@ -24,7 +24,7 @@ from keras_lth.schedules import Polynomial
 
 QUICK = bool(os.environ.get("KERAS_LTH_QUICK"))  # a test sets it
 LISTS = ("american-english", "french", "italian", "ngerman", "spanish")
-LENGTH, WIDTH, PER_LANGUAGE, EPOCHS = 16, 64, 60 if QUICK else 20_000, 2 if QUICK else 8
+LENGTH, WIDTH, PER_LANGUAGE, EPOCHS = 16, 8 if QUICK else 64, 60 if QUICK else 20_000, 2 if QUICK else 8
 
 
 def words(name: str) -> list[str]:

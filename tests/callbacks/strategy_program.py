@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import keras
@@ -107,10 +108,13 @@ def refusals(strategy: Any) -> str:
     return "no error"
 
 
-def main() -> None:
+def main(*asked: str) -> None:
     strategy = mirrored()
+    if "fresh" in asked:
+        report({"agree": [imp(strategy, 8, 5, False)]})
+        return
     result = {
-        "agree": [imp(strategy, 8, 5, False), imp(strategy, 32, 1, True)],
+        "agree": [imp(strategy, 32, 1, True)],
         "distance": distance(strategy),
         "instability": instability(strategy),
         "refusal": refusals(strategy),
@@ -119,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -13,6 +13,7 @@ import keras_lth as lth
 from keras_lth.datasets import ordered
 from tests.callbacks.ledger import Ledger, check, mask_of_each, masked, same_bits
 from tests.callbacks.zoo import BATCH, IMAGES, KINDS, STEPS, Kind, Scale, convolutional
+from tests.forms import short_if
 
 K = 2
 ROUNDS = 2
@@ -32,7 +33,11 @@ def check_ticket(imp: lth.IMPCallback, ledger: Ledger, other: keras.Model) -> No
     same_bits(other.get_weights(), masked(ledger.at_k, mask_of_each(other, imp.masks(ROUNDS))))
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name != "unknown"])
+# In the tests below, and simpler or copies of others.
+ELSEWHERE = ("nested", "convolutional", "sequential", "clone")
+
+
+@pytest.mark.parametrize("name", short_if(lambda name: name not in ELSEWHERE, [n for n in KINDS if n != "unknown"]))
 def test_any_model(name: str) -> None:
     kind = KINDS[name]
     model = kind.built()

@@ -15,6 +15,7 @@ from keras_lth.callbacks.instability import InstabilityCallback
 from keras_lth.datasets import ordered
 from keras_lth.rounds import noise_seed
 from keras_lth.tickets import Snapshot
+from tests.forms import short_if
 
 BATCH, STEPS = 50, 8  # 400 training images
 
@@ -77,7 +78,7 @@ def train_by_hand(model, data, seed, start, stop):
         model.train_on_batch(x[rows], y[rows])
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("dropout", short_if(bool, [0.0, 0.3]))
 def test_equals_two_fits_by_hand(digits, dropout):
     train, test = digits
     k, end = 5, 2 * STEPS

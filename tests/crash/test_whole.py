@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
-from random import Random
 
 import pytest
 
+from tests import forms
 from tests.crash.suites import assert_well
 from tests.crash.whole import Cases, Workers, until
+from tests.forms import short_if
 
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
-    with Workers() as workers:
+    # That two of them run alike is in the long form.
+    with Workers(2 if forms.proving else 1) as workers:
         yield workers
 
 
@@ -29,32 +31,42 @@ def test_the_run_saves_prunes_and_rewinds(workers: Workers) -> None:
     assert workers.calls > 400 and workers.writes >= 10 * 3 + 17
 
 
-def test_killed_at_a_sample_of_its_calls(workers: Workers) -> None:
-    chance = Random(7)
-    calls, writes = chance.sample(range(workers.calls), 4), chance.sample(range(workers.writes), 1)
-    found = workers.run([("died", n) for n in calls] + [("torn", n) for n in writes])
+# Of all its calls, or of its writes alone.
+PLACES = [("died", 0.6), ("torn", 0.4), *[("died", share) for share in (0.1, 0.3, 0.9)]]
+
+
+@pytest.mark.parametrize(("suite", "share"), short_if(lambda suite, share: share in (0.6, 0.4), PLACES))
+def test_killed_at_a_sample_of_its_calls(workers: Workers, suite: str, share: float) -> None:
+    found = workers.run([(suite, int(share * (workers.calls if suite == "died" else workers.writes)))])
     assert_well(found)
-    assert len(found) == 5 and all(case["ended"] == ["signal 9"] and case["warned"] == [] for case in found)
-    assert sum(case["starts"] for case in found) > 2 * len(found)
+    (case,) = found
+    assert case["ended"] == ["signal 9"] and case["warned"] == []
+    assert case["starts"] >= 2
 
 
-def test_sigkill_and_sigterm_at_random_times(workers: Workers) -> None:
+@pytest.mark.parametrize("kills", short_if(lambda kills: kills == 1, [1, 3]))
+def test_sigkill_and_sigterm_at_random_times(workers: Workers, kills: int) -> None:
     found: Cases = []
-    workers.run(chain([("terminated", 0)], until("killed", 3, 0, found)), found)
+    workers.run(chain([("terminated", 0)], until("killed", kills, 0, found)), found)
     assert_well(found)
     ended = {"killed": Counter[str](), "terminated": Counter[str]()}
     for case in found:
         ended[case["suite"]].update(case["ended"])
-    assert ended["killed"]["signal 9"] >= 3 and ended["terminated"]["exit code 143"] >= 1
+    assert ended["killed"]["signal 9"] >= kills and ended["terminated"]["exit code 143"] >= 1
 
 
-def test_a_failing_full_read_only_and_dead_disk(workers: Workers) -> None:
-    found = workers.run([("failed", 210), ("full", 1), ("dead", 1)])
+# Each way to fail, once and for good, and each error.
+FAULTS = [("failed", 210, "FAIL EIO"), ("full", 1, "FAIL_ON ENOSPC"), ("dead", 1, "FAIL_ON EIO")]
+
+
+@pytest.mark.parametrize(("suite", "number", "fault"), short_if(lambda suite, *_: suite != "dead", FAULTS))
+def test_a_failing_full_and_dead_disk(workers: Workers, suite: str, number: int, fault: str) -> None:
+    found = workers.run([(suite, number)])
     assert_well(found)
-    assert {case["fault"] for case in found} <= {"FAIL ENOSPC", "FAIL EIO", "FAIL_ON ENOSPC", "FAIL_ON EIO"}
-    for case in found:
-        (ended,) = case["ended"]
-        assert ended.startswith(case["fault"].split()[1]) or case["warned"], case
+    (case,) = found
+    (ended,) = case["ended"]
+    assert case["fault"] == fault
+    assert ended.startswith(fault.split()[1]) or case["warned"], case
 
 
 def test_a_damaged_newest_checkpoint_and_half_written_files(workers: Workers) -> None:

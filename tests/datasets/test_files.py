@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from keras_lth.datasets import RandomResizedCrop, from_files
 from keras_lth.datasets.files import order_key
 from tests.datasets import reference_augment as reference
 from tests.datasets.reference_order import expected_order
+from tests.forms import short_if
 
 N = 41
 
@@ -71,7 +74,7 @@ def test_which_examples_are_left_out_changes():
     assert len({frozenset(range(N)) - {*flat(data.stream(epoch))} for epoch in range(6)}) > 2
 
 
-@pytest.mark.parametrize("first", [0, 1, 4, 5, 9, 10])
+@pytest.mark.parametrize("first", short_if(lambda first: first in (1, 4, 10), [0, 1, 4, 5, 9, 10]))
 def test_a_resumed_stream_is_the_tail_of_the_whole(first):
     data = streamed(augment=["flip", "crop"])
     whole, tail = ([(x.tobytes(), y.tolist()) for x, y in data.stream(2, first=f).as_numpy_iterator()]
@@ -122,18 +125,17 @@ print(digest.hexdigest())
 
 def test_two_processes_give_the_same_bits():
     root = str(Path(__file__).parents[2])
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", PROGRAM],
-            env={**os.environ, "PYTHONHASHSEED": number, "TF_NUM_INTRAOP_THREADS": number, "PYTHONPATH": root},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for number in ("1", "2")
-    }
-    assert len(outputs) == 1
-    assert len(outputs.pop().strip()) == 64
+    other = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "PYTHONHASHSEED": "1", "TF_NUM_INTRAOP_THREADS": "2", "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    with contextlib.redirect_stdout(io.StringIO()) as own:
+        exec(PROGRAM, {})
+    assert own.getvalue() == other
+    assert len(other.strip()) == 64
 
 
 # --- the values --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 import keras_lth as lth
 from tests.export.networks import check, prune, shake
+from tests.forms import spread
 
 layers = keras.layers
 IMAGE, LINE, VECTOR = (9, 7, 5), (11, 5), (24,)
@@ -54,9 +55,9 @@ def test_layers_of_images(layer: keras.Layer) -> None:
     check(alone(IMAGE, layer))
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("strides", [1, 2, (3, 2)])
-@pytest.mark.parametrize("size", [1, 3, (2, 4), 5])
+@pytest.mark.parametrize(
+    ("size", "strides", "padding"), spread(3, [1, 3, (2, 4), 5], [1, 2, (3, 2)], ["same", "valid"])
+)
 def test_convolutions(size: Any, strides: Any, padding: str) -> None:
     model = alone(IMAGE, layers.Conv2D(6, size, strides, padding), layers.ReLU())
     check(model)
@@ -70,10 +71,10 @@ def test_convolutions_of_lines(strides: int, padding: str) -> None:
     check(alone(LINE, layers.Conv1D(6, 3, strides, padding, activation="tanh"), layers.ZeroPadding1D((1, 2))))
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("strides", [None, 1, 3, (1, 2)])
-@pytest.mark.parametrize("size", [2, (3, 1), 4])
-@pytest.mark.parametrize("kind", [layers.MaxPooling2D, layers.AveragePooling2D])
+@pytest.mark.parametrize(
+    ("kind", "size", "strides", "padding"),
+    spread(3, [layers.MaxPooling2D, layers.AveragePooling2D], [2, (3, 1), 4], [None, 1, 3, (1, 2)], ["same", "valid"]),
+)
 def test_pooling(kind: Any, size: Any, strides: Any, padding: str) -> None:
     model = alone(IMAGE, kind(size, strides, padding))
     check(model)

@@ -14,6 +14,7 @@ from keras_lth.layers import EdgePopup, Learning, Movement, Rule, StraightThroug
 from keras_lth.layers.learned import _highest
 from keras_lth.schedules import Polynomial
 from tests.callbacks import moving, small
+from tests.forms import spread
 
 X = tf.constant(small.X[:10])
 
@@ -154,7 +155,7 @@ def test_convolutions_attention_and_nested_models() -> None:
     assert len(learning.finish()) == 6
 
 
-@pytest.mark.parametrize("rule", [Supermask(), EdgePopup(0.3), Movement(0.5), StraightThrough(0.3)], ids=str)
+@pytest.mark.parametrize("rule", spread(2, [Supermask(), EdgePopup(0.3), Movement(0.5), StraightThrough(0.3)]), ids=str)
 def test_a_learned_mask_classifies_what_it_was_trained_on(rule: Rule) -> None:
     """Four classes; half of the examples would be far above chance, and above what the untrained network has."""
     random = np.random.default_rng(0)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_lth import ops
 from keras_lth.ops import SparseStructure
 from keras_lth.ops import tensorflow as tf_ops
+from tests.forms import spread
 from tests.ops.test_structure import mask_of_blocks
 from tests.ops.tf_case import MODES, Case, close, in_mode, normal, op_types, with_gradients
 from tests.two_devices import result_of
@@ -113,9 +114,7 @@ def test_in_a_loop(product: str, jit_compile: bool) -> None:
     assert function.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("live", [False, True])
-@pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize(("product", "mode", "live"), spread(2, PRODUCTS, ["eager", "graph", "jit"], [False, True]))
 def test_to_dense(product: str, mode: str, live: bool) -> None:
     given = Live(product)
     cotangent = normal(*given.shape, seed=9)

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lth.ops import tensorflow as tf_ops
+from tests import forms
 from tests.forms import spread
 from tests.ops.tf_case import MODES, case, check_product, in_mode, op_types, with_gradients
 
@@ -29,17 +30,20 @@ LOADER = """
 import json, sys
 import numpy as np, tensorflow as tf
 import keras_lth.ops.tensorflow
-folder, jit = sys.argv[1], sys.argv[2] == "jit"
-loaded = tf.saved_model.load(folder)
-x = tf.constant(np.load(folder + "/x.npy"))
-def run(x):
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = loaded.run(x)
-        loss = tf.reduce_sum(tf.sin(y))
-    return [y, *tape.gradient(loss, [x, loaded.values])]
-result = [array.numpy().ravel().tolist() for array in (tf.function(run) if jit else run)(x)]
-print("RESULT", json.dumps({"result": result, "shape": loaded.run.get_concrete_function(x).output_shapes.as_list()}))
+found = {}
+for folder in sys.argv[1:]:
+    loaded = tf.saved_model.load(folder)
+    x = tf.constant(np.load(folder + "/x.npy"))
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = loaded.run(x)
+            loss = tf.reduce_sum(tf.sin(y))
+        return [y, *tape.gradient(loss, [x, loaded.values])]
+    result = [array.numpy().ravel().tolist() for array in (tf.function(run) if folder.endswith("jit") else run)(x)]
+    shape = loaded.run.get_concrete_function(x).output_shapes.as_list()
+    found[folder] = {"result": result, "shape": shape}
+print("RESULT", json.dumps(found))
 """
 
 
@@ -59,22 +63,35 @@ class Module(tf.Module):
         )
 
 
-@pytest.mark.parametrize(("product", "mode"), spread(2, CASES, ["graph", "jit"]))
-def test_saved_and_loaded(product: str, mode: str, tmp_path: Path) -> None:
-    given = CASES[product]
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
-    tf.saved_model.save(Module(given, mode == "jit"), str(tmp_path), options=options)
-    np.save(tmp_path / "x.npy", given.x)
+SAVED = spread(2, CASES, ["graph", "jit"])
+
+
+@pytest.fixture(scope="module")
+def loaded_again(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """By name of the folder, "product/mode", what a fresh process computes with all that is saved in this run."""
+    place, folders = tmp_path_factory.mktemp("saved"), []
+    for product, mode in (cell.values for cell in SAVED if bool(cell.marks) == forms.proving):
+        given, folder = CASES[product], place / product / mode
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
+        tf.saved_model.save(Module(given, mode == "jit"), str(folder), options=options)
+        np.save(folder / "x.npy", given.x)
+        folders.append(folder)
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", LOADER, str(tmp_path), mode],
+        [sys.executable, "-c", LOADER, *map(str, folders)],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    loaded = json.loads(done.stdout.split("RESULT", 1)[1])
+    found = json.loads(done.stdout.split("RESULT", 1)[1])
+    return {str(Path(folder).relative_to(place)): row for folder, row in found.items()}
+
+
+@pytest.mark.parametrize(("product", "mode"), SAVED)
+def test_saved_and_loaded(product: str, mode: str, loaded_again: dict[str, Any]) -> None:
+    given, loaded = CASES[product], loaded_again[f"{product}/{mode}"]
     y, dx, dvalues, _ = with_gradients(given.sparse)(given.x, given.values, given.bias)
     for got, wanted in zip(loaded["result"], (y, dx, dvalues), strict=True):
         np.testing.assert_allclose(got, np.ravel(wanted), rtol=1e-4, atol=1e-4)

@@ -17,6 +17,7 @@ os.environ.update(
     ALLOW_MULTIPLE_LIBTPU_LOAD="1",
 )
 
+import functools
 import json
 import re
 import sys
@@ -41,6 +42,8 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "adam": lambda: keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(1e-3, 20, 0.9)),
     "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, global_clipnorm=1.0),
 }
+# Beside those of the package by name: a network with one block a stage.
+SMALL: dict[str, Callable[..., keras.Model]] = {"resnet_8": functools.partial(models.resnet_cifar, depth=8)}
 # What a program for a TPU has where it calls the host or code that it does not contain.
 OUTSIDE = re.compile(r"\b(infeed|outfeed|send|recv|send-done|recv-done|custom-call)\(")
 
@@ -116,7 +119,8 @@ def models_lowered(asked: dict[str, list[str]]) -> dict[str, Any]:
     lower = {"adam": step_of, "call": call_of, "evaluation": evaluation_of}
     rows: dict[str, Any] = {}
     for name, kinds in asked.items():
-        model = compiled(getattr(models, name)(SHAPE, CLASSES, seed=1), "adam")
+        make = SMALL.get(name) or getattr(models, name)
+        model = compiled(make(SHAPE, CLASSES, seed=1), "adam")
         masks = lth.select(lth.criteria.Magnitude()(model), density=0.2)
         texts = {"dense": step_of(model)} if "dense" in kinds else {}
         lth.mask(model, masks)

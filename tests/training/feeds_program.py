@@ -28,14 +28,13 @@ def distance(a: keras.Model, b: keras.Model) -> float:
 
 
 def resumed(strategy: Any) -> list[str]:
-    """Struck inside an epoch of data from files, twice, and resumed."""
+    """Struck inside the second epoch of data from files, and resumed."""
     whole = surgery.snapshot(trained(strategy, files(), steps_per_call=2))
     with tempfile.TemporaryDirectory() as folder:
-        for at in (2, 3):
-            options = {"checkpoints": folder, "checkpoint_every": 0, "steps_per_call": 2}
-            with suppress(Struck):
-                trained(strategy, files(), callbacks=[Strike(at)], **options)
-                return ["not struck"]
+        options = {"checkpoints": folder, "checkpoint_every": 0, "steps_per_call": 2}
+        with suppress(Struck):
+            trained(strategy, files(), callbacks=[Strike(6)], **options)
+            return ["not struck"]
         end = trained(strategy, files(), callbacks=[Strike(None)], **options)
     return surgery.snapshot(end).differences(whole)
 

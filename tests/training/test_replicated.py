@@ -12,7 +12,7 @@ from tests.two_devices import result_of
 
 # Rule, settings, steps of an accumulation, XLA. In every run each value of each; with XLA each rule and count.
 SHORT = (
-    *("adam/plain/1/False", "momentum/plain/2/True", "momentum/global_clipnorm/1/True", "momentum/clipnorm/3/True"),
+    *("adam/plain/1/False", "momentum/global_clipnorm/1/True", "momentum/clipnorm/3/True"),
     *("momentum/clipvalue/1/False", "adam/weight_decay/2/True", "momentum/ema/3/False"),
 )
 LONG = [
@@ -22,12 +22,13 @@ LONG = [
 ]
 NAMES = forms.short_if(lambda name: name in SHORT, LONG)
 # With XLA or without: what goes on after it was struck.
-RESUMED = forms.short_if(lambda jit: jit == "True", ["False", "True"])
+RESUMED = forms.short_if(lambda jit: jit == "False", ["False", "True"])
 
 
 def result(short: bool = True) -> dict[str, Any]:
     cells = [name for name in LONG if (name in SHORT) == short]
-    return result_of(Path(__file__).with_name("replicated_program.py"), str(short), *cells)
+    # What is resumed runs without XLA in the short form, with it in the long one.
+    return result_of(Path(__file__).with_name("replicated_program.py"), str(not short), *cells)
 
 
 def cell(name: str) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def test_two_replicas_are_one_device_without_the_pruned_weights(name: str) -> No
 
 @pytest.mark.parametrize("jit", RESUMED)
 def test_struck_inside_an_accumulation_and_gone_on_with(jit: str) -> None:
-    row = result(jit == "True")["resumed"][jit]
+    row = result(jit == "False")["resumed"][jit]
     assert row["struck"]
     assert row["differences"] == []
     assert row["losses"][0] == row["losses"][1]
@@ -70,7 +71,7 @@ def test_struck_inside_an_accumulation_and_gone_on_with(jit: str) -> None:
 
 @pytest.mark.parametrize("jit", RESUMED)
 def test_the_bits_depend_on_no_call_size(jit: str) -> None:
-    assert result(jit == "True")["resumed"][jit]["by_call_size"] == []
+    assert result(jit == "False")["resumed"][jit]["by_call_size"] == []
 
 
 def test_a_mask_that_differs_on_one_replica_is_named() -> None:

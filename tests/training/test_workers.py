@@ -75,13 +75,24 @@ def undisturbed_run(folder: Path, **task: Any) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    return undisturbed_run(tmp_path_factory.mktemp("undisturbed"))
+def together(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What two workers report that run undisturbed, then differ, then go on: all in one process each."""
+    return undisturbed_run(tmp_path_factory.mktemp("together"), refusals=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(together: list[Any]) -> list[Any]:
+    return [reported["run"] for reported in together]
+
+
+@pytest.fixture(scope="module")
+def refused(together: list[Any]) -> list[Any]:
+    return [reported["refused"] for reported in together]
 
 
 def test_two_workers_are_one_device(undisturbed: list[Any], tmp_path: Path) -> None:
-    ((code, alone, err),) = ends(start(workers=[], index=0, folder=str(tmp_path)))
-    assert code == 0, err[-2000:]
+    task = {"workers": [], "index": 0, "folder": str(tmp_path)}
+    alone = workers_program.run(task, workers_program.make(task))
     for two in undisturbed:
         assert two["masks"] == alone["masks"]
         assert [row[:3] for row in two["levels"]] == [row[:3] for row in alone["levels"]]
@@ -90,7 +101,7 @@ def test_two_workers_are_one_device(undisturbed: list[Any], tmp_path: Path) -> N
             np.testing.assert_allclose(two["weights"][path], value, rtol=0, atol=1e-5, err_msg=path)
         for name, values in alone["history"].items():
             np.testing.assert_allclose(two["history"][name], values, rtol=1e-4, err_msg=name)
-    assert alone["rates"] == pytest.approx([0.01, 0.005] * 3)
+    assert list(alone["rates"]) == pytest.approx([0.01, 0.005] * 3)
 
 
 def test_both_workers_hold_the_same_bits(undisturbed: list[Any]) -> None:
@@ -118,7 +129,7 @@ def test_a_run_struck_in_every_way_ends_as_if_it_never_was(undisturbed: list[Any
 
 @pytest.mark.proof
 def test_processes_that_train_with_xla_too_end_with_the_same_bits(tmp_path: Path) -> None:
-    whole = undisturbed_run(tmp_path / "whole", combined=True)
+    whole = [reported["run"] for reported in undisturbed_run(tmp_path / "whole", combined=True)]
     struck_and_resumed(whole, tmp_path / "struck", STRIKES, combined=True)
 
 
@@ -137,14 +148,7 @@ def struck_and_resumed(whole: list[Any], folder: Path, strikes: Sequence[tuple[i
     rows = both(folder, **task)
     assert [code for code, _, _ in rows] == [0, 0], rows[0][2][-2000:]
     for (_, resumed, _), one in zip(rows, whole, strict=True):
-        assert {**resumed, "wrote": None} == {**one, "wrote": None}
-
-
-@pytest.fixture(scope="module")
-def refused(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    rows = both(tmp_path_factory.mktemp("refused"), refusals=True)
-    assert [code for code, _, _ in rows] == [0, 0], rows[0][2][-2000:] + rows[1][2][-2000:]
-    return [reported for _, reported, _ in rows]
+        assert {**resumed["run"], "wrote": None} == {**one, "wrote": None}
 
 
 def test_workers_that_do_not_run_the_same_are_told_what_differs(refused: list[Any]) -> None:

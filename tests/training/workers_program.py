@@ -78,10 +78,9 @@ def data(seed: int = 1) -> tuple[Any, Any, Any]:
     return x, y, datasets.ordered(x, y, batch_size=12, seed=seed)
 
 
-def run(task: dict[str, Any]) -> dict[str, Any]:
+def run(task: dict[str, Any], strategy: Any) -> dict[str, Any]:
     folder = Path(task["folder"])
-    wrote = watched(folder)
-    strategy = make(task)
+    wrote = watched(folder) if task["workers"] else []
     import numpy as np
 
     import keras_lth as lth
@@ -109,17 +108,16 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         "levels": [[level.round, level.remaining, level.steps, level.logs] for level in imp.history],
         "rates": struck[0].rates,
         "plateau": [plateau.wait, float(plateau.best)],
-        "wrote": wrote,
+        "wrote": list(wrote),
         "combined": combined(strategy) if task.get("combined") else None,
     }
 
 
-def refusals(task: dict[str, Any]) -> dict[str, Any]:
-    """What is said when the workers do not run the same."""
-    strategy = make(task)
+def refusals(task: dict[str, Any], strategy: Any) -> dict[str, Any]:
+    """What is said when the workers do not run the same, and what they can do after all this."""
     from keras_lth import training
 
-    index, folder = task["index"], Path(task["folder"])
+    index, folder = task["index"], Path(task["folder"]) / "refused"
     said = {}
     for name, options, own, seed in (
         ("seed", {}, "shared", 1 + index),
@@ -199,4 +197,6 @@ def instability(strategy: Any, folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    print("RESULT " + json.dumps((refusals if given.get("refusals") else run)(given)), flush=True)
+    under = make(given)
+    ended = run(given, under)
+    print("RESULT " + json.dumps({"run": ended, "refused": refusals(given, under) if given.get("refusals") else None}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ FAMILIES = {
     "Inception": (A.InceptionV3, 75),
     "InceptionResNet": (A.InceptionResNetV2, 75),
     "Xception": (A.Xception, 71),
-    "MobileNet": (A.MobileNet, 32),
+    "MobileNet": (functools.partial(A.MobileNet, alpha=0.25), 32),
     "MobileNetV2": (A.MobileNetV2, 32),
     "MobileNetV3": (A.MobileNetV3Small, 32),
     "DenseNet": (A.DenseNet121, 32),
