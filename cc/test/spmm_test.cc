@@ -1,6 +1,7 @@
 // Holds the sparse products and their gradients against loops in double precision over the dense matrix. Prints what
 // fails and returns 1, or 0 when nothing does. The instruction set is the best one, or the one KERAS_LTH_ISA names.
 // With the argument "quick" fewer sizes are taken: enough for the sanitizers.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -168,8 +169,7 @@ void CheckColumns(const Case& c) {
   const Output back = Run(c.name + ", unpacked", c.m * s.rows, [&](float* out, const sp::Run& run) {
     sp::UnpackColumns(x.data(), c.m, s.rows, out, run);
   });
-  Expect(std::memcmp(back.data(), c.x.data(), sizeof(float) * static_cast<std::size_t>(c.m * s.rows)) == 0,
-         c.name + ": packed and unpacked");
+  Expect(std::equal(c.x.begin(), c.x.end(), back.data()), c.name + ": packed and unpacked");
   for (const int kind : {0, 1, 2, 3, 4}) {
     const sp::Epilogue epilogue{(kind & 1) != 0 ? c.bias.data() : nullptr, (kind & 2) != 0};
     const sp::Values values = kind == 4 ? sp::Values{c.matrix.halves.data(), sp::Storage::kBfloat16}
