@@ -42,8 +42,8 @@ struct Job {
 
 thread_local bool inside = false;
 
-// To wake a thread takes 20 to 60 microseconds where processors are virtual, as long as a small product, and the next
-// product of a training step comes about as soon. So a thread looks for work, or for the end of it, before it sleeps.
+// To wake a thread can take as long as a small product, above all where processors are virtual, and the next product of
+// a training step comes about as soon. So a thread looks for work, or for the end of it, before it sleeps.
 constexpr std::chrono::microseconds kAwake{100};
 
 // Returns whether `found` became true in that time. Lets others have the processor if they want it.

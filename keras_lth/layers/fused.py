@@ -4,8 +4,8 @@ In training a sum and a ReLU that follow are part of it: the normalised tensor, 
 are made, and a ReLU makes its result from that. In a graph nobody computes what is then not used. So a ReLU behind a
 stored kernel becomes part of its product, too.
 
-Dropout under XLA takes longer than the products of a sparse layer, because of the generator that XLA has for it. It
-draws from another one there, five times as fast.
+Dropout under XLA can take longer than the products of a sparse layer, because of the generator that XLA has for it. It
+draws from a faster one there.
 
 A fused layer becomes of a subclass of its own class, with another `call`, as a masked variable does. It says that it
 is of the class that it was, so it is saved, cloned and pickled as that.
@@ -81,7 +81,7 @@ def fuse(model: keras.Model) -> Fused:
     were traced before are traced again. Steps compiled by XLA (``compile``'s default) keep Keras' computation, which is
     as fast there: XLA takes the variance as a difference of large numbers. So compile with ``jit_compile=False``; the
     loop of `keras_lth.training` does so itself where a model has convolutions. In steps compiled by XLA, Dropout draws
-    from ThreeFry instead: other random numbers, five times as fast.
+    from ThreeFry instead, a faster generator with other random numbers.
 
     Args:
         model: a built model; a layer that other models share is fused there too. A second call changes nothing.

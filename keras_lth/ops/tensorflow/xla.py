@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_lth.ops.tensorflow import columns
+from keras_lth.ops.tensorflow.columns import STRUCTURE
 
 try:
     # TensorFlow has no public name for this op.
@@ -25,7 +26,6 @@ __all__ = ["available", "call", "in_xla", "product"]
 # In the order of `Op` in cc/tf/problem.h.
 FORWARD, GRAD_INPUT, GRAD_VALUES = range(3)
 ROWS, CONV = 0, 3
-STRUCTURE = 6  # tensors: five index arrays and the geometry
 # Rows of a product, images of a convolution.
 TILE = {ROWS: 32, CONV: 8}
 
