@@ -5,6 +5,8 @@
 PYTHON ?= python3
 DATA ?= digits
 BIN := .venv/bin
+# Modules are compiled when they are first imported: all of them would take a minute.
+PIP := $(BIN)/python -m pip install --quiet --no-compile
 export KERAS_LTH_WERROR := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -20,9 +22,9 @@ KERAS_HUB := "keras-hub==0.32.0; python_version >= '3.11'" "keras-hub==0.25.1; p
 # Reinstalled when its sources change.
 .venv/installed: pyproject.toml setup.py $(wildcard cc/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel pybind11
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test]"
-	$(BIN)/python -m pip install --quiet --no-deps $(KERAS_HUB)
+	$(PIP) --upgrade pip setuptools wheel pybind11
+	$(PIP) --no-build-isolation --editable ".[test]"
+	$(PIP) --no-deps $(KERAS_HUB)
 	touch $@
 
 demo: .venv/installed data-$(DATA)
@@ -42,7 +44,7 @@ PROOF := g++-aarch64-linux-gnu qemu-user chromium chromium-driver
 proof: .venv/installed .venv/docs
 	@{ command -v qemu-aarch64 && command -v chromedriver; } >/dev/null || apt-get install -y -qq $(PROOF) >/dev/null 2>&1 || \
 	  { apt-get update -qq && apt-get install -y -qq $(PROOF) >/dev/null; }
-	$(BIN)/python -m pip install --quiet selenium axe-core-python
+	$(PIP) selenium axe-core-python
 	$(BIN)/pytest -n 2 --dist load -m proof
 
 # The Bazel build, from a clean copy and without a network; also one of the tests.
@@ -63,12 +65,12 @@ site: .venv/docs
 	$(BIN)/mkdocs build --quiet
 
 .venv/docs: .venv/installed
-	$(BIN)/python -m pip install --quiet "keras_lth[docs]"
+	$(PIP) "keras_lth[docs]"
 	touch $@
 
 # Compares with PyTorch, which includes MKL, and with sparseprop if installed (pip install sparseprop).
 .venv/bench: .venv/installed
-	$(BIN)/python -m pip install --quiet "keras_lth[bench]"
+	$(PIP) "keras_lth[bench]"
 	touch $@
 
 # Takes about three quarters of an hour; BENCH="--quick --out=FOLDER" checks in a few minutes that everything runs.

@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import pybind11
-from pybind11.setup_helpers import Pybind11Extension, build_ext
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 from setuptools.command.build_py import build_py
 from setuptools.errors import CCompilerError, CompileError, ExecError
@@ -62,7 +62,9 @@ class BuildExt(build_ext):
                 compiled.add(command)
 
         self.compiler._compile = with_flags
-        super().build_extensions()
+        # A file takes up to a gigabyte.
+        with ParallelCompile(max=4):
+            super().build_extensions()
 
 
 class BuildPy(build_py):

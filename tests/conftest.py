@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from pathlib import Path
 
 # Two test processes share two cores; set before TensorFlow is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Processes that tests start find the package and the tests, and begin quickly.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [f"{Path(__file__).parent / 'startup'}", f"{Path(__file__).parents[1]}", os.environ.get("PYTHONPATH", "")]
+).strip(os.pathsep)
 
 import pytest
 from hypothesis import settings

@@ -16,7 +16,6 @@ EXAMPLES = sorted((ROOT / "docs" / "gallery").glob("*.py"))
 def test_it_runs(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERAS_LTH_QUICK", "1")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     runpy.run_path(str(example))
     keras.backend.clear_session()
 

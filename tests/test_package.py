@@ -88,7 +88,7 @@ def beside(folder: Path, name: str, version: str) -> subprocess.CompletedProcess
     metadata = folder / f"{name}-{version}.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(PACKAGE.parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
     command = [sys.executable, "-c", "import keras_lth"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

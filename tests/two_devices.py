@@ -6,7 +6,6 @@ Virtual devices must be set up before TensorFlow starts, which pytest's own proc
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from functools import cache
@@ -20,12 +19,10 @@ MARK = "RESULT "
 @cache
 def result_of(program: Path, *arguments: str) -> dict[str, Any]:
     """What the program handed to `report`; run once with these arguments for all tests that ask for it."""
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(program), *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]

@@ -38,7 +38,9 @@ def trace_again(variables: Iterable[keras.Variable | tf.Variable]) -> None:
         configurations = (function._variable_creation_config, function._no_variable_creation_config)
         caches = [one.function_cache for one in configurations if one is not None]
         traces = [trace for cache in caches for trace in cache.values()]
-        if any(id(tensor) in handles for trace in traces for tensor in trace.captured_inputs):
+        # Not `captured_inputs`, which calls the deferred ones: with several workers each call takes the number of a
+        # collective operation, and workers that have not collected the same garbage would wait for each other forever.
+        if any(id(tensor) in handles for trace in traces for tensor in trace.graph.external_captures):
             for cache in caches:
                 cache.clear()
 

@@ -37,7 +37,7 @@ def cases(suite: str, mutant: str = "", program: str = "cases") -> list[dict[str
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "LD_PRELOAD": str(library()), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "LD_PRELOAD": str(library())},
         capture_output=True,
         text=True,
         check=False,

@@ -88,7 +88,7 @@ class _Worker:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.whole_cases", str(root)],
             cwd=ROOT,
-            env={**os.environ, **quiet, **single, "LD_PRELOAD": str(library()), "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **quiet, **single, "LD_PRELOAD": str(library())},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

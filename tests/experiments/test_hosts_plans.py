@@ -24,11 +24,10 @@ def start(folder: Path) -> list[subprocess.Popen[str]]:
     for one in held:
         one.close()
     command = [sys.executable, "-m", "tests.experiments.hosts_program", workers]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     return [
         subprocess.Popen(
             [*command, str(index), str(folder)], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**environment, "PYTHONHASHSEED": str(index + 1)},
+            env={**os.environ, "PYTHONHASHSEED": str(index + 1)},
         )
         for index in range(2)
     ]  # fmt: skip

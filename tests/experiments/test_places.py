@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import socket
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from keras_lth.plans import rows as rows_of
 from keras_lth.store import Store
 from tests.files.memory import MemoryStore
 from tests.plans import nets
-from tests.two_devices import ROOT
 
 quiet: Any = {"say": lambda text: None}
 
@@ -72,10 +70,9 @@ FLAGS = (
 
 def start(folder: Path, *flags: str) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "keras_lth.bin.run", *FLAGS, *flags], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import pickle
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from keras_lth.plans import Notebook
 from keras_lth.plans import rows as rows_of
 from keras_lth.store import Value
 from tests.forms import short_if
-from tests.two_devices import ROOT
 
 TINY = (
     "--config=lenet_300_100_digits", "--config.steps=24", "--config.levels=1", "--config.arms=('imp','reinit')",
@@ -45,10 +43,9 @@ def program(folder: Path, *flags: str, done: bool = True) -> Ended:
         "atexit.register(lambda: print('TensorFlow', 'tensorflow' in sys.modules, time.process_time()))\n"
         "sys.argv[0] = 'run'\nrunpy.run_module('keras_lth.bin.run', run_name='__main__')\n"
     )
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     process = subprocess.run(
         [sys.executable, "-c", code, f"--workdir={folder / 'run'}", *flags], cwd=folder, text=True,
-        capture_output=True, env={**os.environ, "PYTHONPATH": path}, timeout=180, check=False,
+        capture_output=True, timeout=180, check=False,
     )  # fmt: skip
     assert (process.returncode == 0) == done, process.stdout[-1000:] + process.stderr[-3000:]
     out, _, about = process.stdout.rpartition("TensorFlow ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,10 +75,8 @@ def loaded_again(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         tf.saved_model.save(Module(given, mode == "jit"), str(folder), options=options)
         np.save(folder / "x.npy", given.x)
         folders.append(folder)
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", LOADER, *map(str, folders)],
-        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,

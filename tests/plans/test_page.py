@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -18,11 +17,10 @@ def test_the_code_of_the_page(tmp_path: Path) -> None:
     code, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(code.splitlines()) < 40
     (tmp_path / "mine.py").write_text(code)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def run(*arguments: str) -> list[str]:
         command = [sys.executable, *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.splitlines()
 

@@ -33,9 +33,8 @@ def result_of(program: Path, *arguments: str) -> dict[str, Any]:
 
 def _run(*command: object) -> str:
     """What the command prints; modules are found in the repository."""
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [str(word) for word in command]
-    done = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}\n{done.stderr[-4000:]}")
     return done.stdout

@@ -18,7 +18,7 @@ from tests.crash.suites import ROOT, library
 
 def start(folder: Path, hashes: int, steps_per_call: int, **environment: Any) -> subprocess.Popen[str]:
     """A process of its own, XLA as the loop chooses it."""
-    given = {"PYTHONHASHSEED": hashes, "PYTHONPATH": ROOT, "TF_CPP_MIN_LOG_LEVEL": 3, **environment}
+    given = {"PYTHONHASHSEED": hashes, "TF_CPP_MIN_LOG_LEVEL": 3, **environment}
     return subprocess.Popen(
         [sys.executable, "-m", "tests.training.killed_program", str(folder), str(steps_per_call)],
         cwd=ROOT,

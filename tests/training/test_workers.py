@@ -39,7 +39,6 @@ def start(**task: Any) -> subprocess.Popen[str]:
         cwd=ROOT,
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "PYTHONHASHSEED": str(next(HASH_SEEDS)),
         },
         stdout=subprocess.PIPE,
