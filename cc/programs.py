@@ -52,6 +52,7 @@ class Build:
       folder: where the object files and programs are put.
       compiler: the C++ compiler.
       flags: what it is given besides FLAGS, for compiling and for linking.
+      plain: names of source files that are compiled without `flags`.
       x86: whether it compiles for x86-64, whose instruction sets have files of their own.
     """
 
@@ -62,11 +63,13 @@ class Build:
         compiler: str = COMPILER,
         *,
         x86: bool = SETUP["X86_64"],
+        plain: Iterable[str] = (),
     ) -> None:
         self.folder = folder
         self.flags = tuple(flags)
         self.compiler = compiler
         self.x86 = x86
+        self.plain = frozenset(plain)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def objects(self, sources: Iterable[Path]) -> list[Path]:
@@ -91,7 +94,8 @@ class Build:
 
     def words(self, source: Path) -> list[str]:
         """All flags that a source is compiled with."""
-        return [*FLAGS, *self.flags, *(isa_flags(source) if self.x86 else [])]
+        flags = () if source.name in self.plain else self.flags
+        return [*FLAGS, *flags, *(isa_flags(source) if self.x86 else [])]
 
 
 def fuzzer(build: Build, core: Iterable[Path], *, libfuzzer: bool = False) -> Path:

@@ -12,6 +12,8 @@ FACES = sorted([*(ROOT / "cc" / "python").glob("*.cc"), *(ROOT / "cc" / "tf").gl
 ISA_SOURCES = sorted(path for name in SETUP["ISA_FLAGS"] for path in (ROOT / "cc").glob(f"*/{name}"))
 
 
+# The build that precedes every run of the tests has the same warnings as errors (Makefile: KERAS_LTH_WERROR).
+@pytest.mark.proof
 @pytest.mark.parametrize("source", FACES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_faces_compile_without_warnings(source: Path) -> None:
     includes = [word for folder in SETUP["SYSTEM_INCLUDES"] for word in ("-isystem", folder)]

@@ -14,6 +14,7 @@ import pytest
 
 from cc.programs import ROOT, Build, fuzzer, run
 from keras_lth import _core
+from tests import forms
 from tests.cc.cached import CachedBuild
 
 TESTS = sorted((ROOT / "cc" / "test").glob("*_test.cc"))
@@ -38,7 +39,10 @@ class Programs:
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Programs:
     sanitizer = str(request.param)
     flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
-    build = CachedBuild(tmp_path_factory.mktemp("sanitized"), flags)
+    _, *others = _core.supported()
+    # Only the long form runs the kernels of the other instruction sets.
+    plain = [] if forms.proving else [f"{isa}.cc" for isa in others]
+    build = CachedBuild(tmp_path_factory.mktemp("sanitized"), flags, plain=plain)
     return Programs(sanitizer, build, build.core())
 
 
@@ -75,7 +79,7 @@ def test_the_thread_pool_has_no_races(tmp_path: Path, source: Path) -> None:
     assert run(build.program(source.stem, objects)).splitlines()[-1] == "0 failures"
 
 
-@pytest.mark.parametrize("runs", [1_000, pytest.param(10_000, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("runs", [500, pytest.param(10_000, marks=pytest.mark.proof)])
 def test_fuzz(programs: Programs, runs: int) -> None:
     """A bounded run from a fixed seed, the same on a busy machine; `make fuzz` continues from there."""
     program = fuzzer(programs.build, programs.core)
