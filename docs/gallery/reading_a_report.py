@@ -23,6 +23,7 @@ WORKDIR = "runs/gallery"
 def ask(levels: int) -> None:
     size = f"--config.levels={levels} --config.steps={100 if QUICK else 1000} --config.replicates=1"
     command = f"{sys.executable} -m keras_lth.bin.run --config=demo --workdir={WORKDIR} {size}"
+    command += " --config.jit_compile=False" if QUICK else ""
     subprocess.run(command.split(), check=True)
 
 
