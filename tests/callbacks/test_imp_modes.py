@@ -190,7 +190,7 @@ EXACT = {
 @pytest.mark.parametrize(
     ("name", "jit"),
     short_if(
-        lambda name, jit: name == "nadam_ema" and jit,
+        lambda name, jit: name == "momentum" and jit,
         [(name, jit) for name in EXACT for jit in (False, True)],
     ),
 )
