@@ -13,6 +13,7 @@ import keras_lth as lth
 from keras_lth import surgery
 from keras_lth.callbacks.instability import InstabilityCallback
 from keras_lth.datasets import ordered
+from tests.callbacks import small
 from tests.callbacks.ledger import Ledger, check
 from tests.two_devices import mirrored, report
 
@@ -108,6 +109,34 @@ def refusals(strategy: Any) -> str:
     return "no error"
 
 
+class Look(keras.callbacks.Callback):
+    """Behind a mover in the list: compares the replicas after each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digests: list[str] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        surgery.check_replicas(self.model)
+        self.digests.append(lth.masks_of(self.model).digest)
+
+
+def rigl(strategy: Any) -> dict[str, Any]:
+    """After each update both replicas hold the masks of the first."""
+    with strategy.scope():
+        built = small.model(jit_compile=False)
+    look = Look()
+    mover = lth.RigL(0.25, every=4, until="100%", verbose=0)
+    lth.training.fit(built, small.data(), epochs=2, callbacks=[mover, look])
+    copies = [[np.asarray(copy) for copy in layer.kernel._value.values] for layer in built.layers]
+    return {
+        "checked": len(look.digests),
+        "remaining": lth.masks_of(built).remaining,
+        "moved": len(set(look.digests)) - 1,
+        "same": all(bool(np.array_equal(one, other)) for one, other in copies),
+    }
+
+
 def main(*asked: str) -> None:
     strategy = mirrored()
     if "fresh" in asked:
@@ -118,6 +147,7 @@ def main(*asked: str) -> None:
         "distance": distance(strategy),
         "instability": instability(strategy),
         "refusal": refusals(strategy),
+        "rigl": rigl(strategy),
     }
     report(result)
 

@@ -8,7 +8,7 @@ import pytest
 
 import keras_lth as lth
 from keras_lth.rounds import noise_seed
-from tests.callbacks.small import STEPS, X, Y, data, fit, model, weights
+from tests.callbacks.small import STEPS, X, Y, data, fit, model, unvalidated, weights
 from tests.forms import short_if
 
 
@@ -47,8 +47,8 @@ def by_hand(built: keras.Model, rounds: int, epochs: int, k: int, seed: int = 3)
     return weights(built), counts
 
 
-# Inside the first epoch also in `test_compiled_otherwise_it_is_the_same`.
-@pytest.mark.parametrize("k", short_if(lambda k: k in (0, STEPS + 2), [0, 4, STEPS, STEPS + 2]))
+# From the initialisation in `test_compiled_otherwise_it_is_the_same`.
+@pytest.mark.parametrize("k", short_if(lambda k: k == STEPS + 2, [0, 4, STEPS, STEPS + 2]))
 def test_imp_is_the_algorithm(k: int) -> None:
     expected, counts = by_hand(model(sgd), rounds=3, epochs=3, k=k)
     imp = lth.IMPCallback(rounds=3, epochs_per_round=3, rewind_to=k, verbose=0)
@@ -111,7 +111,7 @@ def test_the_schedule_goes_back_with_the_weights() -> None:
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([STEPS - 1, 2 * STEPS - 1], rates)
     watch = Watch()
     imp = lth.IMPCallback(rounds=2, epochs_per_round=3, rewind_to="1 epoch", verbose=0)
-    fit(model(lambda: keras.optimizers.SGD(schedule, momentum=0.9)), imp, 9, beside=[watch])
+    unvalidated(model(lambda: keras.optimizers.SGD(schedule, momentum=0.9)), imp, 9, beside=[watch])
     np.testing.assert_allclose(watch.rates, [0.1, 0.01, 0.001, 0.01, 0.001, 0.01, 0.001], rtol=1e-6)
 
 
@@ -119,7 +119,7 @@ def test_restart_repeats_the_whole_schedule_from_the_rewound_weights() -> None:
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([STEPS - 1], [0.1, 0.01])
     watch = Watch()
     imp = lth.IMPCallback(rounds=1, epochs_per_round=2, rewind_to="1 epoch", span="restart", verbose=0)
-    fit(model(lambda: keras.optimizers.SGD(schedule)), imp, 4, beside=[watch])
+    unvalidated(model(lambda: keras.optimizers.SGD(schedule)), imp, 4, beside=[watch])
     np.testing.assert_allclose(watch.rates, [0.1, 0.01, 0.1, 0.01], rtol=1e-6)
     assert watch.counts == [0, STEPS, 0, STEPS]
     assert imp.captured is not None and imp.captured.step == STEPS
@@ -137,7 +137,7 @@ def test_callbacks_inside_see_the_epochs_of_each_round() -> None:
     watch, inner = Watch(), Watch()
     scheduler = keras.callbacks.LearningRateScheduler(rate)
     imp = lth.IMPCallback(rounds=2, epochs_per_round=3, rewind_to="1 epoch", callbacks=[scheduler, inner], verbose=0)
-    fit(model(sgd), imp, 9, beside=[watch])
+    unvalidated(model(sgd), imp, 9, beside=[watch])
     assert seen == inner.epochs == [0, 1, 2, 1, 2, 1, 2]
     assert inner.trainings == 3
     np.testing.assert_allclose(watch.rates, [0.1 / (e + 1) for e in seen], rtol=1e-6)
@@ -150,7 +150,7 @@ def test_a_scheduler_outside_is_caught() -> None:
         pytest.warns(UserWarning, match=r"LearningRateScheduler beside IMP"),
         pytest.raises(RuntimeError, match=r"Round 1 .*0\.0333.*had 0\.1 .*IMPCallback\(callbacks="),
     ):
-        fit(model(sgd), imp, 4, beside=[outside])
+        unvalidated(model(sgd), imp, 4, beside=[outside])
 
 
 def test_early_stopping_inside_ends_a_round_not_the_fit() -> None:
@@ -159,7 +159,7 @@ def test_early_stopping_inside_ends_a_round_not_the_fit() -> None:
             self.model.stop_training = epoch == 1
 
     imp = lth.IMPCallback(rounds=2, epochs_per_round=4, callbacks=[StopAtSecond()], verbose=0)
-    history = fit(model(), imp, 12)
+    history = unvalidated(model(), imp, 12)
     assert len(history.epoch) == 6
     assert [level.steps for level in imp.history] == [2 * STEPS] * 3
 
@@ -170,7 +170,7 @@ def test_early_stopping_outside_ends_the_fit_and_keeps_the_rounds() -> None:
             self.model.stop_training = epoch == 3
 
     imp = lth.IMPCallback(rounds=4, epochs_per_round=2, verbose=0)
-    fit(model(), imp, 10, beside=[StopAt()])
+    unvalidated(model(), imp, 10, beside=[StopAt()])
     assert [level.round for level in imp.history] == [0, 1]
     assert imp.ticket(round=2).masks.remaining == 92
 
@@ -178,19 +178,26 @@ def test_early_stopping_outside_ends_the_fit_and_keeps_the_rounds() -> None:
 def test_trained_weights_are_kept_by_learning_rate_rewinding() -> None:
     watch = Watch()
     imp = lth.IMPCallback(rounds=1, epochs_per_round=2, keep="trained", verbose=0)
-    fit(model(sgd), imp, 4, beside=[watch])
+    unvalidated(model(sgd), imp, 4, beside=[watch])
     kept = np.where(imp.masks(1)["dense/kernel"], watch.end[1][0], 0)
     np.testing.assert_array_equal(watch.begin[2][0], kept)
     assert watch.counts == [0, STEPS, 0, STEPS]
     np.testing.assert_array_equal(imp.ticket(round=1).snapshot.weights["dense/kernel"], watch.end[1][0])
 
 
-@pytest.mark.parametrize("options", [{"jit_compile": True, "steps_per_execution": 3}, {"run_eagerly": True}])
-def test_compiled_otherwise_it_is_the_same(options: dict[str, Any]) -> None:
-    expected, counts = by_hand(model(sgd), rounds=2, epochs=2, k=3)
-    imp = lth.IMPCallback(rounds=2, epochs_per_round=2, rewind_to=3, verbose=0)
+# By XLA also in test_imp_modes.py.
+@pytest.mark.parametrize(
+    ("options", "k"),
+    short_if(
+        lambda options, k: "run_eagerly" in options and k == 0,
+        [({"jit_compile": True, "steps_per_execution": 3}, 3), ({"run_eagerly": True}, 3), ({"run_eagerly": True}, 0)],
+    ),
+)
+def test_compiled_otherwise_it_is_the_same(options: dict[str, Any], k: int) -> None:
+    expected, counts = by_hand(model(sgd), rounds=2, epochs=2, k=k)
+    imp = lth.IMPCallback(rounds=2, epochs_per_round=2, rewind_to=k, verbose=0)
     built = model(sgd, **options)
-    fit(built, imp, 6)
+    unvalidated(built, imp, 6)
     assert [level.remaining for level in imp.history] == counts
     for found, value in zip(weights(built), expected, strict=True):
         np.testing.assert_allclose(found, value, rtol=0, atol=5e-6)
@@ -209,6 +216,6 @@ def test_each_round_has_dropout_noise_of_its_own() -> None:
 
     seeds = Seeds()
     imp = lth.IMPCallback(rounds=2, epochs_per_round=1, verbose=0)
-    fit(model("adam", 0, keras.layers.Dropout(0.5, seed=7)), imp, 3, beside=[seeds])
+    unvalidated(model("adam", 0, keras.layers.Dropout(0.5, seed=7)), imp, 3, beside=[seeds])
     assert len(set(seeds.seen)) == 3
     assert seeds.seen[0][0] == 7

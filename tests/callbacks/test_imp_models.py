@@ -33,8 +33,8 @@ def check_ticket(imp: lth.IMPCallback, ledger: Ledger, other: keras.Model) -> No
     same_bits(other.get_weights(), masked(ledger.at_k, mask_of_each(other, imp.masks(ROUNDS))))
 
 
-# In the tests below, and simpler or copies of others.
-ELSEWHERE = ("nested", "convolutional", "sequential", "clone")
+# In the tests below, and simpler, copies or parts of others.
+ELSEWHERE = ("nested", "convolutional", "sequential", "clone", "wrappers")
 
 
 @pytest.mark.parametrize("name", short_if(lambda name: name not in ELSEWHERE, [n for n in KINDS if n != "unknown"]))

@@ -12,7 +12,7 @@ import pytest
 
 import keras_lth as lth
 from tests.callbacks.ledger import Ledger, mask_of_each, no_pruned_weight, same_bits
-from tests.callbacks.small import STEPS, X, Y, data, fit, model
+from tests.callbacks.small import STEPS, X, Y, data, fit, model, unvalidated
 
 C = keras.callbacks
 
@@ -92,20 +92,20 @@ def test_early_stopping_inside_gives_back_its_best_weights_of_the_round() -> Non
 
 def test_the_rate_of_a_plateau_inside_goes_back_each_round() -> None:
     ledger = Ledger(0)
-    plateau = C.ReduceLROnPlateau(monitor="val_loss", mode="max", factor=0.1, patience=1, min_delta=1e9)
+    plateau = C.ReduceLROnPlateau(monitor="loss", mode="max", factor=0.1, patience=1, min_delta=1e9)
     imp = lth.IMPCallback(rounds=2, epochs_per_round=3, callbacks=[plateau], verbose=0)
-    fit(model(lambda: keras.optimizers.SGD(0.1)), imp, 9, beside=[ledger])
+    unvalidated(model(lambda: keras.optimizers.SGD(0.1)), imp, 9, beside=[ledger])
     firsts = ledger.rates[::STEPS]
     # The first epoch of a round sets the best; none after it is better by 1e9.
     np.testing.assert_allclose(firsts, [0.1, 0.1, 0.01] * 3, rtol=1e-6)
 
 
 def test_a_plateau_outside_is_warned_of() -> None:
-    plateau = C.ReduceLROnPlateau(monitor="val_loss", mode="max", factor=0.1, patience=1, min_delta=1e9)
+    plateau = C.ReduceLROnPlateau(monitor="loss", mode="max", factor=0.1, patience=1, min_delta=1e9)
     imp = lth.IMPCallback(rounds=2, epochs_per_round=3, verbose=0)
     built = model(lambda: keras.optimizers.SGD(0.1))
     with pytest.warns(UserWarning, match="ReduceLROnPlateau beside IMP"):
-        fit(built, imp, 9, beside=[plateau, ledger := Ledger(0)])
+        unvalidated(built, imp, 9, beside=[plateau, ledger := Ledger(0)])
     # The rate itself goes back with the weights; what it waits for does not.
     np.testing.assert_allclose(ledger.rates[:: 3 * STEPS], [0.1] * 3, rtol=1e-6)
 
@@ -127,7 +127,7 @@ def test_nan_ends_the_fit_and_keeps_the_finished_levels() -> None:
                 self.model.layers[1].bias.assign(np.full(4, np.nan, "float32"))
 
     imp = lth.IMPCallback(rounds=2, epochs_per_round=2, verbose=0)
-    history = fit(model(), imp, 6, beside=[Poison(), C.TerminateOnNaN()])
+    history = unvalidated(model(), imp, 6, beside=[Poison(), C.TerminateOnNaN()])
     assert len(history.epoch) == 3
     assert [level.round for level in imp.history] == [0]
     assert imp.ticket(round=1).masks.remaining == 115

@@ -1,4 +1,4 @@
-"""IMP and instability under MirroredStrategy with two virtual CPU devices."""
+"""IMP, RigL and instability under MirroredStrategy with two virtual CPU devices."""
 
 from __future__ import annotations
 
@@ -48,3 +48,9 @@ def test_equal_orders_are_caught_on_replicas() -> None:
 
 def test_what_keras_cannot_run_is_refused() -> None:
     assert "steps_per_execution=1" in result()["refusal"]
+
+
+def test_masks_that_move_are_the_same_on_both_replicas() -> None:
+    found = result()["rigl"]
+    assert found["checked"] >= 4 and found["remaining"] == 36 and found["moved"] > 0
+    assert found["same"]

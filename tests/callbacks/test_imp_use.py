@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_lth as lth
 from keras_lth.rounds import noise_seed
-from tests.callbacks.small import X, Y, data, fit, model, weights
+from tests.callbacks.small import X, Y, data, fit, model, unvalidated, weights
 
 
 def test_defaults_say_what_they_chose_and_leave_epochs_over(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,28 +32,30 @@ def test_defaults_say_what_they_chose_and_leave_epochs_over(capsys: pytest.Captu
     ]  # fmt: skip
 
 
-def test_two_epochs_are_enough() -> None:
+def test_two_epochs_are_enough_and_a_plain_fit_afterwards_keeps_the_mask() -> None:
     imp = lth.IMPCallback(verbose=0)
     built = model()
-    fit(built, imp, 2)
+    unvalidated(built, imp, 2)
     assert imp.history[1].remaining == 115
     assert sum(int(np.count_nonzero(w)) for w in weights(built)[::2]) == 115
+    built.fit(X, Y, epochs=2, verbose=0)
+    assert sum(int(np.count_nonzero(w)) for w in weights(built)[::2]) <= 115
     with pytest.raises(ValueError, match="at least 2 epochs"):
-        fit(model(), lth.IMPCallback(verbose=0), 1)
+        unvalidated(model(), lth.IMPCallback(verbose=0), 1)
 
 
 def test_target_density_is_hit_exactly() -> None:
     imp = lth.IMPCallback(target_density=0.25, verbose=0)
-    fit(model(), imp, 14)
+    unvalidated(model(), imp, 8)
     assert imp.history[-1].remaining == 36
     one = lth.IMPCallback(target_density=0.25, one_shot=True, verbose=0)
-    fit(model(), one, 4)
+    unvalidated(model(), one, 2)
     assert [level.remaining for level in one.history] == [144, 36]
 
 
 def test_layers_by_their_own_fractions() -> None:
     imp = lth.IMPCallback(rounds=2, scope="layer", fraction={"dense_1": 0.1, ".*": 0.2}, verbose=0)
-    fit(model(), imp, 3)
+    unvalidated(model(), imp, 3)
     counts = [[int(m.sum()) for m in imp.masks(r).values()] for r in range(3)]
     assert counts == [[96, 48], [77, 43], [62, 39]]
 
@@ -61,7 +63,7 @@ def test_layers_by_their_own_fractions() -> None:
 def test_only_what_is_included_is_pruned() -> None:
     imp = lth.IMPCallback(rounds=1, exclude="dense_1", verbose=0)
     built = model()
-    fit(built, imp, 2)
+    unvalidated(built, imp, 2)
     assert list(imp.masks(1)) == ["dense/kernel"]
     assert imp.masks(1).remaining == 77
     assert np.count_nonzero(weights(built)[2]) == 48
@@ -69,7 +71,7 @@ def test_only_what_is_included_is_pruned() -> None:
 
 def test_tickets_by_density() -> None:
     imp = lth.IMPCallback(rounds=4, verbose=0)
-    fit(model(), imp, 5)
+    unvalidated(model(), imp, 5)
     densities = [level.density for level in imp.history]
     assert imp.ticket(density=0.5).density == densities[3]
     assert imp.ticket(density=1).density == 1
@@ -86,50 +88,32 @@ def test_tickets_by_density() -> None:
 
 def test_a_ticket_trains_elsewhere_from_its_file(tmp_path: Any) -> None:
     imp = lth.IMPCallback(rounds=2, epochs_per_round=2, verbose=0)
-    fit(model(), imp, 6)
+    unvalidated(trained := model(), imp, 6)
     imp.ticket(round=2).save(tmp_path / "small.ticket")
     other = model(seed=99)
     lth.Ticket.load(tmp_path / "small.ticket").apply_to(other)
     order = data(noise_seed(3, 2))
     other.fit(order, epochs=2, verbose=0, shuffle=False)
-    trained = model()
-    fit(trained, again := lth.IMPCallback(rounds=2, epochs_per_round=2, verbose=0), 6)
-    assert again.history[2].remaining == imp.history[2].remaining
     for found, value in zip(weights(other), weights(trained), strict=True):
         np.testing.assert_array_equal(found, value)
 
 
-def test_a_callback_and_a_model_can_be_used_again() -> None:
+def test_a_callback_and_a_model_can_be_used_again_and_copies_start_afresh() -> None:
     imp = lth.IMPCallback(rounds=2, verbose=0)
-    fit(model(), imp, 3)
-    first = imp.masks(2)
+    unvalidated(model(), imp, 3)
+    first, twin = imp.masks(2), copy.deepcopy(imp)
     built = model()
-    fit(built, imp, 3)
+    unvalidated(built, imp, 3)
     assert imp.masks(2) == first
     assert len(imp.history) == 3
     # On the same model IMP begins from the masks that it wears.
-    fit(built, imp, 3)
+    unvalidated(built, imp, 3)
     assert [level.remaining for level in imp.history] == [92, 74, 59]
     lth.unmask(built)
-    fit(built, imp, 3)
-    assert [level.remaining for level in imp.history] == [144, 115, 92]
-
-
-def test_a_plain_fit_afterwards_keeps_the_mask() -> None:
-    imp = lth.IMPCallback(rounds=1, verbose=0)
-    built = model()
-    fit(built, imp, 2)
-    built.fit(X, Y, epochs=2, verbose=0)
-    assert sum(int(np.count_nonzero(w)) for w in weights(built)[::2]) <= 115
-
-
-def test_copies_start_afresh() -> None:
-    imp = lth.IMPCallback(rounds=1, verbose=0)
-    fit(model(), imp, 2)
-    twin = copy.deepcopy(imp)
     assert twin.history == []
-    fit(model(), twin, 2)
-    assert len(imp.history) == len(twin.history) == 2
+    unvalidated(built, twin, 3)
+    assert [level.remaining for level in twin.history] == [144, 115, 92]
+    assert [level.remaining for level in imp.history] == [92, 74, 59]
 
 
 def test_divergence_is_named() -> None:
@@ -147,12 +131,12 @@ def test_divergence_is_named() -> None:
 def test_hidden_steps_are_named() -> None:
     built = model(steps_per_execution=4)
     with pytest.raises(ValueError, match=r'nearest steps that a callback sees are 0 and 4. Use rewind_to="0 steps"'):
-        fit(built, lth.IMPCallback(rounds=1, rewind_to="2 steps"), 4)
+        unvalidated(built, lth.IMPCallback(rounds=1, rewind_to="2 steps"), 4)
     # Step 4 is seen; with data that cannot be sought, the end of the epoch's other two steps is not.
     with pytest.raises(ValueError, match="last 2 of an epoch's 6 steps"):
         built.fit(X, Y, batch_size=16, epochs=4, verbose=0, callbacks=[lth.IMPCallback(rounds=1, rewind_to="4 steps")])
     imp = lth.IMPCallback(rounds=1, rewind_to="4 steps", verbose=0)
-    fit(built, imp, 4)
+    unvalidated(built, imp, 4)
     assert [level.steps for level in imp.history] == [12, 8]
 
 
@@ -198,7 +182,7 @@ def test_wrong_arguments() -> None:
         with pytest.raises(ValueError, match=message):
             lth.IMPCallback(**arguments)
     with pytest.raises(ValueError, match="made by keras_lth"):
-        fit(model(), lth.IMPCallback(data=[1]), 2)
+        unvalidated(model(), lth.IMPCallback(data=[1]), 2)
 
 
 def test_models_that_cannot_be_pruned() -> None:
@@ -211,9 +195,9 @@ def test_models_that_cannot_be_pruned() -> None:
     with pytest.raises(ValueError, match="not built"):
         unbuilt.fit(X, Y, epochs=2, callbacks=[lth.IMPCallback()], verbose=0)
     with pytest.raises(ValueError, match="Adafactor"):
-        fit(model("adafactor"), lth.IMPCallback(), 2)
+        unvalidated(model("adafactor"), lth.IMPCallback(), 2)
 
 
 def test_fit_must_begin_at_its_first_epoch() -> None:
     with pytest.raises(ValueError, match="initial_epoch"):
-        fit(model(), lth.IMPCallback(verbose=0), 4, initial_epoch=1)
+        unvalidated(model(), lth.IMPCallback(verbose=0), 4, initial_epoch=1)

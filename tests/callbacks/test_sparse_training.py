@@ -16,7 +16,7 @@ from keras_lth import surgery
 from keras_lth.callbacks.sparse_training import SparseTraining, divided
 from keras_lth.densities import ERK, Uniform
 from tests.callbacks import moving, small
-from tests.two_devices import result_of
+from tests.forms import short_if
 
 METHODS: dict[str, Callable[..., SparseTraining]] = {
     "SET": lambda *args, **kw: lth.SET(*args, **{"every": 4, **kw}),
@@ -87,10 +87,15 @@ def test_rigl_grows_where_the_dense_gradient_of_the_batch_is_largest() -> None:
         assert np.abs(gradients[path])[grown].min() >= np.sort(free)[-grown.sum()] * 0.999
 
 
+@pytest.fixture(scope="module")
+def dense() -> keras.Model:
+    built = small.model()
+    lth.training.fit(built, small.data(), epochs=3, jit_compile=False)
+    return built
+
+
 @pytest.mark.parametrize("name", ["RigL", "DSR"])
-def test_a_dense_sparse_run_is_the_dense_run(name: str) -> None:
-    dense = small.model()
-    lth.training.fit(dense, small.data(), epochs=3, jit_compile=False)
+def test_a_dense_sparse_run_is_the_dense_run(name: str, dense: keras.Model) -> None:
     sparse = moving.loop(METHODS[name](1.0, verbose=0))
     for a, b in zip(moving.weights(dense), moving.weights(sparse), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -131,7 +136,7 @@ def test_grown_weights_are_zero_with_fresh_slots() -> None:
     assert len(values) and not values.any() and (slots == np.float32(0.1)).all()  # Adagrad's initial accumulator
 
 
-@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("stored", short_if(bool, [False, True]))
 def test_grown_weights_are_drawn_with_a_deviation(stored: bool) -> None:
     """The only weights that change at an update are those that it drops, which become 0, and those that it grows."""
     built = small.model("sgd")
@@ -200,9 +205,3 @@ def test_fit_twice_continues_with_the_masks() -> None:
         built.fit(small.X, small.Y, batch_size=16, epochs=2, verbose=0, callbacks=[rigl], validation_split=0.25)
         ends.append(lth.masks_of(built))
     assert rigl.start == ends[0] != ends[1] and ends[1].remaining == 36
-
-
-def test_two_replicas_hold_the_same_masks() -> None:
-    found = result_of(Path(__file__).with_name("moving_program.py"))
-    assert found["checked"] >= 4 and found["remaining"] == 36 and found["moved"] > 0
-    assert found["same"]

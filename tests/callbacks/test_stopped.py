@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import keras_lth as lth
-from tests.callbacks.small import X, Y, data, fit, model, weights
+from tests.callbacks.small import X, Y, data, fit, model, unvalidated, weights
 from tests.callbacks.test_imp_resume import same
 
 
@@ -38,12 +38,15 @@ def new(folder: Path | None, **options: Any) -> lth.IMPCallback:
 
 def interrupted(built: keras.Model, callback: Any, epoch: int, epochs: int = 3) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(built, callback, epochs, beside=[Stop(epoch)])
+        unvalidated(built, callback, epochs, beside=[Stop(epoch)])
 
 
 @dataclass(frozen=True)
 class Ran:
-    """Runs of `new` that all tests here take copies of the folders of: one that was never stopped, and one that was."""
+    """Runs of `new` that all tests here take copies of the folders of: one that was never stopped, and one that was.
+
+    ``cut`` only where each level begins from rewound weights.
+    """
 
     whole: lth.IMPCallback
     weights: list[np.ndarray]
@@ -60,8 +63,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     found = {}
     for keep in ("rewind", "trained"):
         folder = tmp_path_factory.mktemp(keep)
-        fit(built := model(), run := new(folder / "whole", keep=keep), 3)
-        interrupted(model(), new(folder / "cut", keep=keep), 1)
+        unvalidated(built := model(), run := new(folder / "whole", keep=keep), 3)
+        if keep == "rewind":
+            interrupted(model(), new(folder / "cut"), 1)
         found[keep] = Ran(run, weights(built), folder / "cut")
     return found
 
@@ -87,12 +91,12 @@ def test_the_same_cell_again_ends_as_if_it_had_not_been_stopped(
     if kernel == "stopped twice":
         interrupted(built, new(tmp_path / "cut", keep=keep), epoch)
     again = new(tmp_path / "cut", keep=keep)
-    fit(built, again, 3)
+    unvalidated(built, again, 3)
     same(built, ran[keep].weights)
     assert [again.masks(r).digest for r in range(3)] == [expected.masks(r).digest for r in range(3)]
     assert [level.score for level in again.history] == [level.score for level in expected.history]
     # Once more: it is finished and says so.
-    assert fit(built, new(tmp_path / "cut", keep=keep), 3).epoch == []
+    assert unvalidated(built, new(tmp_path / "cut", keep=keep), 3).epoch == []
 
 
 def test_without_a_folder_it_says_where_it_starts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +104,7 @@ def test_without_a_folder_it_says_where_it_starts(capsys: pytest.CaptureFixture[
     interrupted(built, new(None), 2)
     density = lth.masks_of(built).density
     assert density < 0.7
-    fit(built, imp := new(None, verbose=1), 3)
+    unvalidated(built, imp := new(None, verbose=1), 3)
     first, *lines = capsys.readouterr().out.strip().splitlines()
     assert f"first (density {density:.1%})" in first and "rewinding to its current weights" in first
     # Of masks the report says "left dense"; the run itself is called first, not dense.
@@ -109,11 +113,9 @@ def test_without_a_folder_it_says_where_it_starts(capsys: pytest.CaptureFixture[
     # Trained without masks: dense, and not at its initialisation.
     trained = model()
     trained.fit(X, Y, epochs=1, verbose=0)
-    fit(trained, new(None, verbose=1), 3)
+    unvalidated(trained, new(None, rounds=1, verbose=1), 2)
     text = capsys.readouterr().out
     assert "1 dense epoch" in text and "rewinding to its current weights" in text
-    fit(model(), new(None, verbose=1), 3)
-    assert "rewinding to initialisation" in capsys.readouterr().out
 
 
 def test_masks_of_a_users_own_are_not_taken_for_the_runs(ran: dict[str, Ran], tmp_path: Path) -> None:
@@ -122,7 +124,7 @@ def test_masks_of_a_users_own_are_not_taken_for_the_runs(ran: dict[str, Ran], tm
     lth.mask(built, {"dense/kernel": np.arange(96).reshape(8, 12) % 3 > 0})
     before = weights(built)
     with pytest.raises(ValueError, match=r"do not belong to the run in .*lth.unmask\(model\).*resume=False"):
-        fit(built, new(tmp_path), 3)
+        unvalidated(built, new(tmp_path), 3)
     for old, now in zip(before, weights(built), strict=True):
         np.testing.assert_array_equal(old, now)
 
@@ -132,9 +134,9 @@ def test_a_run_that_begins_masked_is_continued_by_a_model_without_masks(tmp_path
     whole, cut = model(), model()
     lth.mask(whole, half)
     lth.mask(cut, half)
-    fit(whole, new(tmp_path / "whole"), 3)
+    unvalidated(whole, new(tmp_path / "whole"), 3)
     interrupted(cut, new(tmp_path / "cut"), 1)
-    fit(again := model(seed=4), imp := new(tmp_path / "cut"), 3)
+    unvalidated(again := model(seed=4), imp := new(tmp_path / "cut"), 3)
     same(again, whole)
     assert [level.remaining for level in imp.history] == [96, 77, 62]
 
@@ -154,9 +156,9 @@ def test_an_interrupted_model_is_usable(tmp_path: Path, kind: str) -> None:
     assert lth.masks_of(built) == masks
     # The same cell again, while the traceback of the first may still hold its frames.
     try:
-        fit(built, made(), 3, beside=[Stop(1)])
+        unvalidated(built, made(), 3, beside=[Stop(1)])
     except KeyboardInterrupt as held:
-        fit(built, made(), 3)
+        unvalidated(built, made(), 3)
         assert held.__traceback__ is not None
     del built
     gc.collect()
@@ -164,16 +166,16 @@ def test_an_interrupted_model_is_usable(tmp_path: Path, kind: str) -> None:
 
 def test_what_watches_the_batches_is_taken_off_once_nobody_holds_the_fit() -> None:
     built = model()
-    for _ in range(3):
+    for _ in range(2):
         interrupted(built, lth.InstabilityCallback(data={"t": (X, Y)}, verbose=0), 0)
     gc.collect()
     assert "train_step" not in vars(built)
 
 
 def test_another_model_in_a_second_fit(tmp_path: Path) -> None:
-    imp = new(tmp_path)
-    fit(first := model(), imp, 3)
-    fit(second := model(seed=9), imp, 3)
+    imp = new(tmp_path, rounds=1)
+    unvalidated(first := model(), imp, 2)
+    unvalidated(second := model(seed=9), imp, 2)
     same(first, second)
 
 
@@ -214,22 +216,22 @@ def test_another_recipe_in_the_same_folder_is_refused(
     )
     before = files_in(tmp_path)
     with pytest.raises(ValueError, match=rf"another run \(.*{match}.*resume=False"):
-        fit(built, new(tmp_path, rounds=3), 4)
+        unvalidated(built, new(tmp_path, rounds=3), 4)
     assert int(built.optimizer.iterations.numpy()) == 0
     assert files_in(tmp_path) == before
     if number < 2:  # of a run that was stopped and of one that was not
-        fit(built, imp := new(tmp_path, resume=False), 3)
+        unvalidated(built, imp := new(tmp_path, resume=False), 3)
         assert len(imp.history) == 3
 
 
-def test_other_steps_and_another_judge_are_refused(ran: dict[str, Ran], tmp_path: Path) -> None:
-    ran["rewind"].copy(tmp_path, whole=True)
+def test_other_steps_and_another_judge_are_refused(tmp_path: Path) -> None:
+    fit(model(), new(tmp_path), 3)
     with pytest.raises(ValueError, match="steps_per_epoch: 6 there, 3 here"):
         model().fit(X, Y, batch_size=32, epochs=3, validation_data=(X, Y), callbacks=[new(tmp_path)], verbose=0)
     with pytest.raises(ValueError, match="monitor: 'val_accuracy' there, 'val_loss' here"):
         fit(model(), new(tmp_path, rounds=3, monitor="val_loss"), 4)
     # A finished run loads without its validation data.
-    fit(built := model(), imp := new(tmp_path), 3, validation_data=None)
+    unvalidated(built := model(), imp := new(tmp_path), 3)
     assert imp.history[-1].monitor == "val_accuracy" and lth.masks_of(built) == imp.masks(2)
 
 
@@ -241,15 +243,14 @@ def test_a_rate_that_a_scheduler_left_is_no_other_recipe(tmp_path: Path) -> None
     built = model(lambda: keras.optimizers.SGD(0.1))
     interrupted(built, made(), 3, 6)
     assert float(built.optimizer.learning_rate.numpy()) == pytest.approx(0.05)
-    fit(built, imp := made(), 6)
+    unvalidated(built, imp := made(), 6)
     assert len(imp.history) == 3
 
 
-def test_data_is_where_a_resumed_run_wants_it(tmp_path: Path) -> None:
+def test_data_is_where_a_resumed_run_wants_it(ran: dict[str, Ran], tmp_path: Path) -> None:
     order = data()
     built = model()
     with pytest.raises(KeyboardInterrupt):
-        built.fit(order, epochs=3, callbacks=[new(tmp_path), Stop(1)], validation_data=(X, Y), verbose=0, shuffle=False)
-    built.fit(order, epochs=3, callbacks=[new(tmp_path)], validation_data=(X, Y), verbose=0, shuffle=False)
-    fit(whole := model(), new(None), 3)
-    same(built, whole)
+        built.fit(order, epochs=3, callbacks=[new(tmp_path), Stop(1)], verbose=0, shuffle=False)
+    built.fit(order, epochs=3, callbacks=[new(tmp_path)], verbose=0, shuffle=False)
+    same(built, ran["rewind"].weights)

@@ -13,7 +13,8 @@ import keras_lth as lth
 from keras_lth import surgery
 from keras_lth.store import Store
 from keras_lth.tickets import Snapshot
-from tests.callbacks.small import X, Y, data, fit, model, weights
+from tests.callbacks.small import X, Y, data, fit, model, unvalidated, weights
+from tests.forms import spread
 
 
 def untouched(callback: keras.callbacks.Callback, match: str, *, error: type = ValueError, **options: Any) -> None:
@@ -125,19 +126,18 @@ class Breaks(keras.callbacks.Callback):
             raise RuntimeError("late")
 
 
-@pytest.mark.parametrize("where", ["epoch", "end"])
-@pytest.mark.parametrize("after", [1, 2])
+@pytest.mark.parametrize(("where", "after"), spread(2, ["epoch", "end"], [1, 2]))
 def test_what_was_trained_stays_when_a_callback_raises(tmp_path: Path, where: str, after: int) -> None:
     built = model()
     imp = lth.IMPCallback(rounds=1, epochs_per_round=1, callbacks=[Breaks(after, where)], directory=tmp_path, verbose=0)
     with pytest.raises(RuntimeError, match="late"):
-        fit(built, imp, 2)
+        unvalidated(built, imp, 2)
     ends = lth.IMPCallback(directory=tmp_path)  # of another process
     assert ends.trained(after - 1).differences(surgery.snapshot(built, optimizer=False)) == []
     assert ends.trained(0).step == 6
     # And the run continues from its folder.
     again = lth.IMPCallback(rounds=1, epochs_per_round=1, directory=tmp_path, verbose=0)
-    fit(built, again, 2)
+    unvalidated(built, again, 2)
     assert [level.remaining for level in again.history] == [144, 115]
 
 
@@ -147,7 +147,7 @@ def test_what_every_level_was_trained_to_stays(tmp_path: Path) -> None:
     look = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda e, logs: ends.append(surgery.snapshot(built, optimizer=False))
     )
-    fit(built, lth.IMPCallback(rounds=3, directory=tmp_path, verbose=0), 4, beside=[look])
+    unvalidated(built, lth.IMPCallback(rounds=3, directory=tmp_path, verbose=0), 4, beside=[look])
     kept = lth.IMPCallback(directory=tmp_path)
     assert [kept.trained(level).differences(end) for level, end in enumerate(ends)] == [[]] * 4
 
@@ -156,15 +156,15 @@ def test_numbers_of_numpy_are_numbers() -> None:
     imp = lth.IMPCallback(
         rounds=np.int64(1), epochs_per_round=np.int32(2), fraction=np.float32(0.2), rewind_to=np.int64(3), verbose=0
     )
-    fit(model(), imp, 4)
+    unvalidated(model(), imp, 4)
     assert [level.remaining for level in imp.history] == [144, 115]
     assert imp.machine is not None and imp.machine.rewind_step == 3
     target = lth.IMPCallback(target_density=np.float32(0.5), one_shot=True, verbose=0)
-    fit(model(), target, 2)
+    unvalidated(model(), target, 2)
     assert target.history[1].remaining == 72
     options = {"runs": np.int64(2), "points": np.int64(3), "threshold": np.float32(0.02), "batch_size": np.int64(50)}
     stability = lth.InstabilityCallback(np.int64(0), data={"test": (X, Y)}, verbose=0, **options)
-    fit(model(), stability, 2)
+    unvalidated(model(), stability, 2)
     assert stability.threshold == 0.02 and len(stability.results[0].path.alphas) == 3
     with pytest.raises(ValueError, match="rounds must be a whole number"):
         lth.IMPCallback(rounds=np.float32(2))

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from keras_lth.callbacks.fingerprint import Fingerprint, Orders, digest
 from keras_lth.callbacks.instability import InstabilityCallback
 from keras_lth.datasets import ordered
+from tests.forms import short_if
 
 BATCH, STEPS = 50, 8  # 400 training images
 
@@ -84,7 +85,10 @@ def test_large_examples_are_read_sparsely_but_told_apart():
     assert value(x) != value(x[[1, 0, 2, 3]])
 
 
-@pytest.mark.parametrize("settings", [{}, {"jit_compile": True, "steps_per_execution": 3}, {"run_eagerly": True}])
+@pytest.mark.parametrize(
+    "settings",
+    short_if(bool, [{}, {"jit_compile": True, "steps_per_execution": 3}, {"run_eagerly": True}]),
+)
 def test_the_fingerprint_is_the_same_however_it_is_compiled(digits, settings):
     (x, y), _ = digits
     expected = 0
@@ -133,7 +137,8 @@ def test_orders_are_compared_at_the_same_step_only():
         orders.note(2, 8, (0, 0))
 
 
-@pytest.mark.parametrize("fork", [0, 3])
+# From the beginning also in test_instability_resume.py.
+@pytest.mark.parametrize("fork", short_if(bool, [0, 3]))
 def test_an_equal_order_of_arrays_is_an_error(digits, fork):
     train, test = digits
     model = mlp()
@@ -147,7 +152,7 @@ def test_an_equal_order_of_arrays_is_an_error(digits, fork):
     assert not overrides(model)
 
 
-@pytest.mark.parametrize(("fork", "executed"), [(3, 1), (4, 2), (6, 2)])
+@pytest.mark.parametrize(("fork", "executed"), short_if(lambda fork, _: fork != 6, [(3, 1), (4, 2), (6, 2)]))
 def test_data_that_is_shuffled_anew_is_accepted_and_a_fixed_shuffle_is_not(digits, fork, executed):
     train, test = digits
     for again, fails in ((True, False), (False, True)):

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from keras_lth.configs.lenet_300_100_digits import get_config
 from keras_lth.experiments import config as configs
 from keras_lth.experiments.tables import write_tables
 from keras_lth.imp import IMP
 from keras_lth.masks import Masks
-from keras_lth.plans import Notebook
+from keras_lth.plans import Notebook, run
 from keras_lth.plans import rows as rows_of
 from keras_lth.store import Value
 from tests.forms import short_if
@@ -90,7 +91,19 @@ def test_a_run_and_more_of_it(tmp_path: Path) -> None:
     # 50 200 · 0.8^43 = 3.4, 0.8^44 = 2.7, where each level is rounded: 44 is the last that leaves three weights.
     assert "levels=60" in refused.err and "levels=44" in refused.err and not refused.loaded_tensorflow
     assert "Traceback" not in refused.err
-    # Another level: only it is trained.
+    # Another level, of the plans that the program makes: only it is trained.
+    config = {**get_config().to_dict(), "steps": 24, "levels": 2, "arms": ("imp", "reinit")}
+    more = configs.plans_of(configs.completed({**config, "jit_compile": False, "validation_freq": 1}), 1440)
+    run(more, tmp_path / "run", say=lambda text: None)
+    assert len(states(tmp_path)) == 5 and first.items() <= states(tmp_path).items()
+    results = [row for row in rows_of(more, tmp_path / "run").rows if row["table"] == "results"]
+    assert [row["remaining"] for row in results][-2:] == [32128, 32128]
+
+
+@pytest.mark.proof
+def test_another_level_by_the_program(tmp_path: Path) -> None:
+    program(tmp_path, *TINY)
+    first = states(tmp_path)
     program(tmp_path, *TINY, "--config.levels=2")
     assert len(states(tmp_path)) == 5 and first.items() <= states(tmp_path).items()
     assert [row["remaining"] for row in table(tmp_path, "results")][-2:] == ["32128", "32128"]
@@ -102,15 +115,6 @@ def test_a_dry_run(tmp_path: Path) -> None:
     # States are those after training; each has its loss and metrics on two sets.
     assert lines["state"] == ["0", "3"] and lines["evaluate"] == ["0", "6"] and lines["cut"] == ["0", "1"]
     assert not (tmp_path / "run").exists()
-
-
-def test_options_that_the_config_does_not_name(tmp_path: Path) -> None:
-    """Options of a model, of data or of a plan are keys of their own."""
-    widths = ["--config.model=mlp", "--config.model_options.widths=(30, 20)", "--config.data_options.subset=100"]
-    program(tmp_path, *TINY, *widths, "--config.levels=0")
-    assert [int(row["size"]) for row in table(tmp_path, "layers")] == [64 * 30, 30 * 20, 20 * 10]
-    wrong = program(tmp_path, *TINY, "--config.model_options.wide=8", done=False)
-    assert "wide" in wrong.err and "Traceback" not in wrong.err
 
 
 @pytest.mark.parametrize(
@@ -150,14 +154,16 @@ import keras_lth as lth
 from keras_lth.configs.lenet_300_100 import get_config as thesis
 
 @lth.versioned(version=1)
-def network(shape, classes, seed, outputs=None, fixed=None):
+def network(shape, classes, seed, outputs=None, fixed=None, widths=()):
     kernel = keras.initializers.GlorotNormal(seed)
     return keras.Sequential([
-        keras.Input(fixed or shape), keras.layers.Dense(outputs or classes, kernel_initializer=kernel, name="only"),
+        keras.Input(fixed or shape), *map(keras.layers.Dense, widths),
+        keras.layers.Dense(outputs or classes, kernel_initializer=kernel, name="only"),
     ])
 
 def plan(lab, imp, *, name):
     lab.row(lab.evaluate(lab.train(lab.init(0)).at(imp.T)), table=name)
+    lab.row(lab.layers(lab.full()), table="layers")
 
 def get_config():
     config = thesis("mine.npz")
@@ -175,21 +181,23 @@ def ones_own(tmp_path: Path) -> None:
 
 
 def test_ones_own_data_model_plan_and_config(tmp_path: Path) -> None:
-    """All in a folder of one's own."""
+    """All in a folder of one's own. Options that the config does not name are keys of their own."""
     ones_own(tmp_path)
-    ended = program(tmp_path, "--config=mine.py")
+    options = ["--config.model_options.widths=(7, 5)", "--config.data_options.subset=60"]
+    ended = program(tmp_path, "--config=mine.py", *options)
     (row,) = table(tmp_path, "own")
     assert 0 <= float(row["accuracy"]) <= 1 and row["plan"].startswith("mine.plan-") and "failed" not in ended.out
     assert len(states(tmp_path)) == 1
+    assert [int(row["size"]) for row in table(tmp_path, "layers")] == [4 * 7, 7 * 5, 5 * 3]
 
 
-MISFITS = {"{'outputs': 2}": ["(None, 2)", "3 classes"], "{'fixed': (5,)}": ["5"]}
+MISFITS = {"outputs=2": ["(None, 2)", "3 classes"], "fixed=(5,)": ["5"], "wide=8": ["wide"]}
 
 
-@pytest.mark.parametrize("options", short_if(lambda options: "outputs" in options, MISFITS))
+@pytest.mark.parametrize("options", short_if(lambda options: "fixed" not in options, MISFITS))
 def test_only_what_fits_together_is_run(options: str, tmp_path: Path) -> None:
     ones_own(tmp_path)
-    ended = program(tmp_path, "--config=mine.py", f"--config.model_options={options}", done=False)
+    ended = program(tmp_path, "--config=mine.py", f"--config.model_options.{options}", done=False)
     assert all(word in ended.err.splitlines()[-1] for word in MISFITS[options]) and "Traceback" not in ended.err
     assert states(tmp_path) == {}
 
