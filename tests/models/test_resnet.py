@@ -127,6 +127,7 @@ def test_a_masked_network_learns_a_batch_under_xla():
         assert not np.asarray(kernel)[~masks[path]].any()
         assert np.asarray(kernel)[masks[path]].any()
     lth.unmask(model)
+    model.compile(model.optimizer, model.loss, run_eagerly=True)
     model.train_on_batch(x, y)
     kernel, mask = np.asarray(lth.prunable(model)["stage2_block1_conv2/kernel"]), masks["stage2_block1_conv2/kernel"]
     assert np.mean(kernel[~mask] != 0) > 0.9

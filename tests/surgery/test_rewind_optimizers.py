@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 import keras_lth as lth
 from keras_lth import surgery
+from tests.forms import short_if
 from tests.surgery.rewinding import network, some_masks
 
 X = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
@@ -100,10 +102,10 @@ HOLDERS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def made(holder: str) -> Pair:
+def made(holder: str, **options: Any) -> Pair:
     keras.utils.set_random_seed(3)
     model = Pair(*HOLDERS[holder])
-    model.compile()
+    model.compile(**options)
     model(X[:1])
     return model
 
@@ -116,9 +118,13 @@ def moments(snapshot: lth.Snapshot) -> dict[str, float]:
     return {key: float(abs(snapshot.optimizer[key]).max()) for key in snapshot.slots}
 
 
-@pytest.mark.parametrize("holder", HOLDERS)
-def test_rewound_and_restored_also_where_they_are_not_built(holder: str) -> None:
-    model = made(holder)
+# In every run each holder, one of them with traced steps.
+@pytest.mark.parametrize(
+    ("holder", "eager"),
+    short_if(lambda holder, eager: eager is (holder != "delegates"), itertools.product(HOLDERS, [False, True])),
+)
+def test_rewound_and_restored_also_where_they_are_not_built(holder: str, eager: bool) -> None:
+    model = made(holder, run_eagerly=eager)
     start = surgery.snapshot(model)
     learn(model)
     at_k = surgery.snapshot(model)
@@ -135,7 +141,7 @@ def test_rewound_and_restored_also_where_they_are_not_built(holder: str) -> None
     learn(model)
     assert surgery.snapshot(model).differences(end) == []
 
-    other = made(holder)
+    other = made(holder, run_eagerly=eager)
     assert surgery.snapshot(other).differences(start) == []
     surgery.rewind(other, at_k, restore_optimizer=True)
     assert surgery.snapshot(other).differences(at_k) == []
