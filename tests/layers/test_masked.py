@@ -219,7 +219,7 @@ AROUND: dict[str, Callable[[], keras.layers.Layer]] = {
     "a convolution over time": lambda: L.TimeDistributed(Masked(L.Conv1D(3, 2))),
     "RNN inside": lambda: Masked(L.LSTM(3, return_sequences=True)),
     "cell inside": lambda: Masked(L.RNN(L.GRUCell(3), return_sequences=True)),
-    "Bidirectional inside": lambda: Masked(L.Bidirectional(L.LSTM(3, return_sequences=True))),
+    "Bidirectional inside": lambda: Masked(L.Bidirectional(L.SimpleRNN(3, return_sequences=True))),
     "Sequential inside": lambda: Masked(keras.Sequential([L.Dense(4), L.Dense(3)])),
     "twice": lambda: Masked(Masked(L.Dense(3))),
 }
