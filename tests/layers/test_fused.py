@@ -269,7 +269,7 @@ def test_frozen_layers_run_in_inference_mode() -> None:
     models = network(), fusing(network())
     for model in models:
         model.get_layer("first").trainable = False
-        train(model, **MODES["eager"])
+        train(model, 1, **MODES["eager"])
     close(*models)
     assert not np.any(models[1].get_layer("first").moving_mean)
 
