@@ -111,7 +111,7 @@ def test_in_a_loop(product: str, jit_compile: bool) -> None:
     assert function.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize(("product", "mode", "live"), spread(2, PRODUCTS, ["eager", "graph", "jit"], [False, True]))
+@pytest.mark.parametrize(("product", "mode", "live"), spread(4, PRODUCTS, ["eager", "graph", "jit"], [False, True]))
 def test_to_dense(product: str, mode: str, live: bool) -> None:
     given = Live(product)
     cotangent = normal(*given.shape, seed=9)
