@@ -42,7 +42,7 @@ def flat(stream):
 # --- the order ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seed", "epoch"), [(3, 0), (2**62, 5)])
+@pytest.mark.parametrize(("seed", "epoch"), short_if(lambda _, epoch: epoch == 5, [(3, 0), (2**62, 5)]))
 def test_windows_of_records_are_permuted(seed, epoch):
     mine = list(range(1, N, 2))
     key = order_key(seed, epoch, 1)
@@ -54,7 +54,7 @@ def test_windows_of_records_are_permuted(seed, epoch):
     assert got == [expected[b : b + 2] for b in range(0, 20, 2)]
 
 
-@pytest.mark.parametrize("hosts", [1, 2, 4])
+@pytest.mark.parametrize("hosts", short_if(lambda hosts: hosts == 2, [1, 2, 4]))
 def test_hosts_share_an_epoch(hosts):
     data = streamed()
     steps = N // hosts // (4 // hosts)
@@ -73,7 +73,7 @@ def test_which_examples_are_left_out_changes():
     assert len({frozenset(range(N)) - {*flat(data.stream(epoch))} for epoch in range(6)}) > 2
 
 
-@pytest.mark.parametrize("first", short_if(lambda first: first in (1, 4, 10), [0, 1, 4, 5, 9, 10]))
+@pytest.mark.parametrize("first", short_if(lambda first: first in (4, 10), [0, 1, 4, 5, 9, 10]))
 def test_a_resumed_stream_is_the_tail_of_the_whole(first):
     data = streamed(augment=["flip", "crop"])
     whole, tail = ([(x.tobytes(), y.tolist()) for x, y in data.stream(2, first=f).as_numpy_iterator()]
@@ -139,7 +139,7 @@ def test_two_processes_give_the_same_bits():
 # --- the values --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("hosts", short_if(lambda hosts: hosts == 2, [1, 2]))
 def test_augmentation_draws_by_seed_epoch_and_identity(hosts):
     picture = np.arange(N * 16, dtype=np.float32).reshape(N, 4, 4, 1)
     whole = tf.data.Dataset.from_tensor_slices((picture, np.arange(N)))

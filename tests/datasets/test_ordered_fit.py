@@ -18,6 +18,7 @@ import pytest
 
 from keras_lth.datasets import ordered
 from tests.datasets.reference_order import expected_batches, expected_order
+from tests.forms import short_if
 
 N, B, STEPS = 24, 4, 6
 
@@ -89,7 +90,8 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+# In every run each mode here or in the next test; the default in those behind.
+@pytest.mark.parametrize("mode", short_if(lambda mode: mode in ("jit", "3 steps"), MODES))
 def test_fit_trains_on_the_order(mode):
     data, seen = unit_vectors(seed=9), Seen()
     probe(**MODES[mode]).fit(data, epochs=3, verbose=0, callbacks=[seen], shuffle=False)
@@ -97,7 +99,7 @@ def test_fit_trains_on_the_order(mode):
     assert data.position == (9, 3 * STEPS)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", short_if(lambda mode: mode in ("eager", "4 steps", "jit, 6 steps"), MODES))
 def test_a_callback_seeks_inside_fit(mode):
     data = unit_vectors(seed=9)
     # The rest of an epoch has three batches; where a hook comes then, the callback ends the epoch, for Keras may count

@@ -84,6 +84,18 @@ MODELS: dict[str, tuple[Callable[[], keras.Model], tuple[int, ...], int]] = {
     "gru_before": (lambda: _sequential((5, 6), L.GRU(7, reset_after=False)), (5, 6), 3),
     "masked": (lambda: _sequential((6,), lth.layers.Masked(L.Dense(8, activation="relu"))), (6,), 3),
     "subclassed": (_twice, (6,), 4),
+    "stacked": (
+        lambda: _sequential(
+            (5, 6),
+            L.Dense(8, activation="gelu"),
+            L.Conv1D(6, 3, 1, "causal", activation="relu"),
+            L.EinsumDense("...e,ef->...f", output_shape=7, bias_axes="f"),
+            L.TimeDistributed(L.Dense(4, kernel_regularizer="l2", kernel_constraint="non_neg")),
+            L.LSTM(7),
+        ),
+        (5, 6),
+        3,
+    ),
     "l2": (lambda: _sequential((6,), L.Dense(8, kernel_regularizer="l2", kernel_constraint="non_neg")), (6,), 3),
 }
 

@@ -64,15 +64,15 @@ def test_logits_are_the_papers(shape):
             gamma, beta, mean, variance = layer.get_weights()
             layer.set_weights([gamma, beta + 0.1, rng.normal(size=mean.shape), variance * rng.uniform(0.5, 2)])
     x = rng.random((2, *shape), dtype=np.float32)
-    np.testing.assert_allclose(model.predict(x, verbose=0), logits(model, x), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(model(x), logits(model, x), rtol=1e-3, atol=1e-4)
 
 
 def test_the_model_normalises_its_input():
-    plain = resnet_20((8, 8, 3), seed=1)
-    normalised = resnet_20((8, 8, 3), seed=1, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
+    plain = resnet_cifar((8, 8, 3), seed=1, depth=8)
+    normalised = resnet_cifar((8, 8, 3), seed=1, depth=8, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
     x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
-    expected = plain.predict((x - [0.1, 0.2, 0.3]) / [0.5, 1.0, 2.0], verbose=0)
-    np.testing.assert_allclose(normalised.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)
+    expected = plain((x - [0.1, 0.2, 0.3]) / [0.5, 1.0, 2.0])
+    np.testing.assert_allclose(normalised(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_kernels_are_he_normal_and_scales_uniform():
@@ -104,7 +104,8 @@ def test_weight_decay_is_in_the_gradient():
     x, y = np.random.default_rng(0).random((4, 8, 8, 1)), np.array([0, 1, 2, 0])
     before = [np.asarray(v) for v in plain.trainable_variables]
     for model in (decayed, plain):
-        model.compile(keras.optimizers.SGD(0.5), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.5), loss, run_eagerly=True)
         model.train_on_batch(x, y)
     for old, a, b in zip(before, decayed.trainable_variables, plain.trainable_variables, strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b) - 0.5 * 0.01 * old, atol=2e-6)
@@ -126,6 +127,7 @@ def test_a_masked_network_learns_a_batch_under_xla():
         assert not np.asarray(kernel)[~masks[path]].any()
         assert np.asarray(kernel)[masks[path]].any()
     lth.unmask(model)
+    model.compile(model.optimizer, model.loss, run_eagerly=True)
     model.train_on_batch(x, y)
     kernel, mask = np.asarray(lth.prunable(model)["stage2_block1_conv2/kernel"]), masks["stage2_block1_conv2/kernel"]
     assert np.mean(kernel[~mask] != 0) > 0.9

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_lth.ops import SparseStructure
 from keras_lth.ops import tensorflow as tf_ops
 from keras_lth.ops.tensorflow import columns
+from tests.forms import spread
 from tests.ops.tf_case import close, normal
 
 WIDTH = 19
@@ -78,8 +79,9 @@ def first_and_second(function: Callable[..., Any]) -> Callable[..., list[Any]]:
     return run
 
 
-@pytest.mark.parametrize("batch", [(1,), (3,), (8,), (2, 5), (64,), (4, 25), (130,)], ids=str)
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    ("seed", "batch"), spread(2, range(2), [(1,), (3,), (8,), (2, 5), (64,), (4, 25), (130,)]), ids=str
+)
 def test_networks_and_their_derivatives(seed: int, batch: tuple[int, ...]) -> None:
     sparse, dense, arguments = networks(10 * len(batch) + batch[0] + 1000 * seed, batch)
     given = [tf.constant(argument) for argument in arguments]

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_lth import ops
 from keras_lth.ops import SparseStructure
 from keras_lth.ops import tensorflow as tf_ops
-from tests.forms import spread
+from tests.forms import short_if, spread
 from tests.ops.test_structure import mask_of_blocks
 from tests.ops.tf_case import MODES, Case, close, in_mode, normal, op_types, with_gradients
 from tests.two_devices import result_of
@@ -70,8 +70,7 @@ class Live:
             assert not np.any(got[2][structure.stored :])
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize(("product", "mode"), spread(2, PRODUCTS, MODES))
 def test_a_function_follows_the_mask(product: str, mode: str) -> None:
     given = Live(product)
     values = given.structures[0].values(np.zeros(given.shape, np.float32))
@@ -86,8 +85,7 @@ def test_a_function_follows_the_mask(product: str, mode: str) -> None:
 
 
 @pytest.mark.usefixtures("no_library")
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize(("product", "mode"), spread(4, PRODUCTS, MODES))
 def test_the_plain_path_follows_it(product: str, mode: str) -> None:
     given = Live(product)
     values = given.structures[0].values(np.zeros(given.shape, np.float32))
@@ -95,8 +93,7 @@ def test_the_plain_path_follows_it(product: str, mode: str) -> None:
     assert given.traces == (1 if mode != "eager" else len(DENSITIES))
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("product", ["matmul", "conv2d"])
+@pytest.mark.parametrize(("product", "jit_compile"), spread(2, ["matmul", "conv2d"], [False, True]))
 def test_in_a_loop(product: str, jit_compile: bool) -> None:
     given = Live(product)
     weights = tf.constant([1.0, 2.0, 3.0])
@@ -114,7 +111,7 @@ def test_in_a_loop(product: str, jit_compile: bool) -> None:
     assert function.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize(("product", "mode", "live"), spread(2, PRODUCTS, ["eager", "graph", "jit"], [False, True]))
+@pytest.mark.parametrize(("product", "mode", "live"), spread(4, PRODUCTS, ["eager", "graph", "jit"], [False, True]))
 def test_to_dense(product: str, mode: str, live: bool) -> None:
     given = Live(product)
     cotangent = normal(*given.shape, seed=9)
@@ -227,8 +224,7 @@ class Module(tf.Module):
         )
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("product", ["matmul", "conv2d"])
+@pytest.mark.parametrize(("product", "jit_compile"), spread(2, ["matmul", "conv2d"], [False, True]))
 def test_saved_with_the_mask_that_it_has_then(product: str, jit_compile: bool, tmp_path: Path) -> None:
     given = Live(product)
     module = Module(given, jit_compile)
@@ -263,7 +259,7 @@ class Layer(keras.layers.Layer):
         return self.given.sparse(x, self.stored, self.offset)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", short_if(bool, [False, True]))
 def test_keras_trains_and_exports_it(jit_compile: bool, tmp_path: Path) -> None:
     given = Live("matmul of single weights")
     layer = Layer(given)

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import keras_lth as lth
 from keras_lth import surgery
-from tests.forms import spread
+from tests.forms import short_if, spread
 
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(10, 6)).astype(np.float32)
@@ -129,7 +129,8 @@ def test_a_writer_that_was_traced_before_the_mask(holder: str, writer: str, tmp_
         assert not np.array_equal(before[scene.keep], scene.kernel.numpy()[scene.keep])
 
 
-@pytest.mark.parametrize("holder", HOLDERS)
+# The model itself is in the next test, one around it as its sub-model.
+@pytest.mark.parametrize("holder", short_if(lambda holder: holder in ("a sub-model", "a second model"), HOLDERS))
 def test_after_unmask_every_holder_trains_dense(holder: str) -> None:
     scene = Scene(holder)
     scene.mask()

@@ -387,7 +387,7 @@ def test_imp_with_several_optimizers_in_one(name: str) -> None:
         model = network(OPTIMIZERS[name]())
         data = lth.datasets.ordered(X[:, :5], np.arange(32) % 3, batch_size=8, seed=0)
         if loop:
-            lth.training.fit(model, data, epochs=2, callbacks=[imp])
+            lth.training.fit(model, data, epochs=2, callbacks=[imp], jit_compile=False)
         else:
             model.fit(data, epochs=2, verbose=0, callbacks=[imp])
         tables.append((imp, surgery.snapshot(model)))

@@ -19,7 +19,7 @@ from tests.two_devices import mirrored, report
 
 def trained(strategy: Any, data: Any, **options: Any) -> keras.Model:
     model = network(strategy)
-    training.fit(model, data, epochs=2, jit_compile=False, **options)
+    training.fit(model, data, epochs=2, jit_compile=False, steps_per_call=2, **options)
     return model
 
 
@@ -27,11 +27,10 @@ def distance(a: keras.Model, b: keras.Model) -> float:
     return max(float(np.abs(x - y).max()) for x, y in zip(weights(a), weights(b), strict=True))
 
 
-def resumed(strategy: Any) -> list[str]:
+def resumed(strategy: Any, whole: surgery.Snapshot) -> list[str]:
     """Struck inside the second epoch of data from files, and resumed."""
-    whole = surgery.snapshot(trained(strategy, files(), steps_per_call=2))
     with tempfile.TemporaryDirectory() as folder:
-        options = {"checkpoints": folder, "checkpoint_every": 0, "steps_per_call": 2}
+        options = {"checkpoints": folder, "checkpoint_every": 0}
         with suppress(Struck):
             trained(strategy, files(), callbacks=[Strike(6)], **options)
             return ["not struck"]
@@ -80,11 +79,12 @@ def same_batches(strategy: Any, augment: Any) -> bool:
 def main() -> None:
     two, one = mirrored(), tf.distribute.get_strategy()
     alone, together = trained(one, files()), trained(two, files())
+    wholes = surgery.snapshot(alone), surgery.snapshot(together)
     evaluated = [training.evaluate(alone, files(shuffle=False, batch_size=size)) for size in (BATCH, 7)]
     report(
         {
             "distance": distance(alone, together),
-            "resumed": {"one": resumed(one), "two": resumed(two)},
+            "resumed": {"one": resumed(one, wholes[0]), "two": resumed(two, wholes[1])},
             "evaluated": evaluated,
             "wanted": alone.evaluate(X, Y, verbose=0, return_dict=True),
             "on_two": training.evaluate(together, files(shuffle=False)),

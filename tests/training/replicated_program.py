@@ -42,7 +42,8 @@ EXTRAS: dict[str, dict[str, Any]] = {
 
 def optimizer(rule: str, extra: str, steps: int) -> keras.optimizers.Optimizer:
     accumulation = {"gradient_accumulation_steps": steps} if steps > 1 else {}
-    return RULES[rule](**EXTRAS[extra], **accumulation)
+    extras = {name: value for one in extra.split("+") for name, value in EXTRAS[one].items()}
+    return RULES[rule](**extras, **accumulation)
 
 
 def compiled(model: keras.Model, rule: str, extra: str, steps: int) -> keras.Model:

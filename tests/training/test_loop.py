@@ -51,8 +51,8 @@ def assert_close(a: keras.Model, b: keras.Model, tolerance: float = 2e-6) -> Non
         np.testing.assert_allclose(value, other.weights[path], atol=tolerance, err_msg=path)
 
 
-# None is True here.
-@pytest.mark.parametrize("jit", short_if(lambda jit: jit is not True, [True, False, None]))
+# None is True here; without XLA the loop is beside fit under IMP below.
+@pytest.mark.parametrize("jit", short_if(lambda jit: jit is None, [True, False, None]))
 def test_the_same_as_fit(jit: bool | None) -> None:
     plain, looped = network(), network()
     a = plain.fit(examples(), epochs=3, verbose=0, shuffle=False, validation_data=(X, Y))
@@ -65,7 +65,7 @@ def test_the_same_as_fit(jit: bool | None) -> None:
 
 def test_the_bits_depend_on_no_call_size_and_repeat() -> None:
     ends = []
-    for steps in (3, 500, 500):
+    for steps in (3, 500):
         model = network(dropout=0.2)
         training.fit(model, examples(), epochs=2, steps_per_call=steps)
         ends.append(surgery.snapshot(model))
@@ -79,7 +79,7 @@ def test_masked_weights_stay_zero_and_absent() -> None:
     for model in (plain, looped):
         surgery.mask(model, masks)
     plain.fit(examples(), epochs=2, verbose=0, shuffle=False)
-    training.fit(looped, examples(), epochs=2)
+    training.fit(looped, examples(), epochs=2, jit_compile=False)
     assert_close(plain, looped)
     for path, variable in surgery.prunable(looped).items():
         assert not np.any(variable.numpy()[~masks[path]])
@@ -154,8 +154,8 @@ def test_train_shares_a_prefix_of_noise_bit_by_bit(jit: bool) -> None:
 
 
 def test_evaluate_is_keras_evaluate() -> None:
-    model = network()
-    training.fit(model, examples(), epochs=1, jit_compile=False)
+    model, random = network(), np.random.default_rng(1)
+    model.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in model.get_weights()])
     wanted = model.evaluate(X, Y, verbose=0, return_dict=True)
     for got in (training.evaluate(model, (X, Y)), training.evaluate(model, examples(batch_size=60))):
         assert got == pytest.approx(wanted, rel=1e-5)

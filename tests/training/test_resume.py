@@ -32,10 +32,17 @@ def imp_run(
     return imp, surgery.snapshot(model), history.history
 
 
+@pytest.fixture(scope="module")
+def unstruck(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, dict[str, list[float]], Path]:
+    """A run without a strike, and the folder of IMP itself."""
+    own = tmp_path_factory.mktemp("whole")
+    return *imp_run(None, None, own=own), own
+
+
 # Inside each round; and inside each epoch of each.
 @pytest.mark.parametrize("strikes", short_if(lambda strikes: len(strikes) == 3, [[5, 8, 6], [3, 6, 4, 2, 5, 1, 4]]))
-def test_struck_inside_every_round(tmp_path: Path, strikes: list[int]) -> None:
-    whole_imp, whole, history = imp_run(None, None)
+def test_struck_inside_every_round(unstruck: Any, tmp_path: Path, strikes: list[int]) -> None:
+    whole_imp, whole, history, _ = unstruck
     for strike in strikes:
         with pytest.raises(Struck):
             imp_run(tmp_path, strike)
@@ -51,10 +58,10 @@ def test_struck_inside_every_round(tmp_path: Path, strikes: list[int]) -> None:
     assert again.differences(whole) == []
 
 
-def test_commits_behind_the_folder_of_imp_or_lost(tmp_path: Path) -> None:
+def test_commits_behind_the_folder_of_imp_or_lost(unstruck: Any, tmp_path: Path) -> None:
     """Struck in round 0, then in round 1 with no commit since: IMP's folder knows of round 1, the commit does not."""
-    own, whole_own = tmp_path / "own", tmp_path / "whole"
-    _, whole, history = imp_run(None, None, own=whole_own)
+    own = tmp_path / "own"
+    _, whole, history, whole_own = unstruck
     with pytest.raises(Struck):
         imp_run(tmp_path / "commits", 5, own=own)
     with pytest.raises(Struck):
