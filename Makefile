@@ -5,7 +5,7 @@
 PYTHON ?= python3
 DATA ?= digits
 BIN := .venv/bin
-# Modules are compiled when they are first imported: all of them would take a minute.
+# Modules are compiled when they are first imported; most never are.
 PIP := $(BIN)/python -m pip install --quiet --no-compile
 export KERAS_LTH_WERROR := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 3

@@ -62,7 +62,7 @@ class BuildExt(build_ext):
                 compiled.add(command)
 
         self.compiler._compile = with_flags
-        # A file takes up to a gigabyte.
+        # A file takes up to 320 MB of memory.
         with ParallelCompile(max=4):
             super().build_extensions()
 

@@ -39,7 +39,7 @@ def trace_again(variables: Iterable[keras.Variable | tf.Variable]) -> None:
         caches = [one.function_cache for one in configurations if one is not None]
         traces = [trace for cache in caches for trace in cache.values()]
         # Not `captured_inputs`, which calls the deferred ones: with several workers each call takes the number of a
-        # collective operation, and workers that have not collected the same garbage would wait for each other forever.
+        # collective operation, and workers that have not collected the same garbage would wait without end.
         if any(id(tensor) in handles for trace in traces for tensor in trace.graph.external_captures):
             for cache in caches:
                 cache.clear()

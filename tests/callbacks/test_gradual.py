@@ -21,7 +21,7 @@ RAMP = Polynomial(1.0, 0.1, begin=2, end=14, every=3)
 SIZES = {"dense/kernel": 96, "dense_1/kernel": 48}
 
 
-@pytest.mark.parametrize("options", [{"scope": "layer"}, {"structure": (2, 2), "criterion": "random"}])
+@pytest.mark.parametrize("options", [{"scope": "layer"}, {"structure": (2, 2)}, {"criterion": "random"}])
 def test_exactly_k_at_every_step_of_the_schedule(options: dict[str, Any]) -> None:
     watch, unit = moving.Watch(), Structured(options.get("structure"))
     moving.loop(lth.GradualPruning(RAMP, verbose=0, **options), watch)

@@ -116,6 +116,8 @@ def test_without_a_folder_it_says_where_it_starts(capsys: pytest.CaptureFixture[
     unvalidated(trained, new(None, rounds=1, verbose=1), 2)
     text = capsys.readouterr().out
     assert "1 dense epoch" in text and "rewinding to its current weights" in text
+    unvalidated(model(), new(None, rounds=1, verbose=1), 2)
+    assert "rewinding to initialisation" in capsys.readouterr().out
 
 
 def test_masks_of_a_users_own_are_not_taken_for_the_runs(ran: dict[str, Ran], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from keras_lth.tickets import Snapshot
 from tests.plans import nets
 
 quiet: Any = {"say": lambda text: None}
-IMP_2 = replace(nets.HOW, rounds=2, k=4, seed=1)
+IMP_3 = replace(nets.HOW, rounds=3, k=4, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, lis
 
     def plan(book: Notebook) -> None:
         lab = nets.lab(book)
-        own = levels(lab, IMP_2, lab.init(3))
-        found.update({arm: subnetworks(lab, IMP_2, arm, own, 5) for arm in ARMS})
+        own = levels(lab, IMP_3, lab.init(3))
+        found.update({arm: subnetworks(lab, IMP_3, arm, own, 5) for arm in ARMS})
         book.want(*(level.masks for arm in found.values() for level in arm))
-        lottery(lab, IMP_2, arms=tuple(ARMS), every=6, curves=("test", "train"))
+        lottery(lab, IMP_3, arms=tuple(ARMS), every=6, curves=("test", "train"))
 
     store = Store(tmp_path_factory.mktemp("arms") / "s")
     rows = run(plan, store, **quiet)
@@ -48,13 +48,13 @@ def masks_in(store: Store, level: Level) -> Masks:
 
 
 def test_every_arm_has_the_weights_of_imp(made: Any) -> None:
-    """64 weights: 51, 41 after cuts of a fifth; "cyclic" prunes nothing."""
+    """64 weights: 51, 41, 33 after cuts of a fifth; "cyclic" prunes nothing."""
     store, found, rows = made
     for arm, of_arm in found.items():
         counts = [masks_in(store, level).remaining for level in of_arm]
-        assert counts == ([64] * 3 if arm == "cyclic" else [64, 51, 41]), arm
+        assert counts == ([64] * 4 if arm == "cyclic" else [64, 51, 41, 33]), arm
     results = {(row["arm"], row["level"]): row for row in rows if row["table"] == "results"}
-    assert len(results) == 1 + 2 * len(ARMS) and results["lrr", 2]["remaining"] == 41
+    assert len(results) == 1 + 3 * len(ARMS) and results["lrr", 3]["remaining"] == 33
     assert {row["arm"] for row in rows if row["table"] == "train"} == {*ARMS}
 
 
@@ -79,7 +79,7 @@ def test_masks_of_the_arms(made: Any) -> None:
 def test_what_the_arms_train_from(made: Any) -> None:
     """Begin and end follow the clock: from k, the whole schedule, or its last rate."""
     _, found, _ = made
-    k, whole = IMP_2.k, IMP_2.T
+    k, whole = IMP_3.k, IMP_3.T
     spans = {arm: (of_arm[2].run.begin, of_arm[2].end) for arm, of_arm in found.items()}
     assert spans["imp"] == spans["imp_one_shot"] == spans["signs"] == spans["noise"] == (k, whole)
     assert spans["lrr"] == spans["cyclic"] == spans["reinit"] == spans["random_global"] == (0, whole)
@@ -134,7 +134,7 @@ def test_degrees_and_moves_are_counted() -> None:
 
 def test_anatomy(tmp_path: Path) -> None:
     def plan(book: Notebook) -> None:
-        anatomy(nets.lab(book), replace(IMP_2, rounds=3), places=(0, 3))
+        anatomy(nets.lab(book), IMP_3, places=(0, 3))
 
     lines: list[str] = []
     rows = run(plan, tmp_path / "s", say=lines.append, quiet=True)
@@ -148,12 +148,10 @@ def test_anatomy(tmp_path: Path) -> None:
 FACTORS = (0.5, 1.0, 1.5, 2.0)
 
 
-def stretched(
-    tmp_path: Path, under: Callable[[float], Any], places: tuple[int, ...] = (1, 2), **setting: Any
-) -> list[dict[str, Any]]:
+def stretched(tmp_path: Path, under: Callable[[float], Any], **setting: Any) -> list[dict[str, Any]]:
     def plan(book: Notebook) -> None:
         how = IMP(T=12, rounds=2, seed=1)
-        dilation(nets.lab(book, **setting), how, rates=under, places=places, factors=FACTORS, replicates=2)
+        dilation(nets.lab(book, **setting), how, rates=under, places=(1, 2), factors=FACTORS, replicates=2)
 
     return [row for row in run(plan, tmp_path / "s", **quiet) if row["table"] == "dilation"]
 
@@ -179,7 +177,7 @@ def test_dilations_of_a_constant_rate_are_one_training(tmp_path: Path, loads: li
 
 def test_a_stretched_schedule_has_trainings_of_its_own(tmp_path: Path) -> None:
     """With a drop, each factor is another training; the least one that reaches the dense accuracy is the last."""
-    rows = stretched(tmp_path, lambda f: ((0, 0.02), (int(6 * f), 0.002)), (2,), rates=((0, 0.02), (6, 0.002)))
+    rows = stretched(tmp_path, lambda f: ((0, 0.02), (int(6 * f), 0.002)), rates=((0, 0.02), (6, 0.002)))
     dense = np.mean([row["accuracy"] for row in rows if row["arm"] == "dense" and row["dilation"] == 1] or [np.nan])
     for key in {(row["arm"], row["level"]) for row in rows}:
         mine = [row for row in rows if (row["arm"], row["level"]) == key]

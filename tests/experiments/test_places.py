@@ -64,7 +64,7 @@ def test_one_device_as_a_strategy(local: Store, tmp_path: Path) -> None:
 
 
 CHANGES = {"steps": 24, "levels": 1, "arms": ("imp",), "jit_compile": False, "plan": "lottery,instability"}
-FORKS = {"forks": ("0 steps",), "runs": 2, "networks": ("dense",), "points": 3}
+FORKS = {"forks": ("0 steps",), "runs": 2}
 FLAGS = (
     "--config=lenet_300_100_digits", "--workdir=run", *(f"--config.{key}={value}" for key, value in CHANGES.items()),
     *(f"--config.instability.{key}={value}" for key, value in FORKS.items()),

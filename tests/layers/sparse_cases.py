@@ -138,3 +138,21 @@ def pair(name: str, block: int | None = None, **compiled: Any) -> tuple[keras.Mo
         model.compile(**{"loss": "mse", **compiled, "optimizer": optimizer})
     lth.sparsify(sparse, only_if_faster=False, block=block)
     return dense, sparse, made
+
+
+def whole_weights(model: keras.Model) -> dict[str, np.ndarray]:
+    return dict(lth.snapshot(model).weights)
+
+
+def train(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: int = 5) -> None:
+    model.fit(x, y, batch_size=4, epochs=epochs, shuffle=False, verbose=0)
+
+
+def assert_same(dense: keras.Model, sparse: keras.Model, atol: float = 2e-5) -> None:
+    a, b = whole_weights(dense), whole_weights(sparse)
+    assert list(a) == list(b)
+    for path, value in a.items():
+        np.testing.assert_allclose(b[path], value, rtol=0, atol=atol, err_msg=path)
+    for path, mask in lth.masks_of(dense).items():
+        assert np.array_equal(lth.masks_of(sparse)[path], mask)
+        assert np.count_nonzero(b[path][~mask]) == 0

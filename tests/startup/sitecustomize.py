@@ -1,4 +1,4 @@
-"""Run first in every Python process that the tests start: two CPU-seconds less for each of a hundred.
+"""Run first in every Python process that the tests start: those that import Keras begin sooner.
 
 Keras imports packages for its wrappers, plots and data frames if they are installed; the tests use none of these. Keras
 does not find them, as it does not in the package's own programs (keras_lth.bin.quick_imports); all others do.
@@ -30,5 +30,5 @@ class LeftOut(MetaPathFinder):
 
 
 sys.meta_path.insert(0, LeftOut())
-# Python's collector would traverse all modules again and again while they are imported.
+# Python's collector would traverse all modules repeatedly while they are imported.
 gc.set_threshold(50_000, 20, 20)
