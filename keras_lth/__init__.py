@@ -6,6 +6,7 @@ Public names are loaded on first use (PEP 562), so ``import keras_lth.masks`` do
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import warnings
 from typing import Any
@@ -97,7 +98,20 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(int(digits) for digits in re.findall(r"\d+", version)[:2])
 
 
+def _keep_memory() -> None:
+    """Let TensorFlow keep the memory of tensors on the CPU from step to step; before its first operation alone.
+
+    Otherwise activations of megabytes go back to the system, which clears their pages anew in each step: a fifth of a
+    sparse ResNet-20's step. Values in the environment take precedence.
+    """
+    if "TF_CPU_ALLOCATOR_USE_BFC" not in os.environ:
+        os.environ["TF_CPU_ALLOCATOR_USE_BFC"] = "true"
+        # By default the pool ends at 64 GB, whatever the machine has.
+        os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(1 << 24))
+
+
 _check_versions()
+_keep_memory()
 
 
 def __getattr__(name: str) -> Any:

@@ -112,3 +112,18 @@ def test_another_tensorflow_or_keras(name: str, version: str, kind: str | None, 
     (spec,) = re.findall(rf'"({name}>=.*)"', (ROOT / "pyproject.toml").read_text())
     (line,) = [line for line in done.stderr.splitlines() if version in line]
     assert kind in line and f"pip install '{spec}'" in line and len(line) < 200
+
+
+@pytest.mark.parametrize("given", [None, "false"])
+def test_memory_stays_with_tensorflow(given: str | None) -> None:
+    """In the process that imports the package, unless its environment says otherwise."""
+    names = "TF_CPU_ALLOCATOR_USE_BFC", "TF_CPU_BFC_MEM_LIMIT_IN_MB"
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    if given is not None:
+        environment[names[0]] = given
+    code = f"import os, keras_lth; print(*map(os.environ.get, {names}))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    kept, limit = done.stdout.split()
+    assert kept == (given or "true")
+    # In MB; TensorFlow's own limit is 64 GB.
+    assert limit == "None" if given else int(limit) > 1 << 20
