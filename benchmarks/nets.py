@@ -26,6 +26,11 @@ class Net:
     norm: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def convolves(self) -> bool:
+        """Whether there are convolutions, so that `lth.fuse` has layers to change."""
+        return len(self.shape) == 3
+
 
 _VGG = [64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"]
 

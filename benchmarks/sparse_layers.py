@@ -3,9 +3,10 @@
 Each side is trained in every way that there is, ``fit`` with several steps per execution and the loop of
 `keras_lth.training`, with XLA and without; the fastest way of each side then takes turns with that of the others, and
 the ratios of neighbouring turns are reported: their median and quartiles. The loop with XLA is left out where a network
-has convolutions, which XLA computes twenty times slower inside a loop. Networks with batch normalisation are timed as
-Keras has them and after `lth.fuse`. The floor is the sparse step with one weight left in each kernel: what is no
-product. The rate is 0, so that weights stay normal numbers however many steps are timed; the update's work is the same.
+has convolutions, which XLA computes twenty times slower inside a loop. Such networks are timed as Keras has them and
+after `lth.fuse`. TensorFlow uses oneDNN, also where it would not by itself and take twice as long. The floor is the
+sparse step with one weight left in each kernel: what is no product. The rate is 0, so that weights stay normal numbers
+however many steps are timed; the update's work is the same.
 
     python benchmarks/sparse_layers.py --out docs/results/benchmarks
     python benchmarks/sparse_layers.py --only=vgg,mlp --torch=/path/to/python
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import keras
@@ -130,8 +132,7 @@ class Bench:
         self.y = random.integers(0, nets.CLASSES, len(self.x)).astype(np.int32)
 
     def ways(self) -> list[str]:
-        convolves = len(self.net.shape) == 3
-        return [name for name in WAYS if not (convolves and name == "loop, XLA")]
+        return [name for name in WAYS if not (self.net.convolves and name == "loop, XLA")]
 
     def model(self, jit: bool) -> keras.Model:
         model = network(self.net)
@@ -275,7 +276,7 @@ def measure(name: str, net: nets.Net, peer: Peer | None, rounds: int, turn_secon
     sides = {"dense": Side(bench, ways, lambda model: None)}
     # What XLA compiles is not fused.
     plain = [way for way in ways if not WAYS[way]["jit"]]
-    if net.norm:
+    if net.convolves:
         log("  fused")
         sides["dense, fused"] = Side(bench, plain, lth.fuse)
     others: dict[str, Turn] = {} if peer is None else {TORCH: peer.turn(name, net.batch, None)}
@@ -292,10 +293,10 @@ def measure(name: str, net: nets.Net, peer: Peer | None, rounds: int, turn_secon
 
         here = {**sides, "sparse": Side(bench, ways, sparse)}
         best = here["sparse"].way
-        if net.norm:
+        if net.convolves:
             here["sparse, fused"] = Side(bench, plain, functools.partial(sparse, fuse=True))
             best = here["sparse, fused"].way
-        here[FLOOR] = Side(bench, [best], functools.partial(sparse, what=left, fuse=net.norm))
+        here[FLOOR] = Side(bench, [best], functools.partial(sparse, what=left, fuse=net.convolves))
         turns = {kind: side.turn for kind, side in here.items()} | others
         if peer is not None:
             turns[TORCH_MASKED] = peer.turn(name, net.batch, 1 - sparsity)
@@ -306,7 +307,7 @@ def measure(name: str, net: nets.Net, peer: Peer | None, rounds: int, turn_secon
             "ways": {kind: side.way for kind, side in here.items()},
             "faster": ratio(ms["dense"], ms["sparse"]),
         }  # fmt: skip
-        if net.norm:
+        if net.convolves:
             line["faster, fused"] = ratio(ms["dense, fused"], ms["sparse, fused"])
             line["fusing the dense one"] = ratio(ms["dense"], ms["dense, fused"])
         if sparsity == 0.95:

@@ -36,6 +36,9 @@ struct Kernels {
   // dx = scale * (g - constant - (x - mean) * slope), for g = dy where the mask is: kNone or kAffine.
   void (*input)(const float* dy, const float* x, Mask mask, std::int64_t n, std::int64_t width, const Affine& affine,
                 const float* constant, const float* slope, float* dx);
+
+  // dx[i] = left[i] where x[i] == y[i], else 0; what is given is no longer left.
+  void (*give)(const float* x, const float* y, std::int64_t n, float* left, float* dx);
 };
 
 const Kernels& KernelsFor(isa::Level level);

@@ -112,6 +112,38 @@ void Check(std::int64_t samples, std::int64_t channels, bool add, bool relu, flo
   if (add) Near(r.dresidual, g, 0.0, name + ", dresidual");
 }
 
+// Windows in which many numbers are equal, one of them NaN.
+void CheckMaxPool(const norm::Windows& w) {
+  const std::string name = "pooling of " + std::to_string(w.height) + " x " + std::to_string(w.width) + " pixels, " +
+                           std::to_string(w.channels) + " channels";
+  const std::int64_t in = w.rows * w.height, across = w.columns * w.width, size = w.batch * in * across * w.channels;
+  Floats x(static_cast<std::size_t>(size));
+  std::uniform_int_distribution<int> few(0, 3);
+  std::generate(x.begin(), x.end(), [&] { return static_cast<float>(few(random_bits)); });
+  x[0] = std::nanf("");
+  const Floats dy = Normals(w.batch * w.rows * w.columns * w.channels, 0, 1);
+  Floats y(dy.size()), wanted(x.size(), 0.0F);
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i), c = at % w.channels, column = at / w.channels % w.columns;
+    const std::int64_t line = at / w.channels / w.columns;
+    std::size_t best = x.size();
+    for (std::int64_t r = 0; r < w.height; ++r) {
+      for (std::int64_t q = 0; q < w.width; ++q) {
+        const auto pixel = static_cast<std::size_t>(
+            ((line * w.height + r) * across + column * w.width + q) * w.channels + c);
+        if (!std::isnan(x[pixel]) && (best == x.size() || x[pixel] > x[best])) best = pixel;
+      }
+    }
+    y[i] = best == x.size() ? x[0] : x[best];
+    if (best != x.size()) wanted[best] = dy[i];
+  }
+  for (const unsigned threads : {1U, 3U, 0U}) {
+    Floats dx(x.size(), -1.0F);
+    norm::MaxPoolGradient(x.data(), y.data(), dy.data(), w, dx.data(), {keras_lth::isa::Choose(""), threads});
+    Same(dx, wanted, name);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -123,6 +155,12 @@ int main() {
       }
       Check(2000, 20, add, relu, 1000.0F);
     }
+  }
+  for (const std::int64_t channels : {1, 5, 64}) {
+    CheckMaxPool({3, 4, 5, 2, 2, channels});
+    CheckMaxPool({2, 1, 3, 3, 1, channels});
+    CheckMaxPool({1, 2, 2, 1, 1, channels});
+    CheckMaxPool({20, 8, 8, 2, 2, channels});
   }
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;

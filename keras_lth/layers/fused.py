@@ -4,6 +4,9 @@ In training a sum and a ReLU that follow are part of it: the normalised tensor, 
 are made, and a ReLU makes its result from that. In a graph nobody computes what is then not used. So a ReLU behind a
 stored kernel becomes part of its product, too.
 
+The gradient of max pooling is one pass over the activations, too: TensorFlow's own takes as long as a sparse
+convolution.
+
 Dropout under XLA can take longer than the products of a sparse layer, because of the generator that XLA has for it. It
 draws from a faster one there.
 
@@ -45,19 +48,23 @@ class Fused:
         layers: path of each layer → why it runs as Keras has it; "" where it is fused.
         note: what is to be known about the model's own steps; "" if nothing.
         dropouts: Dropout layers that draw from a faster generator in steps compiled by XLA.
+        pools: MaxPooling2D layers whose gradient is an operation of the package.
     """
 
     model: str
     layers: Mapping[str, str]
     note: str = ""
     dropouts: int = 0
+    pools: int = 0
 
     @property
     def summary(self) -> str:
         """One line: how many layers are fused."""
         fused = sum(not reason for reason in self.layers.values())
-        note = f"; {self.note}" if self.note and fused else ""
+        note = f"; {self.note}" if self.note and (fused or self.pools) else ""
         said = f"{fused} of {len(self.layers)} BatchNormalization layers of {self.model!r} are fused{note}"
+        if self.pools:
+            said += f"; {self.pools} MaxPooling2D layers have a faster gradient"
         return f"{said}; {self.dropouts} Dropout layers draw faster under XLA" if self.dropouts else said
 
     def __str__(self) -> str:
@@ -76,12 +83,13 @@ def fuse(model: keras.Model) -> Fused:
 
     In training and inference, equal to rounding, second derivatives and moving statistics included; an activation of
     3 axes or more, channels last, is normalised two to four times as fast. In training in float32 an addition of two
-    tensors (Add) and a ReLU (ReLU, Activation) behind it are part of the operation. Weights, names, optimizer, masks
-    and files stay as they are, and a saved or cloned model is a plain one: call ``fuse`` on it again. Functions that
-    were traced before are traced again. Steps compiled by XLA (``compile``'s default) keep Keras' computation, which is
-    as fast there: XLA takes the variance as a difference of large numbers. So compile with ``jit_compile=False``; the
-    loop of `keras_lth.training` does so itself where a model has convolutions. In steps compiled by XLA, Dropout draws
-    from ThreeFry instead, a faster generator with other random numbers.
+    tensors (Add) and a ReLU (ReLU, Activation) behind it are part of the operation. A MaxPooling2D whose windows lie
+    side by side takes a gradient of the package, in float32 with the same bits. Weights, names, optimizer, masks and
+    files stay as they are, and a saved or cloned model is a plain one: call ``fuse`` on it again. Functions that were
+    traced before are traced again. Steps compiled by XLA (``compile``'s default) keep Keras' computation, which is as
+    fast there: XLA takes the variance as a difference of large numbers. So compile with ``jit_compile=False``; the loop
+    of `keras_lth.training` does so itself where a model has convolutions. In steps compiled by XLA, Dropout draws from
+    ThreeFry instead, a faster generator with other random numbers.
 
     Args:
         model: a built model; a layer that other models share is fused there too. A second call changes nothing.
@@ -97,10 +105,12 @@ def fuse(model: keras.Model) -> Fused:
     check_built(model)
     found, changed = _fuse(model)
     if changed:
-        trace_again(variable for layer in changed for variable in layer.variables)
+        # A layer without variables is in traces that hold others of the model.
+        trace_again(variable for layer in changed for variable in layer.variables or model.variables)
+    held = [layer for _, layer in layers(model)]
+    dropouts, pools = (sum(isinstance(layer, cls) for layer in held) for cls in (_FusedDropout, _FusedMaxPool))
     xla = "steps that XLA compiles run as before: compile(jit_compile=False) lets them gain"
-    dropouts = sum(isinstance(layer, _FusedDropout) for _, layer in layers(model))
-    return Fused(model.name, found, xla if getattr(model, "jit_compile", False) else "", dropouts)
+    return Fused(model.name, found, xla if getattr(model, "jit_compile", False) else "", dropouts, pools)
 
 
 @contextlib.contextmanager
@@ -121,9 +131,10 @@ def _fuse(model: keras.Model) -> tuple[dict[str, str], list[Any]]:
     """Fuse the layers of a model; return why each normalisation is not, and those that were changed."""
     found: dict[str, str] = {}
     changed = []
+    alone = {keras.layers.Dropout: _FusedDropout, keras.layers.MaxPooling2D: _FusedMaxPool}
     for path, layer in layers(model):
-        if type(layer) is keras.layers.Dropout and not _accelerator():
-            become(layer, _FusedDropout)
+        if type(layer) in alone and not _accelerator():
+            become(layer, alone[type(layer)])
             changed.append(layer)
         if isinstance(layer, _Norm):
             found[str(path)] = reason = _why_not(layer)
@@ -272,6 +283,26 @@ class _FusedDropout(keras.layers.Dropout):
             return tf.where(kept, x * tf.cast(1 / (1 - self.rate), x.dtype), tf.zeros([], x.dtype))
 
         return columns.through(inputs, dropped)
+
+
+class _FusedMaxPool(keras.layers.MaxPooling2D):
+    """What a max pooling does otherwise than its class: its gradient is one pass."""
+
+    def call(self, inputs: Any) -> Any:
+        """The class's own computation, or one with a gradient of the package."""
+        return normalize.max_pool(inputs, self.pool_size) if self._fits(inputs) else super().call(inputs)
+
+    def _fits(self, inputs: Any) -> bool:
+        """Whether windows lie side by side, and fill the image."""
+        if not isinstance(inputs, tf.Tensor) or inputs.dtype != tf.float32 or inputs.shape.rank != 4 or in_xla():
+            return False
+        sides = zip(inputs.shape.as_list()[1:3], self.pool_size, strict=True)
+        return (
+            self.data_format == "channels_last"
+            and tuple(self.strides) == tuple(self.pool_size)
+            and all(size and size % window == 0 for size, window in sides)
+            and normalize.available()
+        )
 
 
 def _follower(layer: Any) -> Any:

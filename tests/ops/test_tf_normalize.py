@@ -81,3 +81,55 @@ def test_shapes_are_known_and_checked() -> None:
     ]:
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             normalize.Normalized(x_, mean, c, c, c).result(residual, True)
+
+
+def pooled(function: Any, x: Any, weight: Any) -> list[Any]:
+    """The result, its gradient, and that of a norm of it."""
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+            loss = tf.reduce_sum(weight * tf.sin(y))
+        first = tape.gradient(loss, x)
+        size = tf.reduce_sum(tf.square(first))
+    return [y, first, outer.gradient(size, x)]
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "unknown"])
+@pytest.mark.parametrize(("shape", "size"), [((2, 4, 6, 5), (2, 2)), ((3, 3, 8, 17), (1, 4)), ((0, 4, 4, 3), (2, 2))])
+def test_max_pooling_and_two_derivatives(shape: tuple[int, ...], size: tuple[int, int], mode: str) -> None:
+    """Beside TensorFlow's, also where many pixels of a window are largest: as behind a ReLU."""
+    x, rest = normal(*shape), (shape[1] // size[0], shape[2] // size[1], shape[3])
+    weight = normal(shape[0], *rest, seed=1)
+    for given in (x, np.maximum(np.round(x), 0.0)):
+
+        def run(x: Any) -> Any:
+            return pooled(lambda x: normalize.max_pool(x, size), x, weight)
+
+        if mode != "eager":
+            spec = tf.TensorSpec([None, *shape[1:]] if mode == "unknown" else shape, tf.float32)
+            run = tf.function(run, autograph=False, input_signature=[spec])
+        wanted = pooled(lambda x: tf.nn.max_pool2d(x, size, size, "VALID"), tf.constant(given), weight)
+        for got, want in zip(run(tf.constant(given)), wanted, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+        assert (run(tf.constant(given))[1].numpy() == wanted[1].numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        ((1, 5, 4, 2), (1, 2, 2, 2), "windows side by side"),
+        ((1, 4, 4, 2), (1, 0, 2, 2), "windows side by side"),
+        ((1, 4, 4, 2), (1, 2, 2, 3), "batch, height, width, channels"),
+        ((4, 4, 2), (2, 2, 2), "batch, height, width, channels"),
+    ],
+)
+def test_a_pooling_of_other_shapes_is_refused(x: tuple[int, ...], y: tuple[int, ...], said: str) -> None:
+    loaded = normalize.library.load()
+    assert loaded is not None
+    dy = tf.zeros(y)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+        loaded.ops.keras_lth_max_pool_grad(x=tf.zeros(x), y=tf.zeros(y), dy=dy)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"dy has shape \[1,2,2\]"):
+        loaded.ops.keras_lth_max_pool_grad(x=tf.zeros([1, 4, 4, 2]), y=tf.zeros([1, 2, 2, 2]), dy=tf.zeros([1, 2, 2]))

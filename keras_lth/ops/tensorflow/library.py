@@ -28,6 +28,7 @@ OPS = (
     "keras_lth_normalize_grad",
     "keras_lth_normalize_add_grad",
     "keras_lth_masked_sums",
+    "keras_lth_max_pool_grad",
 )
 
 

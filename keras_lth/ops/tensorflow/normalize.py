@@ -1,4 +1,5 @@
-"""Batch normalisation in training, with a residual and ReLU behind it, as two ops on the CPU, and their gradients.
+"""Batch normalisation in training, with a residual and ReLU behind it, as two ops on the CPU, and their gradients; and
+the gradient of a max pooling.
 
 The statistics are taken apart from the normalisation, so that whoever comes later, the ReLU behind a sum, can still say
 how the result is made. The gradient is that of both: statistics are functions of x, not arguments.
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from keras_lth.ops.tensorflow import library
 
-__all__ = ["Normalized", "available", "moments"]
+__all__ = ["Normalized", "available", "max_pool", "moments"]
 
 
 def available() -> bool:
@@ -56,6 +57,38 @@ class Normalized:
             residual=[] if residual is None else [residual],
             relu=relu,
         )
+
+
+def max_pool(x: Any, size: tuple[int, int]) -> Any:
+    """Take the largest number of each window of ``size`` pixels, side by side; differentiable twice.
+
+    Args:
+      x: float32 [batch, height, width, channels]; height and width are multiples of ``size``.
+      size: height and width of a window.
+
+    Returns:
+      float32 [batch, height / size[0], width / size[1], channels]. Where several pixels of a window are largest, the
+      gradient is that of the first one, row by row, as in TensorFlow.
+    """
+    library.set_threads()
+
+    @tf.custom_gradient
+    def run(x: Any) -> Any:
+        y = tf.nn.max_pool2d(x, size, size, "VALID")
+        given = tf.stop_gradient(x), tf.stop_gradient(y)
+        return y, lambda dy: _ops().keras_lth_max_pool_grad(*given, dy=dy)
+
+    return run(x)
+
+
+@tf.RegisterGradient("KerasLthMaxPoolGrad")
+def _of_max_pool_gradient(op: Any, g: Any) -> list[Any]:
+    x, y, _ = op.inputs
+    # Of what passed to each pixel, the window's is that at its largest.
+    one = tf.stop_gradient(_ops().keras_lth_max_pool_grad(x, y, dy=tf.ones_like(y)))
+    size = [tf.shape(x)[axis] // tf.shape(y)[axis] for axis in (1, 2)]
+    windows = tf.reshape(g * one, [tf.shape(y)[0], tf.shape(y)[1], size[0], tf.shape(y)[2], size[1], tf.shape(y)[3]])
+    return [None, None, tf.reduce_sum(windows, [2, 4])]
 
 
 def _ops() -> Any:
