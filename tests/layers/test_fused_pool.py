@@ -28,7 +28,8 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 def network(**pool: Any) -> keras.Model:
     keras.utils.set_random_seed(2)
-    layers = [L.Conv2D(6, 3, padding="same", activation="relu"), L.MaxPooling2D(name="pool", **pool), L.Flatten(), L.Dense(3)]
+    conv = L.Conv2D(6, 3, padding="same", activation="relu")
+    layers = [conv, L.MaxPooling2D(name="pool", **pool), L.Flatten(), L.Dense(3)]
     model = keras.Sequential([keras.Input((9, 8, 3)), *layers])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, jit_compile=False)
