@@ -4,9 +4,9 @@ Each side is trained in every way that there is, ``fit`` with several steps per 
 `keras_lth.training`, with XLA and without; the fastest way of each side then takes turns with that of the others, and
 the ratios of neighbouring turns are reported: their median and quartiles. The loop with XLA is left out where a network
 has convolutions, which XLA computes twenty times slower inside a loop. Such networks are timed as Keras has them and
-after `lth.fuse`. TensorFlow uses oneDNN, also where it would not by itself and take twice as long. The floor is the
-sparse step with one weight left in each kernel: what is no product. The rate is 0, so that weights stay normal numbers
-however many steps are timed; the update's work is the same.
+after `lth.fuse`, which is part of `lth.sparsify`. TensorFlow uses oneDNN, also on processors where it would not do so
+by itself. The floor is the sparse step with one weight left in each kernel: everything but products. The rate is 0, so
+that weights stay normal numbers however many steps are timed; the update's work is the same.
 
     python benchmarks/sparse_layers.py --out docs/results/benchmarks
     python benchmarks/sparse_layers.py --only=vgg,mlp --torch=/path/to/python
@@ -284,19 +284,9 @@ def measure(name: str, net: nets.Net, peer: Peer | None, rounds: int, turn_secon
     for sparsity, block in net.sparsities:
         log(f"  {100 * sparsity:g} %, blocks of {block}")
         masks = masks_of(network(net), sparsity, block)
-        given, left = (masks, block), (one_left(masks), 1)
-
-        def sparse(model: keras.Model, what: Any = given, fuse: bool = False) -> None:
-            make_sparse(model, *what)
-            if fuse:
-                lth.fuse(model)
-
-        here = {**sides, "sparse": Side(bench, ways, sparse)}
-        best = here["sparse"].way
-        if net.convolves:
-            here["sparse, fused"] = Side(bench, plain, functools.partial(sparse, fuse=True))
-            best = here["sparse, fused"].way
-        here[FLOOR] = Side(bench, [best], functools.partial(sparse, what=left, fuse=net.convolves))
+        here = {**sides, "sparse": Side(bench, ways, functools.partial(make_sparse, masks=masks, block=block))}
+        one = functools.partial(make_sparse, masks=one_left(masks), block=1)
+        here[FLOOR] = Side(bench, [here["sparse"].way], one)
         turns = {kind: side.turn for kind, side in here.items()} | others
         if peer is not None:
             turns[TORCH_MASKED] = peer.turn(name, net.batch, 1 - sparsity)
@@ -308,7 +298,7 @@ def measure(name: str, net: nets.Net, peer: Peer | None, rounds: int, turn_secon
             "faster": ratio(ms["dense"], ms["sparse"]),
         }  # fmt: skip
         if net.convolves:
-            line["faster, fused"] = ratio(ms["dense, fused"], ms["sparse, fused"])
+            line["faster, fused"] = ratio(ms["dense, fused"], ms["sparse"])
             line["fusing the dense one"] = ratio(ms["dense"], ms["dense, fused"])
         if sparsity == 0.95:
             line["bytes"] = memory(net, masks, block)
@@ -331,7 +321,7 @@ def table(lines: list[dict[str, Any]]) -> str:
             return ""
         return "{} × ({} to {})".format(*(number(line[name][key]) for key in ("median", "quartile 1", "quartile 3")))
 
-    head = ["network", "zeros", "dense, ms", "sparse, ms", "faster", "dense, fused", "sparse, fused", "faster"]
+    head = ["network", "zeros", "dense, ms", "sparse, ms", "faster", "dense, fused", "faster"]
     head += ["no products (sparse)", TORCH, TORCH_MASKED]
     body = []
     for line in lines:
@@ -344,7 +334,6 @@ def table(lines: list[dict[str, Any]]) -> str:
                 cell(line, "sparse"),
                 times(line, "faster"),
                 cell(line, "dense, fused"),
-                cell(line, "sparse, fused"),
                 times(line, "faster, fused"),
                 *(cell(line, kind) for kind in (FLOOR, TORCH, TORCH_MASKED)),
             ]

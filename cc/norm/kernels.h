@@ -37,8 +37,11 @@ struct Kernels {
   void (*input)(const float* dy, const float* x, Mask mask, std::int64_t n, std::int64_t width, const Affine& affine,
                 const float* constant, const float* slope, float* dx);
 
-  // dx[i] = left[i] where x[i] == y[i], else 0; what is given is no longer left.
-  void (*give)(const float* x, const float* y, std::int64_t n, float* left, float* dx);
+  // largest[i] = x[i] where that is larger: never where one of them is NaN.
+  void (*enlarge)(const float* x, std::int64_t n, float* largest);
+
+  // dx[i] = left[i] where x[i] is the largest, and where the largest is NaN, else 0. What is given is no longer left.
+  void (*give)(const float* x, const float* largest, std::int64_t n, float* left, float* dx);
 };
 
 const Kernels& KernelsFor(isa::Level level);

@@ -158,21 +158,24 @@ void MaskedSums(const float* dy, const float* y, std::int64_t samples, std::int6
   for (std::int64_t c = 0; c < channels; ++c) sums[c] = static_cast<float>(both[static_cast<std::size_t>(c)]);
 }
 
-void MaxPoolGradient(const float* x, const float* y, const float* dy, const Windows& w, float* dx, const Run& run) {
+void MaxPoolGradient(const float* x, const float* dy, const Windows& w, float* dx, const Run& run) {
   const Kernels& kernels = KernelsFor(run.level);
-  const std::int64_t line = w.columns * w.channels;  // of y
+  const std::int64_t line = w.columns * w.channels;  // of dy
   const auto lines = static_cast<std::size_t>(w.batch * w.rows);
   const double floats = static_cast<double>(w.batch * w.rows * line) * static_cast<double>(w.height * w.width);
   const unsigned threads = run.threads != 0 ? run.threads : floats < kWorthAThread ? 1 : threads::Size();
   threads::ForEach(threads, lines, [&](unsigned, std::size_t item) {
     const auto at = static_cast<std::int64_t>(item);
-    Floats left(dy + at * line, dy + (at + 1) * line);
+    Floats left(dy + at * line, dy + (at + 1) * line), largest(static_cast<std::size_t>(w.channels));
     for (std::int64_t i = 0; i < w.columns; ++i) {
-      float* const here = left.data() + i * w.channels;
-      for (std::int64_t k = 0; k < w.height * w.width; ++k) {
+      const auto pixel = [&](std::int64_t k) {
         const std::int64_t row = at * w.height + k / w.width, column = i * w.width + k % w.width;
-        const std::int64_t pixel = (row * w.columns * w.width + column) * w.channels;
-        kernels.give(x + pixel, y + at * line + i * w.channels, w.channels, here, dx + pixel);
+        return (row * w.columns * w.width + column) * w.channels;
+      };
+      std::copy_n(x + pixel(0), w.channels, largest.data());
+      for (std::int64_t k = 1; k < w.height * w.width; ++k) kernels.enlarge(x + pixel(k), w.channels, largest.data());
+      for (std::int64_t k = 0; k < w.height * w.width; ++k) {
+        kernels.give(x + pixel(k), largest.data(), w.channels, left.data() + i * w.channels, dx + pixel(k));
       }
     }
   });

@@ -1,6 +1,6 @@
-// Batch normalisation over the last axis, with what follows it in a network: a residual that is added, ReLU, pooling. In as few
-// passes over the activations as there can be, as these are larger than the caches. float32; sums of fixed runs in float32
-// and of the runs in double, so a result has the same bits for any number of threads.
+// Batch normalisation over the last axis, with what follows it in a network: a residual that is added, ReLU, pooling. In
+// as few passes over the activations as there can be, as these are larger than the caches. float32; sums of fixed runs in
+// float32 and of the runs in double, so a result has the same bits for any number of threads.
 #ifndef KERAS_LTH_CC_NORM_NORM_H_
 #define KERAS_LTH_CC_NORM_NORM_H_
 
@@ -48,14 +48,14 @@ void NormalizeGradient(const float* dy, const float* x, const float* y, std::int
 void MaskedSums(const float* dy, const float* y, std::int64_t samples, std::int64_t channels, float* masked,
                 float* sums, const Run& run);
 
-// Windows of height x width pixels, side by side: y[batch, rows, columns, channels] is the largest of each in
-// x[batch, rows * height, columns * width, channels].
+// Windows of height x width pixels, side by side in x[batch, rows * height, columns * width, channels].
 struct Windows {
   std::int64_t batch, rows, columns, height, width, channels;
 };
 
-// The gradient of that: dx is dy at the first pixel of a window, row by row, that equals y, and 0 elsewhere.
-void MaxPoolGradient(const float* x, const float* y, const float* dy, const Windows& windows, float* dx, const Run& run);
+// The gradient of the largest number of each window, from dy[batch, rows, columns, channels]: dx is dy at the first pixel
+// that has it, row by row, and 0 elsewhere. As in TensorFlow, the first pixel counts even if it is NaN, and others do not.
+void MaxPoolGradient(const float* x, const float* dy, const Windows& windows, float* dx, const Run& run);
 
 }  // namespace keras_lth::norm
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -112,34 +113,34 @@ void Check(std::int64_t samples, std::int64_t channels, bool add, bool relu, flo
   if (add) Near(r.dresidual, g, 0.0, name + ", dresidual");
 }
 
-// Windows in which many numbers are equal, one of them NaN.
+// Windows in which many numbers are equal, and some are NaN or infinite.
 void CheckMaxPool(const norm::Windows& w) {
   const std::string name = "pooling of " + std::to_string(w.height) + " x " + std::to_string(w.width) + " pixels, " +
                            std::to_string(w.channels) + " channels";
-  const std::int64_t in = w.rows * w.height, across = w.columns * w.width, size = w.batch * in * across * w.channels;
-  Floats x(static_cast<std::size_t>(size));
-  std::uniform_int_distribution<int> few(0, 3);
-  std::generate(x.begin(), x.end(), [&] { return static_cast<float>(few(random_bits)); });
-  x[0] = std::nanf("");
+  const std::int64_t across = w.columns * w.width, size = w.batch * w.rows * w.height * across * w.channels;
+  const Floats few = {0.0F, -0.0F, 1.0F, 2.0F, std::nanf(""), -std::numeric_limits<float>::infinity()};
+  Floats x(static_cast<std::size_t>(size)), wanted(x.size(), 0.0F);
+  std::uniform_int_distribution<std::size_t> any(0, few.size() - 1);
+  std::generate(x.begin(), x.end(), [&] { return few[any(random_bits)]; });
   const Floats dy = Normals(w.batch * w.rows * w.columns * w.channels, 0, 1);
-  Floats y(dy.size()), wanted(x.size(), 0.0F);
-  for (std::size_t i = 0; i < y.size(); ++i) {
+  for (std::size_t i = 0; i < dy.size(); ++i) {
     const auto at = static_cast<std::int64_t>(i), c = at % w.channels, column = at / w.channels % w.columns;
     const std::int64_t line = at / w.channels / w.columns;
-    std::size_t best = x.size();
+    const auto pixel = [&](std::int64_t r, std::int64_t q) {
+      const std::int64_t before = (line * w.height + r) * across + column * w.width + q;
+      return static_cast<std::size_t>(before * w.channels + c);
+    };
+    std::size_t best = pixel(0, 0);
     for (std::int64_t r = 0; r < w.height; ++r) {
       for (std::int64_t q = 0; q < w.width; ++q) {
-        const auto pixel = static_cast<std::size_t>(
-            ((line * w.height + r) * across + column * w.width + q) * w.channels + c);
-        if (!std::isnan(x[pixel]) && (best == x.size() || x[pixel] > x[best])) best = pixel;
+        if (x[best] < x[pixel(r, q)]) best = pixel(r, q);
       }
     }
-    y[i] = best == x.size() ? x[0] : x[best];
-    if (best != x.size()) wanted[best] = dy[i];
+    wanted[best] = dy[i];
   }
   for (const unsigned threads : {1U, 3U, 0U}) {
     Floats dx(x.size(), -1.0F);
-    norm::MaxPoolGradient(x.data(), y.data(), dy.data(), w, dx.data(), {keras_lth::isa::Choose(""), threads});
+    norm::MaxPoolGradient(x.data(), dy.data(), w, dx.data(), {keras_lth::isa::Choose(""), threads});
     Same(dx, wanted, name);
   }
 }

@@ -128,21 +128,21 @@ void RunMaskedSums(const Kernel& kernel, Call* call) {
 }
 
 // Pixels of a window along an axis; throws where windows do not lie side by side.
-std::int64_t Side(const Dims& x, const Dims& y, std::size_t axis) {
-  if (y[axis] > 0 && x[axis] % y[axis] == 0) return x[axis] / y[axis];
-  throw std::invalid_argument("x has shape " + Text(x) + ", and y " + Text(y) + ": windows side by side are needed");
+std::int64_t Side(const Dims& x, const Dims& dy, std::size_t axis) {
+  if (dy[axis] > 0 && x[axis] % dy[axis] == 0) return x[axis] / dy[axis];
+  throw std::invalid_argument("x has shape " + Text(x) + ", and dy " + Text(dy) + ": windows side by side are needed");
 }
 
 void RunMaxPoolGradient(const Kernel& kernel, Call* call) {
-  const Dims x = call->DimsAt(0), y = call->DimsAt(1);
-  if (x.size() != 4 || y.size() != 4 || x[0] != y[0] || x[3] != y[3]) {
-    throw std::invalid_argument("x has shape " + Text(x) + ", and y " + Text(y) +
+  const Dims x = call->DimsAt(0), dy = call->DimsAt(1);
+  if (x.size() != 4 || dy.size() != 4 || x[0] != dy[0] || x[3] != dy[3]) {
+    throw std::invalid_argument("x has shape " + Text(x) + ", and dy " + Text(dy) +
                                 ": both are [batch, height, width, channels]");
   }
   float* const dx = call->Output(0, x);
   if (Size(x) == 0) return;
-  const norm::Windows windows{x[0], y[1], y[2], Side(x, y, 1), Side(x, y, 2), x[3]};
-  norm::MaxPoolGradient(call->At(0, "x", x), call->At(1, "y", y), call->At(2, "dy", y), windows, dx, kernel.how());
+  const norm::Windows windows{x[0], dy[1], dy[2], Side(x, dy, 1), Side(x, dy, 2), x[3]};
+  norm::MaxPoolGradient(call->At(0, "x", x), call->At(1, "dy", dy), windows, dx, kernel.how());
 }
 
 template <Kernel::Run run, bool has_relu>
@@ -248,7 +248,7 @@ void RegisterNormalize() {
            {"y: float"}, &NormalizeShape, &Create<&RunNormalize, true>);
   Register("KerasLthMaskedSums", {}, {"dy: float", "y: float"}, {"masked: float", "sums: float"}, &MaskedSumsShape,
            &Create<&RunMaskedSums, false>);
-  Register("KerasLthMaxPoolGrad", {}, {"x: float", "y: float", "dy: float"}, {"dx: float"}, &NormalizeShape,
+  Register("KerasLthMaxPoolGrad", {}, {"x: float", "dy: float"}, {"dx: float"}, &NormalizeShape,
            &Create<&RunMaxPoolGradient, false>);
   const std::vector<const char*> given = {"dy: float",      "x: float",     "mean: float",
                                           "inverse: float", "gamma: float", "beta: float"};

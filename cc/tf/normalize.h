@@ -1,5 +1,5 @@
-// The ops of a batch normalisation in training: KerasLthMoments, KerasLthNormalize and its
-// gradients, KerasLthNormalizeGrad and, where a residual was added, KerasLthNormalizeAddGrad; KerasLthMaskedSums, the way back
+// The ops of a batch normalisation in training: KerasLthMoments, KerasLthNormalize and its gradients,
+// KerasLthNormalizeGrad and, where a residual was added, KerasLthNormalizeAddGrad; KerasLthMaskedSums, the way back
 // through a ReLU to a bias; KerasLthMaxPoolGrad, that through a pooling.
 #ifndef KERAS_LTH_CC_TF_NORMALIZE_H_
 #define KERAS_LTH_CC_TF_NORMALIZE_H_

@@ -4,8 +4,8 @@ In training a sum and a ReLU that follow are part of it: the normalised tensor, 
 are made, and a ReLU makes its result from that. In a graph nobody computes what is then not used. So a ReLU behind a
 stored kernel becomes part of its product, too.
 
-The gradient of max pooling is one pass over the activations, too: TensorFlow's own takes as long as a sparse
-convolution.
+The gradient of max pooling is one pass over the activations, too. TensorFlow's own searches the windows again, one
+number after the other.
 
 Dropout under XLA can take longer than the products of a sparse layer, because of the generator that XLA has for it. It
 draws from a faster one there.
@@ -48,7 +48,7 @@ class Fused:
         layers: path of each layer → why it runs as Keras has it; "" where it is fused.
         note: what is to be known about the model's own steps; "" if nothing.
         dropouts: Dropout layers that draw from a faster generator in steps compiled by XLA.
-        pools: MaxPooling2D layers whose gradient is an operation of the package.
+        pools: MaxPooling2D layers whose gradient is an operation of the package, on images that their windows fill.
     """
 
     model: str
@@ -131,10 +131,10 @@ def _fuse(model: keras.Model) -> tuple[dict[str, str], list[Any]]:
     """Fuse the layers of a model; return why each normalisation is not, and those that were changed."""
     found: dict[str, str] = {}
     changed = []
-    alone = {keras.layers.Dropout: _FusedDropout, keras.layers.MaxPooling2D: _FusedMaxPool}
     for path, layer in layers(model):
-        if type(layer) in alone and not _accelerator():
-            become(layer, alone[type(layer)])
+        alone = _alone(layer)
+        if alone is not None and not _accelerator():
+            become(layer, alone)
             changed.append(layer)
         if isinstance(layer, _Norm):
             found[str(path)] = reason = _why_not(layer)
@@ -293,16 +293,21 @@ class _FusedMaxPool(keras.layers.MaxPooling2D):
         return normalize.max_pool(inputs, self.pool_size) if self._fits(inputs) else super().call(inputs)
 
     def _fits(self, inputs: Any) -> bool:
-        """Whether windows lie side by side, and fill the image."""
+        """Whether windows fill the image, and the operation can run here."""
         if not isinstance(inputs, tf.Tensor) or inputs.dtype != tf.float32 or inputs.shape.rank != 4 or in_xla():
             return False
         sides = zip(inputs.shape.as_list()[1:3], self.pool_size, strict=True)
-        return (
-            self.data_format == "channels_last"
-            and tuple(self.strides) == tuple(self.pool_size)
-            and all(size and size % window == 0 for size, window in sides)
-            and normalize.available()
-        )
+        return all(size and size % window == 0 for size, window in sides) and normalize.available()
+
+
+def _alone(layer: Any) -> Any:
+    """What a layer becomes whatever stands before it; None where it stays."""
+    if type(layer) is keras.layers.Dropout:
+        return _FusedDropout
+    if type(layer) is not keras.layers.MaxPooling2D or layer.compute_dtype != "float32":
+        return None
+    side_by_side = tuple(layer.strides) == tuple(layer.pool_size) and layer.data_format == "channels_last"
+    return _FusedMaxPool if side_by_side else None
 
 
 def _follower(layer: Any) -> Any:

@@ -83,7 +83,8 @@ def test_a_step_before_and_after(pools: list[Any]) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_windows_run_as_in_keras(name: str) -> None:
     plain, ours = (network(**OTHERS[name]) for _ in range(2))
-    lth.fuse(ours)
+    # Whether an image has a rest is seen when it comes.
+    assert lth.fuse(ours).pools == (name in ("padded", "with a rest"))
     fit(plain), fit(ours)
     assert not fast(ours)
     for a, b in zip(plain.variables, ours.variables, strict=True):

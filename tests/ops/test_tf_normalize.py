@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -116,8 +117,24 @@ def test_max_pooling_and_two_derivatives(shape: tuple[int, ...], size: tuple[int
         assert (run(tf.constant(given))[1].numpy() == wanted[1].numpy()).all()
 
 
+def test_max_pooling_chooses_the_pixels_of_tensorflow() -> None:
+    """Of every window of four that is made of these."""
+    few = [0.0, 1.0, np.nan, np.inf, -np.inf]
+    windows = np.array(list(itertools.product(few, repeat=4)), np.float32).reshape(-1, 2, 2, 1)
+    x, dy = tf.constant(windows), normal(len(windows), 1, 1, 1)
+    ours, theirs = (lambda x: normalize.max_pool(x, (2, 2))), (lambda x: tf.nn.max_pool2d(x, 2, 2, "VALID"))
+    results = []
+    for pool in (ours, theirs):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = pool(x)
+        results.append((y.numpy(), tape.gradient(y, x, output_gradients=tf.constant(dy)).numpy()))
+    for got, want in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize(
-    ("x", "y", "said"),
+    ("x", "dy", "said"),
     [
         ((1, 5, 4, 2), (1, 2, 2, 2), "windows side by side"),
         ((1, 4, 4, 2), (1, 0, 2, 2), "windows side by side"),
@@ -125,11 +142,9 @@ def test_max_pooling_and_two_derivatives(shape: tuple[int, ...], size: tuple[int
         ((4, 4, 2), (2, 2, 2), "batch, height, width, channels"),
     ],
 )
-def test_a_pooling_of_other_shapes_is_refused(x: tuple[int, ...], y: tuple[int, ...], said: str) -> None:
+def test_a_pooling_of_other_shapes_is_refused(x: tuple[int, ...], dy: tuple[int, ...], said: str) -> None:
     loaded = normalize.library.load()
     assert loaded is not None
-    dy = tf.zeros(y)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=said):
-        loaded.ops.keras_lth_max_pool_grad(x=tf.zeros(x), y=tf.zeros(y), dy=dy)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"dy has shape \[1,2,2\]"):
-        loaded.ops.keras_lth_max_pool_grad(x=tf.zeros([1, 4, 4, 2]), y=tf.zeros([1, 2, 2, 2]), dy=tf.zeros([1, 2, 2]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=said) as caught:
+        loaded.ops.keras_lth_max_pool_grad(x=tf.zeros(x), dy=tf.zeros(dy))
+    assert str(list(dy)).replace(" ", "") in str(caught.value)

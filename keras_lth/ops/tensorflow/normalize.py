@@ -67,28 +67,28 @@ def max_pool(x: Any, size: tuple[int, int]) -> Any:
       size: height and width of a window.
 
     Returns:
-      float32 [batch, height / size[0], width / size[1], channels]. Where several pixels of a window are largest, the
-      gradient is that of the first one, row by row, as in TensorFlow.
+      float32 [batch, height / size[0], width / size[1], channels]. The gradient goes to the pixel that TensorFlow
+      chooses too: the first one of several that are largest, or that is NaN at the head of its window.
     """
     library.set_threads()
 
     @tf.custom_gradient
     def run(x: Any) -> Any:
-        y = tf.nn.max_pool2d(x, size, size, "VALID")
-        given = tf.stop_gradient(x), tf.stop_gradient(y)
-        return y, lambda dy: _ops().keras_lth_max_pool_grad(*given, dy=dy)
+        given = tf.stop_gradient(x)
+        return tf.nn.max_pool2d(x, size, size, "VALID"), lambda dy: _ops().keras_lth_max_pool_grad(x=given, dy=dy)
 
     return run(x)
 
 
 @tf.RegisterGradient("KerasLthMaxPoolGrad")
 def _of_max_pool_gradient(op: Any, g: Any) -> list[Any]:
-    x, y, _ = op.inputs
-    # Of what passed to each pixel, the window's is that at its largest.
-    one = tf.stop_gradient(_ops().keras_lth_max_pool_grad(x, y, dy=tf.ones_like(y)))
-    size = [tf.shape(x)[axis] // tf.shape(y)[axis] for axis in (1, 2)]
-    windows = tf.reshape(g * one, [tf.shape(y)[0], tf.shape(y)[1], size[0], tf.shape(y)[2], size[1], tf.shape(y)[3]])
-    return [None, None, tf.reduce_sum(windows, [2, 4])]
+    x, dy = op.inputs
+    # 1 at the pixel of each window that takes its gradient: there the window's part of g lies.
+    one = _ops().keras_lth_max_pool_grad(x=x, dy=tf.ones_like(dy))
+    batch, rows, columns, channels = tf.unstack(tf.shape(dy))
+    height, width = tf.shape(x)[1] // rows, tf.shape(x)[2] // columns
+    windows = tf.reshape(g * tf.stop_gradient(one), [batch, rows, height, columns, width, channels])
+    return [None, tf.reduce_sum(windows, [2, 4])]
 
 
 def _ops() -> Any:
