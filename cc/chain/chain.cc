@@ -54,7 +54,7 @@ void Chain::AddProduct(const sparse::Structure& structure, const float* values, 
   if (m == 0) return;
   const std::int64_t rows = structure.rows, cols = structure.cols;
   const std::int64_t* const starts = structure.by_col.starts;
-  const std::int32_t* const index = structure.by_col.others;
+  const sparse::Index index = structure.by_col.others;
   const std::vector<std::int64_t> bounds = Cut(starts, cols);
   const auto parts = static_cast<std::int64_t>(bounds.size()) - 1;
   if (m == 1) {

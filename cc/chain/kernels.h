@@ -6,13 +6,14 @@
 
 #include "cc/isa/isa.h"
 #include "cc/sparse/conv_kernels.h"
+#include "cc/sparse/index.h"
 
 namespace keras_lth::chain {
 
 // Single weights of outputs: those of output j are starts[j] ... starts[j + 1] - 1.
 struct Singles {
   const std::int64_t* starts;
-  const std::int32_t* index;
+  sparse::Index index;
   const float* weights;
 };
 

@@ -55,7 +55,7 @@ void ForProducts(const Arguments& a, bool by_col, const Visit& visit) {
   const auto weights = [&](std::int64_t tap, std::int64_t from, std::int64_t to, std::int64_t g, std::int64_t e) {
     const std::int64_t row_group = by_col ? list.others[e] : g, col_group = by_col ? g : list.others[e];
     if (row_group / s.RowGroups() != tap) return;
-    const std::int64_t id = list.ids == nullptr ? e : list.ids[e];
+    const std::int64_t id = list.Id(e);
     for (std::int64_t i = 0; i < s.block_rows; ++i) {
       for (std::int64_t j = 0; j < s.block_cols; ++j) {
         const std::int64_t row = row_group % s.RowGroups() * s.block_rows + i, col = col_group * s.block_cols + j;

@@ -15,17 +15,21 @@ namespace {
 constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t kLongest = 100000;  // entries of an array that may be made here
 
-bool SoundList(const Lists& lists, const sparse::BlockList& list, std::int64_t groups, std::int64_t others,
-               std::int64_t stored) {
-  if (list.starts == nullptr || (stored > 0 && list.others == nullptr)) return false;
-  if (lists.starts.front() != 0 || lists.starts.back() != stored) return false;
+bool SoundStarts(const Lists& lists, std::int64_t stored) {
+  return lists.starts.front() == 0 && lists.starts.back() == stored &&
+         std::is_sorted(lists.starts.begin(), lists.starts.end());
+}
+
+bool SoundList(const sparse::BlockList& list, std::int64_t groups, std::int64_t others, std::int64_t stored) {
+  if (stored > 0 && list.others == nullptr) return false;
   for (std::int64_t g = 0; g < groups; ++g) {
     const std::int64_t begin = list.starts[g], end = list.starts[g + 1];
-    if (begin > end || begin < 0 || end > stored) return false;
     for (std::int64_t e = begin; e < end; ++e) {
       if (list.others[e] < 0 || list.others[e] >= others) return false;
       if (e > begin && list.others[e] <= list.others[e - 1]) return false;
-      if (list.ids != nullptr && (list.ids[e] < 0 || list.ids[e] >= stored)) return false;
+      if (list.places == nullptr) continue;
+      const std::int64_t* first = list.firsts + list.others[e];
+      if (list.places[e] < 0 || list.places[e] >= first[1] - first[0]) return false;
     }
   }
   return true;
@@ -47,10 +51,19 @@ void Meddle(Bytes* bytes, std::vector<T>* numbers) {
   }
 }
 
-void Views(const Lists& lists, sparse::BlockList* list) {
-  if (list->starts != nullptr) list->starts = lists.starts.data();
-  if (list->others != nullptr) list->others = lists.others.data();
-  if (list->ids != nullptr) list->ids = lists.ids.data();
+// The numbers, or a copy of them in 16 bits, as long as they are.
+sparse::Index View(const std::vector<std::int32_t>& numbers, bool narrow, std::vector<std::uint16_t>* copy) {
+  if (!narrow) return numbers.data();
+  copy->clear();
+  for (const std::int32_t number : numbers) copy->push_back(static_cast<std::uint16_t>(number));
+  copy->shrink_to_fit();
+  return copy->data();
+}
+
+void Views(bool narrow, Lists* lists, sparse::BlockList* list) {
+  if (list->starts != nullptr) list->starts = lists->starts.data();
+  if (list->others != nullptr) list->others = View(lists->others, narrow, &lists->narrow_others);
+  if (list->places != nullptr) list->places = View(lists->places, narrow, &lists->narrow_places);
 }
 
 }  // namespace
@@ -70,32 +83,36 @@ Pattern::Pattern(Bytes* bytes, std::int64_t rows, std::int64_t cols, std::int64_
   for (std::int64_t c = 0; c < s.ColGroups(); ++c) {
     for (std::size_t r = 0; r < of_row.size(); ++r) {
       if (noise.Below(256) >= density) continue;
-      of_row[r].emplace_back(static_cast<std::int32_t>(c), static_cast<std::int32_t>(by_col.others.size()));
+      const std::int64_t place = static_cast<std::int64_t>(by_col.others.size()) - by_col.starts.back();
+      of_row[r].emplace_back(static_cast<std::int32_t>(c), static_cast<std::int32_t>(place));
       by_col.others.push_back(static_cast<std::int32_t>(r));
     }
     by_col.starts.push_back(static_cast<std::int64_t>(by_col.others.size()));
   }
   by_row.starts.push_back(0);
   for (const auto& row : of_row) {
-    for (const auto& [col, id] : row) {
+    for (const auto& [col, place] : row) {
       by_row.others.push_back(col);
-      by_row.ids.push_back(id);
+      by_row.places.push_back(place);
     }
     by_row.starts.push_back(static_cast<std::int64_t>(by_row.others.size()));
   }
   // What lies in the room behind the last block is never looked at.
   s.room = static_cast<std::int64_t>(by_col.others.size());
   if (bytes->Chance(100)) s.room += bytes->Between(1, bytes->OneOf({1, 9, 70}));
-  for (std::vector<std::int32_t>* numbers : {&by_col.others, &by_row.others, &by_row.ids}) {
+  for (std::vector<std::int32_t>* numbers : {&by_col.others, &by_row.others, &by_row.places}) {
     numbers->resize(static_cast<std::size_t>(s.room), bytes->OneOf({0, -1, std::numeric_limits<std::int32_t>::max()}));
   }
   for (Lists* lists : {&by_col, &by_row}) {
     lists->starts.shrink_to_fit();
     lists->others.shrink_to_fit();
-    lists->ids.shrink_to_fit();
+    lists->places.shrink_to_fit();
   }
-  s.by_col = {by_col.starts.data(), by_col.others.data(), nullptr};
-  s.by_row = {by_row.starts.data(), by_row.others.data(), by_row.ids.data()};
+  narrow = bytes->Chance(128);
+  s.by_col = {by_col.starts.data(), by_col.others.data(), nullptr, nullptr};
+  s.by_row = {by_row.starts.data(), by_row.others.data(), by_row.places.data(), by_col.starts.data()};
+  Views(narrow, &by_col, &s.by_col);
+  Views(narrow, &by_row, &s.by_row);
 }
 
 void Pattern::Break(Bytes* bytes) {
@@ -119,12 +136,12 @@ void Pattern::Break(Bytes* bytes) {
       case 4: s.block_rows = static_cast<std::int32_t>(extreme(s.block_rows)); break;
       case 5: s.block_cols = static_cast<std::int32_t>(extreme(s.block_cols)); break;
       case 6:
-        (bytes->Chance(85) ? list.others : bytes->Chance(128) ? list.ids : s.by_row.others) = nullptr;
+        (bytes->Chance(85) ? list.others : bytes->Chance(128) ? list.places : s.by_row.others) = nullptr;
         if (bytes->Chance(85)) list.starts = nullptr;
         break;
-      case 7: s.by_col.ids = s.by_row.ids; break;
+      case 7: s.by_col.places = s.by_row.places; break;
       case 8: Meddle(bytes, &side->starts); break;
-      case 9: Meddle(bytes, &by_row.ids); break;
+      case 9: Meddle(bytes, &by_row.places); break;
       default: Meddle(bytes, &side->others);
     }
     // Sound numbers say how long the arrays are; those that would take too much memory are not for this test.
@@ -154,36 +171,37 @@ void Pattern::Fit() {
   const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
   by_col.starts.resize(size(s.ColGroups() + 1), by_col.starts.back());
   by_row.starts.resize(size(s.taps * s.RowGroups() + 1), by_row.starts.back());
-  for (std::vector<std::int32_t>* numbers : {&by_col.others, &by_row.others, &by_row.ids}) {
+  for (std::vector<std::int32_t>* numbers : {&by_col.others, &by_row.others, &by_row.places}) {
     numbers->resize(size(s.room));
     numbers->shrink_to_fit();
   }
   by_col.starts.shrink_to_fit();
   by_row.starts.shrink_to_fit();
-  const bool shared = s.by_col.ids != nullptr;
-  s.by_col.ids = nullptr;
-  Views(by_col, &s.by_col);
-  Views(by_row, &s.by_row);
-  if (shared) s.by_col.ids = by_row.ids.data();
+  const bool shared = s.by_col.places != nullptr;
+  s.by_col.places = nullptr;
+  Views(narrow, &by_col, &s.by_col);
+  Views(narrow, &by_row, &s.by_row);
+  s.by_row.firsts = by_col.starts.data();
+  if (shared) s.by_col.places = s.by_row.places;
 }
 
 bool Pattern::Sound(sparse::Reads reads) const {
   const sparse::Structure& s = structure;
   if (!SoundNumbers()) return false;
   const std::int64_t stored = by_col.starts.back();
-  if (stored > s.room || s.by_col.ids != nullptr || (stored > 0 && s.by_row.ids == nullptr)) return false;
+  if (stored > s.room || s.by_col.places != nullptr || (stored > 0 && s.by_row.places == nullptr)) return false;
   if (s.by_col.starts == nullptr || s.by_row.starts == nullptr || by_row.starts.back() != stored || stored < 0) return false;
-  return (reads == sparse::Reads::kByRow ||
-          SoundList(by_col, s.by_col, s.ColGroups(), s.taps * s.RowGroups(), stored)) &&
+  if (!SoundStarts(by_col, stored)) return false;
+  return (reads == sparse::Reads::kByRow || SoundList(s.by_col, s.ColGroups(), s.taps * s.RowGroups(), stored)) &&
          (reads == sparse::Reads::kByCol ||
-          SoundList(by_row, s.by_row, s.taps * s.RowGroups(), s.ColGroups(), stored));
+          (SoundStarts(by_row, stored) && SoundList(s.by_row, s.taps * s.RowGroups(), s.ColGroups(), stored)));
 }
 
 std::string Pattern::Name() const {
   const sparse::Structure& s = structure;
   return std::to_string(s.rows) + " x " + std::to_string(s.cols) + ", taps " + std::to_string(s.taps) + ", blocks " +
          std::to_string(s.block_rows) + " x " + std::to_string(s.block_cols) + ", room " + std::to_string(s.room) +
-         (broken ? ", broken" : "");
+         (narrow ? ", 16 bits" : "") + (broken ? ", broken" : "");
 }
 
 bool Accepted(const Pattern& pattern, unsigned threads, sparse::Reads reads) {

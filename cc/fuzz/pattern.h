@@ -14,13 +14,15 @@ namespace keras_lth::fuzz {
 
 struct Lists {
   std::vector<std::int64_t> starts;
-  std::vector<std::int32_t> others, ids;
+  std::vector<std::int32_t> others, places;
+  std::vector<std::uint16_t> narrow_others, narrow_places;
 };
 
 // A structure and what it looks at. Every array is exactly as long as it has to be.
 struct Pattern {
   sparse::Structure structure{};
   Lists by_col, by_row;
+  bool narrow = false;  // its numbers are of 16 bits
   bool broken = false;  // somebody has meddled with it, so that by_col and by_row need not mean the same
 
   // Some blocks of a matrix, or of `taps` of them, at random.

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -33,7 +34,7 @@ void ForWeights(const sparse::Structure& s, bool by_col, const Visit& visit) {
   const std::int64_t groups = by_col ? s.ColGroups() : s.RowGroups();
   for (std::int64_t g = 0; g < groups; ++g) {
     for (std::int64_t e = list.starts[g]; e < list.starts[g + 1]; ++e) {
-      const std::int64_t other = list.others[e], id = list.ids == nullptr ? e : list.ids[e];
+      const std::int64_t other = list.others[e], id = list.Id(e);
       for (std::int64_t i = 0; i < s.block_rows; ++i) {
         for (std::int64_t j = 0; j < s.block_cols; ++j) {
           const std::int64_t row = (by_col ? other : g) * s.block_rows + i;
@@ -111,6 +112,28 @@ std::vector<float> RunColumns(const Arguments& a, Kind kind, bool together, cons
   return out;
 }
 
+// Where the places were not checked, a product of single weights refuses those that lead out of the values, and reads and
+// writes nowhere else.
+void RunUnplaced(Bytes* bytes, const Pattern& pattern, unsigned threads) {
+  const sparse::Structure& s = pattern.structure;
+  if (s.taps != 1 || s.block_rows != 1 || s.block_cols != 1) return;
+  try {
+    sparse::Check(s, threads, sparse::Reads::kByRow, sparse::Places::kLeft);
+  } catch (const std::invalid_argument&) {
+    return;
+  }
+  const std::int64_t m = bytes->OneOf<std::int64_t>({1, 3, 33});
+  if ((s.room + s.rows + s.cols) * m > kMostWork) return;
+  const std::vector<float> values = Floats(bytes, s.room), dy = Floats(bytes, m * s.cols);
+  std::vector<float> dx(At(m * s.rows));
+  try {
+    sparse::MultiplyTransposed(s, {values.data(), sparse::Storage::kFloat32}, dy.data(), m, dx.data(),
+                               {Level(bytes), threads});
+  } catch (const std::invalid_argument&) {
+    // Other wrong places lead to some value.
+  }
+}
+
 }  // namespace
 
 Outcome Product(Bytes* bytes) {
@@ -123,7 +146,10 @@ Outcome Product(Bytes* bytes) {
   // Some callers check no more than a product reads.
   const bool whole = bytes->Chance(128);
   const auto reads = whole ? sparse::Reads::kBoth : kind == kTransposed ? sparse::Reads::kByRow : sparse::Reads::kByCol;
-  if (!Accepted(pattern, threads, reads)) return Outcome::kRefused;
+  if (!Accepted(pattern, threads, reads)) {
+    RunUnplaced(bytes, pattern, threads);
+    return Outcome::kRefused;
+  }
   const sparse::Structure& s = pattern.structure;
   std::int64_t m = bytes->OneOf<std::int64_t>({1, 0, 2, 3, 8, 31, 32, 33, 47, 100});
   // A block may be larger than the matrix; what the products pack has its padding.

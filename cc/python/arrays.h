@@ -60,10 +60,10 @@ class Held {
     }
     const std::int64_t room = structure_.room;
     structure_.by_col = {Take<std::int64_t>(object, "starts", structure_.ColGroups() + 1, 0),
-                         Take<std::int32_t>(object, "others", room, 1), nullptr};
+                         TakeIndex(object, "others", room, 1), nullptr, nullptr};
     structure_.by_row = {Take<std::int64_t>(object, "row_starts", structure_.taps * structure_.RowGroups() + 1, 2),
-                         Take<std::int32_t>(object, "row_others", room, 3),
-                         Take<std::int32_t>(object, "row_ids", room, 4)};
+                         TakeIndex(object, "row_others", room, 3), TakeIndex(object, "row_places", room, 4),
+                         structure_.by_col.starts};
     if (Known(object)) return;
     {
       const py::gil_scoped_release release;
@@ -99,6 +99,12 @@ class Held {
   const T* Take(const py::object& object, const char* name, std::int64_t size, int slot) {
     arrays_[slot] = object.attr(name).cast<py::array>();
     return Items<T>(arrays_[slot], size, name);
+  }
+
+  sparse::Index TakeIndex(const py::object& object, const char* name, std::int64_t size, int slot) {
+    const auto array = object.attr(name).cast<py::array>();
+    if (array.dtype().kind() == 'u') return Take<std::uint16_t>(object, name, size, slot);
+    return Take<std::int32_t>(object, name, size, slot);
   }
 
   sparse::Structure structure_{};

@@ -93,7 +93,7 @@ void Blocks(const Side& side, std::int64_t group, Visit visit) {
     const std::int64_t end = list.starts[part.first + group + 1];
     for (std::int64_t i = list.starts[part.first + group]; i < end; ++i) {
       const Input& input = side.inputs[static_cast<std::size_t>(list.others[i])];
-      visit(input, input.offset + part.offset, list.ids == nullptr ? i : list.ids[i]);
+      visit(input, input.offset + part.offset, list.Id(i));
     }
   }
 }
@@ -175,7 +175,7 @@ Lists Build(const Side& side, const Values* values, unsigned threads) {
   const auto* const floats = static_cast<const float*>(values->data);
   const auto* const halves = static_cast<const std::uint16_t*>(values->data);
   // The structure's own order, no rows that only fill up a block: the values are the lists' weights.
-  if (single && side.chunks == 1 && side.blocks->ids == nullptr && side.output_step == 1 &&
+  if (single && side.chunks == 1 && side.blocks->places == nullptr && side.output_step == 1 &&
       side.channels % side.depth == 0) {
     lists.weights = floats;
     Fill(side, threads, false, none, &lists);

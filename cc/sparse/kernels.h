@@ -10,6 +10,8 @@
 
 #include "cc/isa/isa.h"
 #include "cc/sparse/conv_kernels.h"
+#include "cc/sparse/index.h"
+#include "cc/sparse/structure.h"
 
 namespace keras_lth::sparse {
 
@@ -21,25 +23,30 @@ inline constexpr std::int64_t kRows = 4;
 // Stored blocks of one group of outputs, and the inputs they meet. Entry e has `depth` inputs; input i of it begins at
 //   in + index[e] * scale + i * in_step.
 // The weight between input i and output j is
-//   weights[id * block + i * weight_in + j * weight_out],  id = ids ? ids[e] : e;
+//   weights[Id(e) * block + i * weight_in + j * weight_out].
 // weight_out is 1 (blocks as they are stored), or weight_in is 1 (blocks transposed, for the gradient of the input).
 struct Entries {
   std::int64_t count;
-  const std::int32_t* index;  // [count]
-  const std::int32_t* ids;    // [count], or null
+  Index index;                // [count]
+  Index places;               // [count], or null; with `firsts`, as in a BlockList
+  const std::int64_t* firsts;
   std::int64_t depth;
   std::int64_t block;
   std::int64_t weight_in, weight_out;
   const float* in;
   std::int64_t scale, in_step;
-  std::int64_t behind;  // entries of other groups that follow in `ids`
+  std::int64_t behind;  // entries of other groups that follow in the lists
+
+  [[gnu::always_inline]] std::int64_t Id(std::int64_t e) const {
+    return places == nullptr ? e : firsts[index[e]] + places[e];
+  }
 };
 
 // Single weights of many outputs: those of output j are the entries starts[j] ... starts[j + 1] - 1 of `index`. Feature i
 // is the run in + i * scale.
 struct Singles {
   const std::int64_t* starts;  // [outputs + 1]
-  const std::int32_t* index;
+  Index index;
   const float* in;
   std::int64_t scale;
 };
@@ -62,8 +69,8 @@ struct Kernels {
   const char* name;
   std::int64_t lanes;  // floats of a vector
 
-  // `count` is below 2^31.
-  Scan (*scan)(const std::int32_t* items, std::int64_t count, std::int32_t limit);
+  // `count` and `limit` are below 2^31.
+  Scan (*scan)(const Index& items, std::int64_t count, std::int64_t limit);
 
   // out[j * out_step + t] = the sum over entries and inputs of weight * input[t], for j < outputs, t < width.
   void (*multiply)(const Entries& entries, const float* weights, std::int64_t outputs, std::int64_t width, float* out,
@@ -83,7 +90,7 @@ struct Kernels {
                    std::int64_t sample_step, float* out, std::int64_t out_step);
 
   // The sampled gradient of the weights: dweights[e * block + i * weight_in + j] = (add ? itself : 0) + the sum over
-  // t < width of input[t] * grads[j * width + t], for every entry, i < depth, j < outputs. No ids; weight_out is 1.
+  // t < width of input[t] * grads[j * width + t], for every entry, i < depth, j < outputs. No places; weight_out is 1.
   void (*sample)(const Entries& entries, const float* grads, std::int64_t outputs, std::int64_t width, bool add,
                  float* dweights);
 
@@ -109,10 +116,13 @@ struct Kernels {
   void (*unpack)(const float* in, std::int64_t width, std::int64_t rows, std::int64_t features, const float* bias,
                  bool relu, float* y, std::int64_t y_step);
 
-  // Weights of `count` blocks one after the other: out[e * block + ...] = values[(ids ? ids[e] : e) * block + ...].
-  void (*collect)(const float* values, const std::int32_t* ids, std::int64_t count, std::int64_t block, float* out);
-  void (*collect_bfloat16)(const std::uint16_t* values, const std::int32_t* ids, std::int64_t count, std::int64_t block,
-                           float* out);
+  // Weights of `count` blocks one after the other: out[e * block + ...] = values[list.Id(begin + e) * block + ...]. The
+  // values are those of `stored` blocks; of single weights that a place leads to outside of them there need be none, and
+  // the answer is whether there was no such place.
+  bool (*collect)(const float* values, const BlockList& list, std::int64_t stored, std::int64_t begin, std::int64_t count,
+                  std::int64_t block, float* out);
+  bool (*collect_bfloat16)(const std::uint16_t* values, const BlockList& list, std::int64_t stored, std::int64_t begin,
+                           std::int64_t count, std::int64_t block, float* out);
 
   const ConvKernels* convolution;
 };

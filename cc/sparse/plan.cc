@@ -19,7 +19,8 @@ Entries Side::Of(std::int64_t g) const {
   const std::int64_t begin = list.starts[g];
   return {list.starts[g + 1] - begin,
           list.others + begin,
-          list.ids == nullptr ? nullptr : list.ids + begin,
+          list.places + begin,
+          list.firsts,
           depth,
           Area(),
           weight_in,

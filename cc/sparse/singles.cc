@@ -17,7 +17,7 @@ constexpr std::int64_t kParts = 32;  // a thread
 
 Listed::Listed(const Kernels& kernels, const Side& side, const Values& values)
     : kernels_(kernels), side_(side), values_(values), data_(static_cast<const float*>(values.data)) {
-  if (side.list.ids == nullptr && values.storage == Storage::kFloat32) return;
+  if (side.list.places == nullptr && values.storage == Storage::kFloat32) return;
   scratch_.emplace(side.Stored());
   data_ = scratch_->data();
 }
@@ -26,14 +26,14 @@ std::int64_t Listed::Tasks() const { return scratch_ ? (side_.Stored() + kCollec
 
 void Listed::operator()(std::int64_t task) const {
   const std::int64_t begin = task * kCollected, count = std::min(kCollected, side_.Stored() - begin);
-  const std::int32_t* ids = side_.list.ids == nullptr ? nullptr : side_.list.ids + begin;
-  const std::int64_t skipped = ids == nullptr ? begin : 0;
   float* const out = scratch_->data() + begin;
-  if (values_.storage == Storage::kFloat32) {
-    kernels_.collect(static_cast<const float*>(values_.data) + skipped, ids, count, 1, out);
-  } else {
-    kernels_.collect_bfloat16(static_cast<const std::uint16_t*>(values_.data) + skipped, ids, count, 1, out);
-  }
+  const auto collect = [&](auto kernel, const auto* values) {
+    return kernel(values, side_.list, side_.Stored(), begin, count, 1, out);
+  };
+  const bool inside = values_.storage == Storage::kFloat32
+                          ? collect(kernels_.collect, static_cast<const float*>(values_.data))
+                          : collect(kernels_.collect_bfloat16, static_cast<const std::uint16_t*>(values_.data));
+  if (!inside) RefusePlaces();
 }
 
 Sampling::Sampling(const Kernels& kernels, const Side& side, unsigned threads, float* dvalues, float* dbias)

@@ -35,27 +35,26 @@ struct Product {
   }
 };
 
-// The weights of groups begin ... end - 1 as floats, in the order of the list or of their ids.
+// The weights of groups begin ... end - 1 as floats, in the order of the list or of the values.
 class Weights {
  public:
   Weights(const Product& product, std::int64_t begin, std::int64_t end)
       : side_(product.side), first_(side_.list.starts[begin]) {
-    const std::int32_t* ids = side_.list.ids == nullptr ? nullptr : side_.list.ids + first_;
+    const bool listed = side_.list.places == nullptr;
     const std::int64_t count = side_.list.starts[end] - first_, area = side_.Area();
-    collected_ = product.values.storage != Storage::kFloat32 || (ids != nullptr && area == 1);
+    collected_ = product.values.storage != Storage::kFloat32 || (!listed && area == 1);
     if (!collected_) {
-      data_ = static_cast<const float*>(product.values.data) + (ids == nullptr ? first_ * area : 0);
+      data_ = static_cast<const float*>(product.values.data) + (listed ? first_ * area : 0);
       return;
     }
     scratch_.emplace(count * area);
     data_ = scratch_->data();
-    const std::int64_t skipped = ids == nullptr ? first_ * area : 0;
     if (product.values.storage == Storage::kFloat32) {
-      product.kernels.collect(static_cast<const float*>(product.values.data) + skipped, ids, count, area,
+      product.kernels.collect(static_cast<const float*>(product.values.data), side_.list, side_.Stored(), first_, count, area,
                               scratch_->data());
     } else {
-      product.kernels.collect_bfloat16(static_cast<const std::uint16_t*>(product.values.data) + skipped, ids, count,
-                                       area, scratch_->data());
+      product.kernels.collect_bfloat16(static_cast<const std::uint16_t*>(product.values.data), side_.list,
+                                       side_.Stored(), first_, count, area, scratch_->data());
     }
   }
 
@@ -64,8 +63,8 @@ class Weights {
 
   // Lets the entries of group g, whose inputs are set, find their weights at the address returned.
   const float* Of(std::int64_t g, Entries* entries) const {
-    if (!collected_ && entries->ids != nullptr) return data_;
-    entries->ids = nullptr;
+    if (!collected_ && entries->places != nullptr) return data_;
+    entries->places = nullptr;
     return data_ + (side_.list.starts[g] - first_) * side_.Area();
   }
 
@@ -193,7 +192,7 @@ void RunProduct(const Structure& structure, Side side, Values values, const floa
   if (side.Singles()) {
     listed.emplace(KernelsFor(run.level), given, values);
     values = {listed->data(), Storage::kFloat32};
-    side.list.ids = nullptr;
+    side.list.places = nullptr;
   }
   const Product product{KernelsFor(run.level), side, values, epilogue, CutGroups(side, Parts(side, threads))};
   // Blocks of whole vectors meet few samples as they are.

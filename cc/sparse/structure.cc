@@ -19,6 +19,10 @@ constexpr std::int64_t kFew = 4 * kPart;               // so many take less time
 
 [[noreturn]] void Refuse(const std::string& what) { throw std::invalid_argument(what); }
 
+[[noreturn]] void RefusePlaces(const std::string& name) {
+  Refuse(name + ".places holds a number that is not below the number of blocks of the group in " + name + ".others");
+}
+
 unsigned Threads(unsigned threads, std::int64_t work) { return work <= kFew ? 1U : threads; }
 
 // Of entries begin ... end - 1, those that are the first of a group and not above the entry before them.
@@ -42,26 +46,42 @@ std::int64_t Last(const BlockList& list, const std::string& name, std::int64_t g
   return stored;
 }
 
-void CheckList(const BlockList& list, const std::string& name, std::int64_t groups, std::int64_t others,
-               std::int64_t stored, const Kernels& kernels, unsigned threads) {
-  if (stored > 0 && list.others == nullptr) Refuse(name + ".others is missing");
+// Starts go up from 0 to the number of blocks, so none of them leads out of the lists.
+void CheckStarts(const BlockList& list, const std::string& name, std::int64_t groups) {
   if (list.starts[0] != 0) Refuse(name + ".starts begins with " + std::to_string(list.starts[0]) + ", not 0");
-  // Starts go up from 0 to `stored`, so none of them leads out of the lists.
   for (std::int64_t g = 0; g < groups; ++g) {
     if (list.starts[g] > list.starts[g + 1]) Refuse(name + ".starts goes down after group " + std::to_string(g));
   }
+}
+
+// Entries begin ... end - 1 whose places are not among the blocks of their other group, which is known to be one.
+std::int64_t Misplaced(const BlockList& list, std::int64_t begin, std::int64_t end) {
+  return list.others.Visit([&](const auto* others) {
+    return list.places.Visit([&](const auto* places) {
+      std::int64_t misplaced = 0;
+      for (std::int64_t e = begin; e < end; ++e) {
+        const std::int64_t other = others[e], place = places[e];
+        misplaced += place < 0 || place >= list.firsts[other + 1] - list.firsts[other] ? 1 : 0;
+      }
+      return misplaced;
+    });
+  });
+}
+
+void CheckList(const BlockList& list, const std::string& name, std::int64_t groups, std::int64_t others,
+               std::int64_t stored, Places places, const Kernels& kernels, unsigned threads) {
+  if (stored > 0 && list.others == nullptr) Refuse(name + ".others is missing");
+  CheckStarts(list, name, groups);
   const std::int64_t parts = (stored + kPart - 1) / kPart;
   threads::ForEach(Threads(threads, stored), static_cast<std::size_t>(parts), [&](unsigned, std::size_t part) {
     const std::int64_t begin = static_cast<std::int64_t>(part) * kPart;
     const std::int64_t end = std::min(begin + kPart, stored);
     // Only from one group to the next may the others go down. Counted, because that takes whole vectors.
-    const Scan scan = kernels.scan(list.others + begin, end - begin, static_cast<std::int32_t>(others));
+    const Scan scan = kernels.scan(list.others + begin, end - begin, others);
     if (scan.outside) {
       Refuse(name + ".others holds a number that is not in 0..." + std::to_string(others - 1));
     }
-    if (list.ids != nullptr && kernels.scan(list.ids + begin, end - begin, static_cast<std::int32_t>(stored)).outside) {
-      Refuse(name + ".ids holds a number that is not in 0..." + std::to_string(stored - 1));
-    }
+    if (list.places != nullptr && places == Places::kRead && Misplaced(list, begin, end) > 0) RefusePlaces(name);
     const bool joint = begin > 0 && list.others[begin - 1] >= list.others[begin];
     if (scan.descents + (joint ? 1 : 0) != DescentsBetween(list, groups, std::max<std::int64_t>(begin, 1), end)) {
       Refuse(name + ".others does not ascend within a group");
@@ -71,7 +91,9 @@ void CheckList(const BlockList& list, const std::string& name, std::int64_t grou
 
 }  // namespace
 
-void Check(const Structure& structure, unsigned threads, Reads reads) {
+void RefusePlaces() { RefusePlaces("by_row"); }
+
+void Check(const Structure& structure, unsigned threads, Reads reads, Places places) {
   constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
   const Structure& s = structure;
   if (s.rows < 0 || s.cols < 0) Refuse("a structure's shape is " + std::to_string(s.rows) + " x " + std::to_string(s.cols));
@@ -93,10 +115,15 @@ void Check(const Structure& structure, unsigned threads, Reads reads) {
     Refuse("by_row.starts ends with " + std::to_string(in_rows) + ", but by_col's with " + std::to_string(stored));
   }
   const Kernels& kernels = KernelsFor(isa::Choose(""));
-  if (reads != Reads::kByRow) CheckList(s.by_col, "by_col", s.ColGroups(), row_groups, stored, kernels, threads);
-  if (reads != Reads::kByCol) CheckList(s.by_row, "by_row", row_groups, s.ColGroups(), stored, kernels, threads);
-  if (s.by_col.ids != nullptr) Refuse("by_col.ids is given, but values are in the order of by_col");
-  if (stored > 0 && s.by_row.ids == nullptr) Refuse("by_row.ids is missing");
+  if (s.by_col.places != nullptr) Refuse("by_col.places is given, but values are in the order of by_col");
+  if (stored > 0 && s.by_row.places == nullptr) Refuse("by_row.places is missing");
+  if (reads != Reads::kByRow) {
+    CheckList(s.by_col, "by_col", s.ColGroups(), row_groups, stored, places, kernels, threads);
+  }
+  if (reads == Reads::kByCol) return;
+  if (reads == Reads::kByRow) CheckStarts(s.by_col, "by_col", s.ColGroups());
+  if (s.by_row.firsts != s.by_col.starts) Refuse("by_row.firsts is not by_col.starts");
+  CheckList(s.by_row, "by_row", row_groups, s.ColGroups(), stored, places, kernels, threads);
 }
 
 }  // namespace keras_lth::sparse

@@ -11,13 +11,21 @@
 
 #include <cstdint>
 
+#include "cc/sparse/index.h"
+
 namespace keras_lth::sparse {
 
 // The stored blocks of each group of outputs (or inputs), as compressed lists.
 struct BlockList {
   const std::int64_t* starts;   // [groups + 1]: the blocks of group g are starts[g] ... starts[g + 1] - 1
-  const std::int32_t* others;   // [room]: the group at the other side, ascending within a group
-  const std::int32_t* ids;      // [room]: the block's place in the values; null: its place in this list
+  Index others;                 // [room]: the group at the other side, ascending within a group
+  Index places;                 // [room]: the block's place among the values of its other group; null: as in this list
+  const std::int64_t* firsts;   // where the values of the other groups begin; null without places
+
+  // The place of a list's entry among all values.
+  [[gnu::always_inline]] std::int64_t Id(std::int64_t e) const {
+    return places == nullptr ? e : firsts[others[e]] + places[e];
+  }
 };
 
 struct Structure {
@@ -26,7 +34,7 @@ struct Structure {
   std::int32_t block_rows, block_cols;
   std::int64_t room;    // blocks that the lists and the values have place for
   BlockList by_col;     // groups: ColGroups(); others: numbers of row groups, with the tap
-  BlockList by_row;     // groups: taps * RowGroups(); others: numbers of column groups; ids given
+  BlockList by_row;     // groups: taps * RowGroups(); others: numbers of column groups; places, firsts: by_col.starts
 
   std::int64_t RowGroups() const { return (rows + block_rows - 1) / block_rows; }
   std::int64_t ColGroups() const { return (cols + block_cols - 1) / block_cols; }
@@ -38,10 +46,17 @@ struct Structure {
 // the gradient of its input. Of the other list it reads the number of blocks alone.
 enum class Reads { kBoth, kByCol, kByRow };
 
+// Whether a check reads the places, too. A product of single weights need not have it done: it finds out itself, as it
+// collects them, whether a place leads out of the values.
+enum class Places { kRead, kLeft };
+
 // Throws std::invalid_argument, naming what is wrong, unless every index of these lists is in range and both orders hold
 // the same number of blocks, for which there is room; afterwards no kernel that reads no more reads or writes outside its
 // arrays. Costs one read of the indices.
-void Check(const Structure& structure, unsigned threads, Reads reads = Reads::kBoth);
+void Check(const Structure& structure, unsigned threads, Reads reads = Reads::kBoth, Places places = Places::kRead);
+
+// Throws what Check throws of by_row's places.
+[[noreturn]] void RefusePlaces();
 
 }  // namespace keras_lth::sparse
 

@@ -21,6 +21,7 @@ namespace sp = keras_lth::sparse;
 using keras_lth::testing::At;
 using keras_lth::testing::Close;
 using keras_lth::testing::GiveRoom;
+using keras_lth::testing::Narrow;
 using keras_lth::testing::Make;
 using keras_lth::testing::Out;
 using keras_lth::testing::Pairs;
@@ -165,7 +166,7 @@ void CheckAll(keras_lth::isa::Level level, bool quick) {
   CheckCase({33, 12, 12, 3, 3, 1, 1, true}, 96, 80, {1, 1}, 0.1, level);
 }
 
-// Room for more blocks changes no bit of a result, and its gradient is 0.
+// Room for more blocks changes no bit of a result, and its gradient is 0; nor do indices of 16 bits.
 void CheckRoom(keras_lth::isa::Level level) {
   for (const sp::ConvShape& shape : {sp::ConvShape{3, 9, 10, 3, 3, 2, 1, true}, sp::ConvShape{1, 1, 40, 1, 1, 1, 1, true},
                                      sp::ConvShape{2, 3, 3, 7, 7, 1, 1, false}}) {
@@ -176,6 +177,7 @@ void CheckRoom(keras_lth::isa::Level level) {
         Sparse roomy = tight;
         roomy.structure.by_col.starts = roomy.col_starts.data();
         roomy.structure.by_row.starts = roomy.row_starts.data();
+        roomy.structure.by_row.firsts = roomy.col_starts.data();
         GiveRoom(6, &roomy);
         sp::Check(roomy.structure, 2);
         const std::vector<float> x = Randoms(shape.batch * shape.height * shape.width * 18);
@@ -189,9 +191,13 @@ void CheckRoom(keras_lth::isa::Level level) {
           return all;
         };
         const std::vector<float> got = results(roomy), wanted = results(tight);
+        Narrow(&roomy);
+        sp::Check(roomy.structure, 2);
+        const std::vector<float> narrow = results(roomy);
         const std::string name = "room, kernel " + std::to_string(shape.kernel_height) + ", blocks " +
                                  std::to_string(block.rows) + " x " + std::to_string(block.cols);
         Expect(std::memcmp(got.data(), wanted.data(), wanted.size() * sizeof(float)) == 0, name + ": other bits");
+        Expect(std::memcmp(got.data(), narrow.data(), got.size() * sizeof(float)) == 0, name + ": 16 bits, other ones");
         Expect(std::all_of(got.begin() + static_cast<std::ptrdiff_t>(wanted.size()), got.end(),
                            [](float gradient) { return gradient == 0.0F; }), name + ": a gradient");
       }

@@ -37,7 +37,8 @@ const T& At(const std::vector<T>& v, std::int64_t i) {
 // A structure and its arrays, with the dense kernel [taps, rows, cols] and whether each weight is stored.
 struct Sparse {
   std::vector<std::int64_t> col_starts, row_starts;
-  std::vector<std::int32_t> col_others, row_others, row_ids;
+  std::vector<std::int32_t> col_others, row_others, row_places;
+  std::vector<std::uint16_t> narrow_col_others, narrow_row_others, narrow_row_places;  // once Narrow was called
   std::vector<float> values;
   std::vector<double> dense;
   std::vector<std::int64_t> place;  // of [taps, rows, cols] in the values; -1: not stored
@@ -68,7 +69,7 @@ inline Sparse Make(std::int64_t taps, std::int64_t rows, std::int64_t cols, std:
     for (std::int64_t c = 0; c < col_groups; ++c) {
       if (At(ids, r * col_groups + c) < 0) continue;
       s.row_others.push_back(static_cast<std::int32_t>(c));
-      s.row_ids.push_back(static_cast<std::int32_t>(At(ids, r * col_groups + c)));
+      s.row_places.push_back(static_cast<std::int32_t>(At(ids, r * col_groups + c) - At(s.col_starts, c)));
     }
     s.row_starts.push_back(static_cast<std::int64_t>(s.row_others.size()));
   }
@@ -87,8 +88,8 @@ inline Sparse Make(std::int64_t taps, std::int64_t rows, std::int64_t cols, std:
     At(s.values, place) = std::round(Random() * 64) / 64;
     At(s.dense, i) = static_cast<double>(At(s.values, place));
   }
-  s.structure.by_col = {s.col_starts.data(), s.col_others.data(), nullptr};
-  s.structure.by_row = {s.row_starts.data(), s.row_others.data(), s.row_ids.data()};
+  s.structure.by_col = {s.col_starts.data(), s.col_others.data(), nullptr, nullptr};
+  s.structure.by_row = {s.row_starts.data(), s.row_others.data(), s.row_places.data(), s.col_starts.data()};
   return s;
 }
 
@@ -96,13 +97,25 @@ inline Sparse Make(std::int64_t taps, std::int64_t rows, std::int64_t cols, std:
 inline void GiveRoom(std::int64_t more, Sparse* sparse) {
   sp::Structure& s = sparse->structure;
   s.room += more;
-  for (std::vector<std::int32_t>* numbers : {&sparse->col_others, &sparse->row_others, &sparse->row_ids}) {
+  for (std::vector<std::int32_t>* numbers : {&sparse->col_others, &sparse->row_others, &sparse->row_places}) {
     numbers->resize(static_cast<std::size_t>(s.room), -7);
   }
   sparse->values.resize(static_cast<std::size_t>(s.room * s.block_rows * s.block_cols), NAN);
   s.by_col.others = sparse->col_others.data();
   s.by_row.others = sparse->row_others.data();
-  s.by_row.ids = sparse->row_ids.data();
+  s.by_row.places = sparse->row_places.data();
+}
+
+// Lets the structure look at numbers of 16 bits.
+inline void Narrow(Sparse* sparse) {
+  const auto narrow = [](const std::vector<std::int32_t>& from, std::vector<std::uint16_t>* to) -> sp::Index {
+    to->clear();
+    for (const std::int32_t number : from) to->push_back(static_cast<std::uint16_t>(number));
+    return to->data();
+  };
+  sparse->structure.by_col.others = narrow(sparse->col_others, &sparse->narrow_col_others);
+  sparse->structure.by_row.others = narrow(sparse->row_others, &sparse->narrow_row_others);
+  sparse->structure.by_row.places = narrow(sparse->row_places, &sparse->narrow_row_places);
 }
 
 // TensorFlow's rule, written from its documentation.

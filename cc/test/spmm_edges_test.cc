@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <random>
 #include <stdexcept>
@@ -11,7 +12,9 @@
 #include <vector>
 
 #include "cc/isa/isa.h"
+#include "cc/sparse/columns.h"
 #include "cc/sparse/phases.h"
+#include "cc/sparse/plan.h"
 #include "cc/sparse/spmm.h"
 #include "cc/test/spmm_testing.h"
 #include "cc/threads/for_each.h"
@@ -65,7 +68,7 @@ void CheckPadding() {
   }
 }
 
-// Room for more blocks changes no bit of a result, and its gradient is 0.
+// Room for more blocks changes no bit of a result, and its gradient is 0; nor do indices of 16 bits.
 void CheckRoom() {
   std::mt19937_64 random(8);
   for (const std::int32_t block : {1, 4, 8, 16}) {
@@ -94,6 +97,9 @@ void CheckRoom() {
         for (const bool half : {false, true}) {
           const std::int64_t same = m * 160 + matrix.s.room * matrix.Area();
           Output got = results(roomy, half), wanted = results(matrix, half);
+          Narrow(&roomy);
+          sp::Check(roomy.s, 2);
+          Expect(results(roomy, half).Same(got), name + ": other bits from indices of 16 bits");
           Expect(got.Guarded(), name + ": written outside of the result");
           Expect(std::memcmp(got.data(), wanted.data(), static_cast<std::size_t>(same) * sizeof(float)) == 0,
                  name + ": other bits");
@@ -148,6 +154,52 @@ void CheckOrder() {
   }
 }
 
+// A product of single weights refuses places that lead out of the values, where nobody has checked them, too.
+void CheckUnplaced() {
+  std::mt19937_64 random(6);
+  const auto level = keras_lth::isa::Choose("");
+  for (const std::int64_t m : {1, 40, 200}) {
+    Matrix matrix;
+    Build(300, 200, 1, 1, [](std::int64_t r, std::int64_t c) { return (r + c) % 3 == 0; }, &random, &matrix);
+    const sp::Structure& s = matrix.s;
+    const std::int64_t samples = sp::ColumnTiles(m).Count() * sp::ColumnTiles(m).full;
+    const std::vector<float> dy = Noise(m * s.cols, &random), columns = Noise(samples * 300, &random);
+    Output dx(samples * s.rows), dvalues(s.room), dbias(s.cols);
+    for (const bool half : {false, true}) {
+      const sp::Values values = half ? sp::Values{matrix.halves.data(), sp::Storage::kBfloat16}
+                                     : sp::Values{matrix.values.data(), sp::Storage::kFloat32};
+      for (const std::int32_t wrong : {1 << 20, -(1 << 20)}) {
+        for (const unsigned threads : {1U, 3U}) {
+          const sp::Run run{level, threads};
+          const auto refused = [&](const std::string& name, const std::function<void()>& product) {
+            std::int32_t& place = matrix.by_row.places[matrix.by_row.places.size() - 2];
+            const std::int32_t before = place;
+            product();
+            place = wrong;
+            sp::Check(s, threads, sp::Reads::kByRow, sp::Places::kLeft);
+            try {
+              product();
+              Fail(name + " accepts a place that leads out of the values");
+            } catch (const std::invalid_argument& error) {
+              Expect(std::string(error.what()).rfind("by_row.places holds", 0) == 0, error.what());
+            }
+            place = before;
+          };
+          refused("dX", [&] { sp::MultiplyTransposed(s, values, dy.data(), m, dx.data(), run); });
+          refused("dX of columns", [&] {
+            sp::MultiplyColumnsTransposed(s, values, columns.data(), m, dx.data(), run);
+          });
+          refused("all gradients", [&] {
+            sp::ColumnsBackward(s, values, columns.data(), columns.data(), m, false,
+                                {dx.data(), dvalues.data(), dbias.data()}, run);
+          });
+        }
+      }
+    }
+    Expect(dx.Guarded() && dvalues.Guarded() && dbias.Guarded(), "written outside of the gradients");
+  }
+}
+
 void CheckRefusals() {
   std::mt19937_64 random(5);
   const auto refused = [&random](const std::string& part, const std::function<void(Matrix*)>& change) {
@@ -178,10 +230,10 @@ void CheckRefusals() {
   refused("by_col.others", [](Matrix* m) { std::swap(m->by_col.others[0], m->by_col.others[1]); });
   refused("by_row.others", [](Matrix* m) { m->by_row.others[1] = m->by_row.others[0]; });
   refused("by_row.others", [](Matrix* m) { m->by_row.others.back() = 1 << 30; });
-  refused("by_row.ids", [](Matrix* m) { m->by_row.ids[0] = static_cast<std::int32_t>(m->s.room); });
-  refused("by_row.ids", [](Matrix* m) { m->by_row.ids[0] = -1; });
-  refused("by_row.ids", [](Matrix* m) { m->s.by_row.ids = nullptr; });
-  refused("by_col.ids", [](Matrix* m) { m->s.by_col.ids = m->by_row.ids.data(); });
+  refused("by_row.places", [](Matrix* m) { m->by_row.places[0] = 5; });
+  refused("by_row.places", [](Matrix* m) { m->by_row.places[0] = -1; });
+  refused("by_row.places", [](Matrix* m) { m->s.by_row.places = nullptr; });
+  refused("by_col.places", [](Matrix* m) { m->s.by_col.places = m->by_row.places.data(); });
   refused("block", [](Matrix* m) { m->s.block_rows = 0; });
   refused("taps", [](Matrix* m) { m->s.taps = 0; });
   refused("structure", [](Matrix* m) { m->s.rows = -4; });
@@ -190,9 +242,10 @@ void CheckRefusals() {
   refused("by_col.starts", [](Matrix* m) { m->by_col.starts.back() = -1; });
   refused("by_row.starts", [](Matrix* m) { m->by_row.starts.back() -= 1; });
   refused("room", [](Matrix* m) { m->s.room = -1; });
+  refused("by_row.firsts", [](Matrix* m) { m->s.by_row.firsts = m->by_row.starts.data(); });
   // With room for more the limit of every number is still that of the blocks that there are.
-  refused("by_row.ids", [](Matrix* m) {
-    m->by_row.ids[3] = static_cast<std::int32_t>(m->s.Stored());
+  refused("by_row.places", [](Matrix* m) {
+    m->by_row.places[3] = 5;
     GiveRoom(5, m);
   });
   refused("by_row.starts", [](Matrix* m) {
@@ -222,6 +275,7 @@ int main() {
   CheckRoom();
   CheckThreads();
   CheckOrder();
+  CheckUnplaced();
   CheckRefusals();
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;

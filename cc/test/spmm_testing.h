@@ -31,7 +31,8 @@ inline void Expect(bool ok, const std::string& what) {
 
 struct Lists {
   std::vector<std::int64_t> starts{0};
-  std::vector<std::int32_t> others, ids;
+  std::vector<std::int32_t> others, places;
+  std::vector<std::uint16_t> narrow_others, narrow_places;  // once Narrow was called
 };
 
 // A structure, its arrays, and the matrix as it is without zeros left out.
@@ -68,22 +69,24 @@ inline void Build(std::int64_t rows, std::int64_t cols, std::int32_t block_rows,
   for (std::int64_t c = 0; c < col_groups; ++c) {
     for (std::int64_t r = 0; r < row_groups; ++r) {
       if (!keep(r, c)) continue;
-      const auto id = static_cast<std::int32_t>(matrix->by_col.others.size());
+      const auto place = static_cast<std::int32_t>(static_cast<std::int64_t>(matrix->by_col.others.size()) -
+                                                   matrix->by_col.starts.back());
       matrix->by_col.others.push_back(static_cast<std::int32_t>(r));
-      of_row[static_cast<std::size_t>(r)].emplace_back(static_cast<std::int32_t>(c), id);
+      of_row[static_cast<std::size_t>(r)].emplace_back(static_cast<std::int32_t>(c), place);
     }
     matrix->by_col.starts.push_back(static_cast<std::int64_t>(matrix->by_col.others.size()));
   }
   for (const auto& row : of_row) {
-    for (const auto& [c, id] : row) {
+    for (const auto& [c, place] : row) {
       matrix->by_row.others.push_back(c);
-      matrix->by_row.ids.push_back(id);
+      matrix->by_row.places.push_back(place);
     }
     matrix->by_row.starts.push_back(static_cast<std::int64_t>(matrix->by_row.others.size()));
   }
   s.room = static_cast<std::int64_t>(matrix->by_col.others.size());
-  s.by_col = {matrix->by_col.starts.data(), matrix->by_col.others.data(), nullptr};
-  s.by_row = {matrix->by_row.starts.data(), matrix->by_row.others.data(), matrix->by_row.ids.data()};
+  s.by_col = {matrix->by_col.starts.data(), matrix->by_col.others.data(), nullptr, nullptr};
+  s.by_row = {matrix->by_row.starts.data(), matrix->by_row.others.data(), matrix->by_row.places.data(),
+              matrix->by_col.starts.data()};
   matrix->values.assign(static_cast<std::size_t>(s.room * matrix->Area()), 0.0F);
   matrix->halves.assign(matrix->values.size(), 0);
   matrix->dense.assign(static_cast<std::size_t>(rows * cols), 0.0F);
@@ -107,14 +110,27 @@ inline void Build(std::int64_t rows, std::int64_t cols, std::int32_t block_rows,
 inline void GiveRoom(std::int64_t more, Matrix* matrix) {
   sp::Structure& s = matrix->s;
   s.room += more;
-  for (std::vector<std::int32_t>* numbers : {&matrix->by_col.others, &matrix->by_row.others, &matrix->by_row.ids}) {
+  for (std::vector<std::int32_t>* numbers : {&matrix->by_col.others, &matrix->by_row.others, &matrix->by_row.places}) {
     numbers->resize(static_cast<std::size_t>(s.room), -7);
   }
   matrix->values.resize(static_cast<std::size_t>(s.room * matrix->Area()), NAN);
   matrix->halves.resize(matrix->values.size(), 0x7FC0);
   s.by_col.others = matrix->by_col.others.data();
   s.by_row.others = matrix->by_row.others.data();
-  s.by_row.ids = matrix->by_row.ids.data();
+  s.by_row.places = matrix->by_row.places.data();
+}
+
+// Lets the structure look at numbers of 16 bits.
+inline void Narrow(Matrix* matrix) {
+  sp::Structure& s = matrix->s;
+  const auto narrow = [](const std::vector<std::int32_t>& from, std::vector<std::uint16_t>* to) -> sp::Index {
+    to->clear();
+    for (const std::int32_t number : from) to->push_back(static_cast<std::uint16_t>(number));
+    return to->data();
+  };
+  s.by_col.others = narrow(matrix->by_col.others, &matrix->by_col.narrow_others);
+  s.by_row.others = narrow(matrix->by_row.others, &matrix->by_row.narrow_others);
+  s.by_row.places = narrow(matrix->by_row.places, &matrix->by_row.narrow_places);
 }
 
 inline std::vector<float> Noise(std::int64_t count, std::mt19937_64* random) {

@@ -146,6 +146,7 @@ void* FindSymbol(const char* name);
 // Part of TensorFlow's files and protocol, so they do not change.
 inline constexpr auto kFloat32 = static_cast<TF_DataType>(1);
 inline constexpr auto kBfloat16 = static_cast<TF_DataType>(14);
+inline constexpr auto kUint16 = static_cast<TF_DataType>(17);
 inline constexpr auto kOk = static_cast<TF_Code>(0);
 inline constexpr auto kInvalidArgument = static_cast<TF_Code>(3);
 inline constexpr auto kResourceExhausted = static_cast<TF_Code>(8);

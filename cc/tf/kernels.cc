@@ -27,7 +27,8 @@ class Kernel {
     for (int i = 0; i < count; ++i) {
       tensors.push_back(InputOf(context, i, status.get()));
       const TF_Tensor* tensor = tensors.back().get();
-      arguments.push_back({Api().TF_TensorData(tensor), DimsOf(tensor), Api().TF_TensorType(tensor) == kBfloat16});
+      const auto type = Api().TF_TensorType(tensor);
+      arguments.push_back({Api().TF_TensorData(tensor), DimsOf(tensor), type == kBfloat16 || type == kUint16});
     }
     const Problem problem = Prepare(op_, arguments, relu_);
     CheckOnce(problem, arguments[kGeometry].dims, context, status.get());
@@ -62,7 +63,7 @@ class Kernel {
     return geometry_ == geometry && structure_.room == structure.room &&
            structure_.by_col.starts == structure.by_col.starts && structure_.by_col.others == structure.by_col.others &&
            structure_.by_row.starts == structure.by_row.starts && structure_.by_row.others == structure.by_row.others &&
-           structure_.by_row.ids == structure.by_row.ids;
+           structure_.by_row.places == structure.by_row.places;
   }
 
   const Op op_;

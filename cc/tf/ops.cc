@@ -39,6 +39,7 @@ void Register(Op op) {
   const auto input = [&](const char* spec) { Api().TF_OpDefinitionBuilderAddInput(definition, spec); };
   const auto attribute = [&](const char* spec) { Api().TF_OpDefinitionBuilderAddAttr(definition, spec); };
   if (!grad_values) attribute("T: {float, bfloat16} = DT_FLOAT");
+  attribute("index: {int32, uint16} = DT_INT32");
   if (IsForward(op)) {
     attribute("biases: int >= 0");  // 0 or 1: an input that may be absent
     attribute("relu: bool = false");
@@ -46,10 +47,10 @@ void Register(Op op) {
   input(IsForward(op) || grad_values ? "x: float" : "dy: float");
   input(grad_values ? "dy: float" : "values: T");
   input("starts: int64");
-  input("others: int32");
+  input("others: index");
   input("row_starts: int64");
-  input("row_others: int32");
-  input("row_ids: int32");
+  input("row_others: index");
+  input("row_places: index");
   input("geometry: int8");
   if (IsForward(op)) input("bias: biases * float");
   if (op == Op::kConv2dGradInput) input("x: float");

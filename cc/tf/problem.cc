@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
 constexpr std::array<const char*, kIndexArrays> kIndexNames = {"starts", "others", "row_starts", "row_others",
-                                                               "row_ids"};
+                                                               "row_places"};
 
 [[noreturn]] void Refuse(const std::string& what) { throw std::invalid_argument(what); }
 
@@ -64,14 +64,16 @@ sparse::Structure StructureOf(const Geometry& geometry, const std::vector<View>&
   const Dims room{structure.room};
   const std::array<const Dims*, kIndexArrays> wanted = {&by_col, &room, &by_row, &room, &room};
   for (std::size_t i = 0; i < kIndexArrays; ++i) Require(kIndexNames[i], arguments[kIndices + i].dims, *wanted[i]);
-  const auto list = [&arguments](std::size_t i) {
-    return static_cast<const std::int32_t*>(arguments[kIndices + i].data);
+  const auto list = [&arguments](std::size_t i) -> sparse::Index {
+    const View& numbers = arguments[kIndices + i];
+    if (numbers.half) return static_cast<const std::uint16_t*>(numbers.data);
+    return static_cast<const std::int32_t*>(numbers.data);
   };
   const auto starts = [&arguments](std::size_t i) {
     return static_cast<const std::int64_t*>(arguments[kIndices + i].data);
   };
-  structure.by_col = {starts(0), list(1), nullptr};
-  structure.by_row = {starts(2), list(3), list(4)};
+  structure.by_col = {starts(0), list(1), nullptr, nullptr};
+  structure.by_row = {starts(2), list(3), list(4), starts(0)};
   return structure;
 }
 
@@ -163,14 +165,20 @@ Problem Prepare(Op op, const std::vector<View>& arguments, bool relu, std::int64
   return problem;
 }
 
-void CheckIndices(const sparse::Structure& structure, sparse::Reads reads) {
+std::string Named(std::string what) {
+  for (const char* list : {"by_col.", "by_row."}) {
+    for (std::size_t at = what.find(list); at != std::string::npos; at = what.find(list)) {
+      what.replace(at, 7, list[3] == 'c' ? "" : "row_");
+    }
+  }
+  return what;
+}
+
+void CheckIndices(const sparse::Structure& structure, sparse::Reads reads, sparse::Places places) {
   try {
-    sparse::Check(structure, 0, reads);
+    sparse::Check(structure, 0, reads, places);
   } catch (const std::invalid_argument& error) {
-    std::string what = error.what();
-    if (what.rfind("by_col.", 0) == 0) what.erase(0, 7);
-    if (what.rfind("by_row.", 0) == 0) what.replace(0, 7, "row_");
-    throw std::invalid_argument(what);
+    throw std::invalid_argument(Named(error.what()));
   }
 }
 
@@ -193,7 +201,7 @@ std::size_t OutputBytes(const Problem& problem) {
 void Compute(const Problem& problem, isa::Level level, float* output) {
   const sparse::Run run{level, 0};
   const sparse::Values values{problem.second.data,
-                              problem.second.bfloat16 ? sparse::Storage::kBfloat16 : sparse::Storage::kFloat32};
+                              problem.second.half ? sparse::Storage::kBfloat16 : sparse::Storage::kFloat32};
   const auto* first = static_cast<const float*>(problem.first.data);
   const auto* second = static_cast<const float*>(problem.second.data);
   const sparse::Structure& structure = problem.structure;

@@ -25,7 +25,7 @@ inline bool IsForward(Op op) { return op == Op::kMatmul || op == Op::kConv2d; }
 //   forward     x, values, ..., geometry, optionally bias
 //   GradInput   dy, values, ..., geometry, and for the convolution x, of which only the shape is read
 //   GradValues  x, dy, ..., geometry
-inline constexpr std::size_t kIndices = 2;  // starts, others, row_starts, row_others, row_ids
+inline constexpr std::size_t kIndices = 2;  // starts, others, row_starts, row_others, row_places
 inline constexpr std::size_t kIndexArrays = 5;
 inline constexpr std::size_t kGeometry = 7;
 inline constexpr std::size_t kExtra = 8;
@@ -35,7 +35,7 @@ using Dims = std::vector<std::int64_t>;
 struct View {
   const void* data = nullptr;
   Dims dims;
-  bool bfloat16 = false;  // values may be; everything else has the one type its position says
+  bool half = false;  // of 16 bits: values in bfloat16, numbers in uint16; everything else has the type of its position
 };
 
 // The sizes of the kernel. They travel as the dims of an empty tensor, [0, rows, cols, block_rows, block_cols], and for
@@ -76,8 +76,12 @@ inline constexpr std::int64_t kRowMajor = -1;
 // std::invalid_argument that begins with the argument's name.
 Problem Prepare(Op op, const std::vector<View>& arguments, bool relu, std::int64_t m = kRowMajor);
 
+// What the products throw of a structure's lists, with the arguments' names instead.
+std::string Named(std::string what);
+
 // sparse::Check, with the arguments' names in what it throws.
-void CheckIndices(const sparse::Structure& structure, sparse::Reads reads);
+void CheckIndices(const sparse::Structure& structure, sparse::Reads reads,
+                  sparse::Places places = sparse::Places::kRead);
 
 // The lists that an op reads.
 sparse::Reads ReadsOf(Op op);

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -22,8 +21,8 @@ namespace {
 
 [[noreturn]] void RefuseWords() { throw std::invalid_argument("backend_config is not one of keras_lth's"); }
 
-// What XLA passes besides addresses, in decimals: "results", the size of each, "call flag bfloat16 m arguments", then for
-// each argument its rank and dims. A call is an Op; or one of Call, for m samples. The flag is ReLU, or that the input's
+// What XLA passes besides addresses, in decimals: "results", the size of each, "call flag m arguments", then for
+// each argument whether it is of 16 bits, its rank and dims. A call is an Op; or one of Call, for m samples. The flag is ReLU, or that the input's
 // gradient is gated.
 class Words {
  public:
@@ -66,7 +65,7 @@ void Copy(bool pack, std::int64_t m, const View& from, float* out) {
 void Differentiate(const Problem& problem, const View& x, bool gated, const std::vector<float*>& out) {
   if (x.dims != problem.output) throw std::invalid_argument("x has shape " + Text(x.dims));
   const sparse::Values values{problem.second.data,
-                              problem.second.bfloat16 ? sparse::Storage::kBfloat16 : sparse::Storage::kFloat32};
+                              problem.second.half ? sparse::Storage::kBfloat16 : sparse::Storage::kFloat32};
   sparse::ColumnsBackward(problem.structure, values, static_cast<const float*>(x.data),
                           static_cast<const float*>(problem.first.data), problem.m, gated, {out[0], out[1], out[2]},
                           {isa::Choose(""), 0});
@@ -77,22 +76,25 @@ void Run(Words* words, const std::vector<float*>& out, const void** in) {
   const auto call = static_cast<Call>(number);
   const bool columns = number >= kOps, copies = call == Call::kPack || call == Call::kUnpack;
   const bool flag = words->Next() != 0;
-  const bool bfloat16 = words->Next() != 0;
   const std::int64_t m = words->Next();
   std::vector<View> arguments(words->Count(kExtra + 1));
   const std::size_t results = call == Call::kBackward ? 3 : call == Call::kGradValues ? 2 : 1;
   const std::size_t fewest = copies ? 1 : call == Call::kBackward ? kExtra + 1 : kExtra;
   if (m < 0 || arguments.size() < fewest || out.size() != results) RefuseWords();
   for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const bool half = words->Next() != 0;
     Dims dims(words->Count(254));
     for (std::int64_t& dim : dims) dim = words->Next();
-    arguments[i] = {in[i], dims, bfloat16 && i == 1};
+    arguments[i] = {in[i], dims, half};
   }
   if (copies) return Copy(call == Call::kPack, m, arguments[0], out[0]);
   const Op op = call == Call::kBackward ? Op::kMatmulGradInput : static_cast<Op>(columns ? number - kOps : number);
   const Problem problem = Prepare(op, arguments, flag && IsForward(op), columns ? m : kRowMajor);
   // At each call, as nobody holds XLA's buffers: what is read of them, in the pass that brings it into the cache.
-  CheckIndices(problem.structure, call == Call::kBackward ? sparse::Reads::kBoth : ReadsOf(op));
+  const sparse::Structure& structure = problem.structure;
+  const bool singles = structure.taps == 1 && structure.block_rows == 1 && structure.block_cols == 1;
+  CheckIndices(structure, call == Call::kBackward ? sparse::Reads::kBoth : ReadsOf(op),
+               singles && !IsConv(op) ? sparse::Places::kLeft : sparse::Places::kRead);
   if (call == Call::kBackward) return Differentiate(problem, arguments[kExtra], flag, out);
   if (call == Call::kGradValues) {
     return sparse::SampleColumns(problem.structure, static_cast<const float*>(problem.first.data),
@@ -122,8 +124,9 @@ void Target(void* result, const void** in, const char* config, std::size_t lengt
   } catch (const std::exception& error) {
     using SetFailure = void (*)(void*, const char*, std::size_t);
     const auto set_failure = reinterpret_cast<SetFailure>(FindSymbol("XlaCustomCallStatusSetFailure"));
-    if (set_failure != nullptr) return set_failure(status, error.what(), std::strlen(error.what()));
-    std::fprintf(stderr, "keras_lth: a sparse product under XLA failed: %s\n", error.what());
+    const std::string what = Named(error.what());
+    if (set_failure != nullptr) return set_failure(status, what.c_str(), what.size());
+    std::fprintf(stderr, "keras_lth: a sparse product under XLA failed: %s\n", what.c_str());
     for (std::size_t i = 0; i < out.size(); ++i) {
       std::fill_n(out[i], sizes[i], std::numeric_limits<float>::quiet_NaN());
     }

@@ -8,7 +8,7 @@
 namespace keras_lth::tf {
 
 // The name of the target, for tf.raw_ops.XlaCustomCallV2. What it expects is versioned by its number.
-inline constexpr const char* kTarget = "keras_lth_sparse_v2";
+inline constexpr const char* kTarget = "keras_lth_sparse_v3";
 
 // False where this TensorFlow has no such registry.
 bool RegisterXlaTarget();

@@ -173,8 +173,6 @@ def sparsify(
                 f"model {model.name!r} has no masks, so there is nothing to store sparse: pass masks, or call "
                 "lth.mask(model, masks) first; a loaded model: lth.masks_from_zeros(model)"
             )
-        if not training:
-            fold_in_place(model)
         found = {entry.path: entry for entry in entries(model) if entry.path in current}
 
         def call(function: Any, path: str) -> bool:
@@ -208,6 +206,9 @@ def sparsify(
             for one in choices
         ]
         view.wanted = _wanted([one for one in choices if not one.reason])
+        # Last: what is refused leaves the model as it was.
+        if not training:
+            fold_in_place(model)
     if view.wanted:
         model.__class__ = sparse_model(model)
         fuse(model)

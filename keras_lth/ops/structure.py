@@ -15,6 +15,7 @@ __all__ = ["SparseStructure"]
 
 Array = NDArray[Any]
 MOST_GROUPS = 2**31 - 1
+HALF_GROUPS = 2**16  # are numbered in 16 bits
 VALUE_TYPES = ("float32", "bfloat16")
 
 
@@ -36,9 +37,10 @@ class SparseStructure:
       taps: height * width of a convolution's kernel, 1 for a matrix.
       stored: number of blocks.
       room: number of blocks that there is place for, `stored` or more.
-      starts, others: int64 [output groups + 1] and int32 [room]: input groups of each output group, ascending.
-      row_starts, row_others, row_ids: int64 [taps * input groups + 1] and int32 [room]: output groups of each input
-        group, ascending, and where the block is among the values.
+      starts, others: int64 [output groups + 1] and uint16 [room]: input groups of each output group, ascending.
+      row_starts, row_others, row_places: int64 [taps * input groups + 1] and uint16 [room]: output groups of each input
+        group, ascending, and how many values of the output group are before the block's. Where there are more than
+        65,536 groups of inputs or of outputs they and `others` are int32.
     """
 
     def __init__(
@@ -51,15 +53,16 @@ class SparseStructure:
         out_groups, in_groups = np.nonzero(blocks.T)
         self.stored = len(in_groups)
         self.room = self.stored if room is None else room
+        dtype = np.uint16 if max(blocks.shape) <= HALF_GROUPS else np.int32
         self.starts = _starts(out_groups, blocks.shape[1])
-        self.others = _index(in_groups, self.room)
+        self.others = _index(in_groups, self.room, dtype)
         row_groups, row_others = np.nonzero(blocks)
         self.row_starts = _starts(row_groups, blocks.shape[0])
-        self.row_others = _index(row_others, self.room)
-        ids = np.empty(self.stored, np.int32)
+        self.row_others = _index(row_others, self.room, dtype)
+        places = np.empty(self.stored, np.int64)
         # A stable sort by output group of the list by input group is the list by output group.
-        ids[np.argsort(row_others, kind="stable")] = np.arange(self.stored, dtype=np.int32)
-        self.row_ids = _index(ids, self.room)
+        places[np.argsort(row_others, kind="stable")] = np.arange(self.stored) - self.starts[out_groups]
+        self.row_places = _index(places, self.room, dtype)
 
     @classmethod
     def from_mask(
@@ -103,13 +106,13 @@ class SparseStructure:
     def over(self, indices: Sequence[Array]) -> SparseStructure:
         """Return this structure over other arrays of the same content: `indices`, in their order."""
         made = copy.copy(self)
-        made.starts, made.others, made.row_starts, made.row_others, made.row_ids = indices
+        made.starts, made.others, made.row_starts, made.row_others, made.row_places = indices
         return made
 
     @property
     def indices(self) -> tuple[Array, Array, Array, Array, Array]:
-        """Return starts, others, row_starts, row_others, row_ids."""
-        return self.starts, self.others, self.row_starts, self.row_others, self.row_ids
+        """Return starts, others, row_starts, row_others, row_places."""
+        return self.starts, self.others, self.row_starts, self.row_others, self.row_places
 
     @property
     def density(self) -> float:
@@ -220,8 +223,8 @@ def _starts(groups: Array, count: int) -> Array:
     return starts
 
 
-def _index(groups: Array, room: int) -> Array:
-    index = np.zeros(room, np.int32)
+def _index(groups: Array, room: int, dtype: type[np.generic]) -> Array:
+    index = np.zeros(room, dtype)
     index[: len(groups)] = groups
     index.flags.writeable = False
     return index

@@ -128,7 +128,7 @@ def test_the_table_says_what_is_stored(compiled: lth.export.Compiled) -> None:
     first = next(line for line in lines if line.startswith("conv"))
     # 10 % of 3·3·3·8 weights is 22 of 216, each with an index; 9 starts of outputs, 8 biases.
     assert "conv + relu" in first
-    assert first.split()[-1] == str(22 * 8 + 9 * 8 + 8 * 4)
+    assert first.split()[-1] == str(22 * 6 + 9 * 8 + 8 * 4)
     assert "10.19%" in first
     assert lines[-1].startswith("all")
     assert "<table>" in compiled._repr_html_()

@@ -73,6 +73,21 @@ def test_files_hold_the_same_function(folded: tuple[keras.Model, keras.Model], t
     close(lth.export.compile(model)(X), plain.predict(X, verbose=0))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "value", "remedy"),
+    [({"include": ["no_such"]}, "no_such", "include"), ({"block": 2}, "2x2", "block"), ({"batch_size": 0}, "0", "1")],
+)
+def test_what_is_refused_folds_nothing(wrong: dict[str, Any], value: str, remedy: str) -> None:
+    model = network()
+    before = {path: variable.numpy() for path, variable in surgery.variables(model).items()}
+    with pytest.raises(ValueError, match=f"(?s){value}.*{remedy}|{remedy}.*{value}"):
+        lth.sparsify(model, only_if_faster=False, training=False, **wrong)
+    after = surgery.variables(model)
+    assert after.keys() == before.keys()
+    for path, array in before.items():
+        np.testing.assert_array_equal(after[path], array)
+
+
 def test_twice_is_once(folded: tuple[keras.Model, keras.Model]) -> None:
     plain, model = folded
     lth.sparsify(model, only_if_faster=False, training=False)

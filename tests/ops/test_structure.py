@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from keras_lth import ops
 from keras_lth.ops import SparseStructure
 
 shapes = st.one_of(
@@ -57,12 +58,44 @@ def test_against_loops(shape: tuple[int, ...], block: Any, density: float, seed:
     assert structure.others.tolist() == [row for row, _ in listed]
     by_row = sorted((row, col, i) for i, (row, col) in enumerate(listed))
     assert structure.row_others.tolist() == [col for _, col, _ in by_row]
-    assert structure.row_ids.tolist() == [i for _, _, i in by_row]
+    assert structure.row_places.tolist() == [i - structure.starts[col] for _, col, i in by_row]
     in_group = [sum(row == group for row, _, _ in by_row) for group in range(len(taps) * groups[0])]
     assert np.diff(structure.row_starts).tolist() == in_group
     np.testing.assert_array_equal(structure.to_dense(structure.values(kernel)), kernel * mask)
     np.testing.assert_array_equal(structure.mask(), mask)
     assert structure.density == pytest.approx(mask.mean())
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((2**16, 2), "uint16"),
+        ((2**16 + 1, 2), "int32"),
+        ((2, 2**16), "uint16"),
+        ((2, 2**16 + 1), "int32"),
+        ((3, 3, 7281, 2), "uint16"),
+        ((3, 3, 7282, 2), "int32"),
+    ],
+)
+def test_indices_have_16_bits_where_these_hold_all_groups(shape: tuple[int, ...], dtype: str) -> None:
+    """2^16 groups have the numbers up to 2^16 - 1; an output group of as many blocks has places up to that, too."""
+    mask = np.zeros(shape, np.bool_)
+    mask[..., -1] = True
+    mask[..., -1, :] = True
+    structure = SparseStructure.from_mask(mask)
+    assert {array.dtype.name for array in structure.indices} == {"int64", dtype}
+    assert structure.row_places.max() == structure.others.max() == np.prod(shape[:-1]) - 1
+    assert structure.row_others.max() == shape[-1] - 1
+    np.testing.assert_array_equal(structure.mask(), mask)
+    kernel = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    values, kept = structure.values(kernel), kernel * mask
+    if len(shape) == 2:
+        x = np.random.default_rng(2).normal(size=(5, shape[0])).astype(np.float32)
+        dy = np.ones((5, shape[1]), np.float32)
+        np.testing.assert_allclose(ops.sparse_matmul(x, values, structure), x @ kept, rtol=1e-4, atol=1e-3)
+        dx, dvalues = ops.sparse_matmul_gradients(x, dy, values, structure)
+        np.testing.assert_allclose(dx, dy @ kept.T, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(dvalues, structure.values(x.T @ dy), rtol=1e-4, atol=1e-3)
 
 
 @settings(deadline=None)

@@ -14,7 +14,7 @@ from tests.ops.tf_case import case, normal
 
 MATRIX = case((6, 9), (2, 3), (4,), density=0.8)
 KERNEL = case((3, 3, 6, 9), (2, 3), (2, 7, 7))
-INDICES = ("starts", "others", "row_starts", "row_others", "row_ids")
+INDICES = ("starts", "others", "row_starts", "row_others", "row_places")
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,9 @@ def inputs(structure: SparseStructure, conv: Any = None) -> dict[str, Any]:
 
 
 def changed(array: Any, place: int, value: int) -> Any:
+    """The array with another number, as far as its type holds it: -1 is the largest one where there is no sign."""
     copy = np.array(array)
-    copy[place] = value
+    copy[place] = np.int64(value).astype(copy.dtype)
     return copy
 
 
@@ -112,9 +113,9 @@ BAD_INDICES = [
     ({"row_starts": S.starts[:2]}, "row_starts has shape"),
     ({"row_starts": changed(S.row_starts, -1, 2**40)}, "row_starts ends with"),
     ({"row_others": changed(S.row_others, 0, 2**31 - 1)}, "row_others holds a number"),
-    ({"row_ids": changed(S.row_ids, 0, S.stored)}, "row_ids holds a number"),
-    ({"row_ids": changed(S.row_ids, 0, -1)}, "row_ids holds a number"),
-    ({"row_ids": S.row_ids[1:]}, "row_ids has shape"),
+    ({"row_places": changed(S.row_places, 0, S.stored)}, "row_places holds a number"),
+    ({"row_places": changed(S.row_places, 0, -1)}, "row_places holds a number"),
+    ({"row_places": S.row_places[1:]}, "row_places has shape"),
     ({"geometry": np.zeros([0, 6, 9, 2], np.int8)}, "geometry has shape"),
     ({"geometry": np.zeros([1, 6, 9, 2, 3], np.int8)}, "geometry has shape"),
     ({"geometry": np.zeros([0, 0, 9, 2, 3], np.int8)}, "geometry has shape"),
@@ -123,9 +124,11 @@ BAD_INDICES = [
 ]
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
 @pytest.mark.parametrize(("change", "message"), BAD_INDICES)
-def test_indices_that_are_no_structure(change: dict[str, Any], message: str) -> None:
+def test_indices_that_are_no_structure(change: dict[str, Any], message: str, dtype: Any) -> None:
     given = {**inputs(S), **change}
+    given = {name: array.astype(dtype) if array.dtype == np.uint16 else array for name, array in given.items()}
     for call in (
         lambda: library().keras_lth_sparse_matmul(x=MATRIX.x, values=MATRIX.values, bias=[], **given),
         lambda: library().keras_lth_sparse_matmul_grad_input(dy=normal(4, 9), values=MATRIX.values, **given),
@@ -176,7 +179,7 @@ def test_a_result_larger_than_memory() -> None:
         "others": np.zeros(0, np.int32),
         "row_starts": np.zeros(2, np.int64),
         "row_others": np.zeros(0, np.int32),
-        "row_ids": np.zeros(0, np.int32),
+        "row_places": np.zeros(0, np.int32),
         "geometry": np.zeros([0, 1, side, 1, side], np.int8),
     }
     values = np.zeros([0, 1, side], np.float32)
@@ -212,7 +215,7 @@ def test_indices_under_xla_that_are_no_structure(capfd: pytest.CaptureFixture[st
 
     @tf.function(jit_compile=True, autograph=False)
     def run(others: Any) -> Any:
-        arrays = [S.starts, others, S.row_starts, S.row_others, S.row_ids]
+        arrays = [S.starts, others, S.row_starts, S.row_others, S.row_places]
         structure = [*map(tf.convert_to_tensor, arrays), inputs(S)["geometry"]]
         return tf_ops.xla.product(
             target, tf.constant(MATRIX.x), tf.constant(MATRIX.values), structure, None, False, False
@@ -232,8 +235,8 @@ def test_a_call_under_xla_checks_the_lists_that_it_reads(capfd: pytest.CaptureFi
     target = loaded.xla_target
 
     @tf.function(jit_compile=True, autograph=False)
-    def run(row_ids: Any) -> Any:
-        arrays = [S.starts, S.others, S.row_starts, S.row_others, row_ids]
+    def run(row_places: Any) -> Any:
+        arrays = [S.starts, S.others, S.row_starts, S.row_others, row_places]
         structure = [*map(tf.convert_to_tensor, arrays), inputs(S)["geometry"]]
         x, values = tf.constant(MATRIX.x), tf.constant(MATRIX.values)
         with tf.GradientTape() as tape:
@@ -241,8 +244,8 @@ def test_a_call_under_xla_checks_the_lists_that_it_reads(capfd: pytest.CaptureFi
             y = tf_ops.xla.product(target, x, values, structure, None, False, False)
         return y, *tape.gradient(y, [x, values])
 
-    good, bad = run(tf.constant(S.row_ids)), run(tf.constant(changed(S.row_ids, 0, 2**30)))
+    good, bad = run(tf.constant(S.row_places)), run(tf.constant(changed(S.row_places, 0, -1)))
     np.testing.assert_array_equal(bad[0], good[0])
     assert np.isnan(bad[1]).all()
     np.testing.assert_array_equal(bad[2], good[2])
-    assert "row_ids holds a number" in capfd.readouterr().err
+    assert "row_places holds a number" in capfd.readouterr().err

@@ -44,7 +44,7 @@ def symbols(*flags: str) -> dict[str, str]:
 def test_it_is_loaded() -> None:
     loaded = tf_ops.library.load()
     assert loaded is not None
-    assert loaded.xla_target == "keras_lth_sparse_v2"
+    assert loaded.xla_target == "keras_lth_sparse_v3"
 
 
 def test_it_needs_nothing_but_the_c_and_cpp_libraries() -> None:
@@ -67,7 +67,8 @@ def compiled(header: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Compiles the declarations together with those of the installed TensorFlow."""
     (folder / "c_api.h").write_text(header)
     constants = {
-        "kFloat32": "TF_FLOAT", "kBfloat16": "TF_BFLOAT16", "kOk": "TF_OK", "kInvalidArgument": "TF_INVALID_ARGUMENT",
+        "kFloat32": "TF_FLOAT", "kBfloat16": "TF_BFLOAT16", "kUint16": "TF_UINT16",
+        "kOk": "TF_OK", "kInvalidArgument": "TF_INVALID_ARGUMENT",
         "kResourceExhausted": "TF_RESOURCE_EXHAUSTED", "kInternal": "TF_INTERNAL",
     }  # fmt: skip
     lines = [
@@ -166,6 +167,6 @@ def test_the_same_file_serves_another_tensorflow() -> None:
     assert here["tensorflow"].split(".")[:2] != there["tensorflow"].split(".")[:2]
     assert there["library"] == here["library"] == str(FILE)
     for result in (here, there):
-        assert result["xla_target"] == "keras_lth_sparse_v2"
+        assert result["xla_target"] == "keras_lth_sparse_v3"
         assert sorted(result["errors"]) == ["eager", "graph", "jit"]
         assert max(error for errors in result["errors"].values() for error in errors) < 1e-5

@@ -13,7 +13,7 @@ from keras_lth.ops.tensorflow.library import load
 
 __all__ = ["LINEAR"]
 
-INDICES = ("starts", "others", "row_starts", "row_others", "row_ids", "geometry")
+INDICES = ("starts", "others", "row_starts", "row_others", "row_places", "geometry")
 LINEAR = {"matmul": "KerasLthSparseMatmul", "conv2d": "KerasLthSparseConv2d"}
 
 

@@ -11,7 +11,7 @@ from keras_lth.ops.structure import SparseStructure
 
 __all__ = ["LiveStructure", "structure_of"]
 
-NAMES = ("starts", "others", "row_starts", "row_others", "row_ids")
+NAMES = ("starts", "others", "row_starts", "row_others", "row_places")
 
 
 class LiveStructure(tf.Module):
@@ -23,7 +23,7 @@ class LiveStructure(tf.Module):
 
     Attributes:
       structure: the structure that was assigned last, over the memory of the variables.
-      starts, others, row_starts, row_others, row_ids: variables, as the arrays of a SparseStructure.
+      starts, others, row_starts, row_others, row_places: variables, as the arrays of a SparseStructure.
     """
 
     def __init__(self, structure: SparseStructure) -> None:
@@ -31,7 +31,7 @@ class LiveStructure(tf.Module):
             raise TypeError(f"structure is {type(structure).__name__}, not SparseStructure: make it with from_mask")
         super().__init__(name="live_structure")
         with tf.init_scope():
-            self.starts, self.others, self.row_starts, self.row_others, self.row_ids = (
+            self.starts, self.others, self.row_starts, self.row_others, self.row_places = (
                 tf.Variable(
                     # A copy: on the CPU TensorFlow may take a NumPy array's memory as it is.
                     np.array(array),
@@ -104,8 +104,8 @@ class LiveStructure(tf.Module):
 
     @property
     def indices(self) -> tuple[Any, ...]:
-        """The variables starts, others, row_starts, row_others, row_ids."""
-        return self.starts, self.others, self.row_starts, self.row_others, self.row_ids
+        """The variables starts, others, row_starts, row_others, row_places."""
+        return self.starts, self.others, self.row_starts, self.row_others, self.row_places
 
     def __repr__(self) -> str:
         return f"LiveStructure({self.structure!r})"

@@ -23,7 +23,7 @@ _made: dict[tuple[int, str], Tensors] = {}
 
 
 def indices(structure: Structure) -> Tensors:
-    """starts, others, row_starts, row_others, row_ids."""
+    """starts, others, row_starts, row_others, row_places."""
     if isinstance(structure, LiveStructure):
         return tuple(map(tf.convert_to_tensor, structure.indices))
     return _once(structure, "indices", lambda: [np.array(array) for array in structure.indices])
@@ -39,7 +39,7 @@ def places(structure: Structure) -> tuple[Any, Any]:
         entries = tf.range(structure.room, dtype=tf.int64)
         groups = tf.searchsorted(starts, entries, side="right", out_type=tf.int32) - 1
         last = -(-structure.cols // structure.block[1]) - 1
-        return tf.stack([others, tf.minimum(groups, last)], axis=1), entries < starts[-1]
+        return tf.stack([tf.cast(others, tf.int32), tf.minimum(groups, last)], axis=1), entries < starts[-1]
 
     def make() -> list[np.ndarray[Any, Any]]:
         stored = structure.stored

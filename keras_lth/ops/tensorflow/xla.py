@@ -224,11 +224,10 @@ def call(
     if shape_of_x is not None:
         # The empty geometry replaces it.
         arguments, shapes = [*arguments, arguments[-1]], [*shapes, shape_of_x]
-    half = len(arguments) > 1 and arguments[1].dtype == tf.bfloat16
     words = [len(results), *(tf.TensorShape(shape).num_elements() for shape in results)]
-    words += [number, int(relu), int(half), m, len(arguments)]
-    for dims in shapes:
-        words += [len(dims), *dims]
+    words += [number, int(relu), m, len(arguments)]
+    for argument, dims in zip(arguments, shapes, strict=True):
+        words += [int(argument.dtype.size == 2), len(dims), *dims]
     return xla_custom_call_v2(
         operands=arguments,
         call_target_name=target,
