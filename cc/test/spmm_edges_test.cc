@@ -160,10 +160,10 @@ void CheckUnplaced() {
   const auto level = keras_lth::isa::Choose("");
   for (const std::int64_t m : {1, 40, 200}) {
     Matrix matrix;
-    Build(300, 200, 1, 1, [](std::int64_t r, std::int64_t c) { return (r + c) % 3 == 0; }, &random, &matrix);
+    Build(700, 300, 1, 1, [](std::int64_t r, std::int64_t c) { return (r + c) % 3 == 0; }, &random, &matrix);
     const sp::Structure& s = matrix.s;
     const std::int64_t samples = sp::ColumnTiles(m).Count() * sp::ColumnTiles(m).full;
-    const std::vector<float> dy = Noise(m * s.cols, &random), columns = Noise(samples * 300, &random);
+    const std::vector<float> dy = Noise(m * s.cols, &random), columns = Noise(samples * 700, &random);
     Output dx(samples * s.rows), dvalues(s.room), dbias(s.cols);
     for (const bool half : {false, true}) {
       const sp::Values values = half ? sp::Values{matrix.halves.data(), sp::Storage::kBfloat16}
