@@ -101,8 +101,8 @@ def _number(version: str) -> tuple[int, ...]:
 def _keep_memory() -> None:
     """Let TensorFlow keep the memory of tensors on the CPU from step to step; before its first operation alone.
 
-    Otherwise activations of megabytes go back to the system, which has to clear their pages again in each step. Values
-    in the environment take precedence.
+    Otherwise large activations may go back to the system, which has to clear their pages again in each step. Values in
+    the environment take precedence.
     """
     if "TF_CPU_ALLOCATOR_USE_BFC" not in os.environ:
         os.environ["TF_CPU_ALLOCATOR_USE_BFC"] = "true"

@@ -21,9 +21,9 @@ namespace {
 
 [[noreturn]] void RefuseWords() { throw std::invalid_argument("backend_config is not one of keras_lth's"); }
 
-// What XLA passes besides addresses, in decimals: "results", the size of each, "call flag m arguments", then for
-// each argument whether it is of 16 bits, its rank and dims. A call is an Op; or one of Call, for m samples. The flag is ReLU, or that the input's
-// gradient is gated.
+// What XLA passes besides addresses, in decimals: "results", the size of each, "call flag m arguments", then for each
+// argument whether it is of 16 bits, its rank and dims. A call is an Op; or one of Call, for m samples. The flag is ReLU,
+// or that the input's gradient is gated.
 class Words {
  public:
   Words(const char* text, std::size_t length) : text_(text, length), next_(text_.c_str()) {}
