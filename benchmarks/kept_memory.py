@@ -24,19 +24,19 @@ import nets
 import sparse_layers
 import timing
 
-# Net, zeros of its kernels.
-CASES = (("vgg", 0.95), ("resnet", 0.95), ("conv4", 0.95))
+NETS = "vgg", "resnet", "conv4"
+ZEROS = 0.95  # of each kernel
 WARM = 2  # epochs
 NUMBERS = {"ms": "milliseconds of a step", "pages": "pages cleared in it", "peak_mb": "peak of memory, MB"}
 
 
-def train(name: str, zeros: float, epochs: int) -> dict[str, float]:
+def train(name: str, epochs: int) -> dict[str, float]:
     """Train in this process, in the loop without XLA; the medians of epochs."""
     net = nets.NETS[name]
     bench = sparse_layers.Bench(net)
 
     def prepare(model: Any) -> None:
-        sparse_layers.make_sparse(model, sparse_layers.masks_of(model, zeros, 1), 1)
+        sparse_layers.make_sparse(model, sparse_layers.masks_of(model, ZEROS, 1), 1)
 
     turn = bench.turn("loop", prepare)
     found: list[tuple[float, float]] = []
@@ -53,35 +53,35 @@ def train(name: str, zeros: float, epochs: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3, help="of ten steps, in each process")
+    parser.add_argument("--epochs", type=int, default=3, help="of the few steps of the network's data, in each process")
     parser.add_argument("--out", help="file for the numbers")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what a child process trains
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(train(*json.loads(arguments.one), arguments.epochs)))
+        print(json.dumps(train(arguments.one, arguments.epochs)))
         return
     lines = []
-    for name, zeros in CASES:
+    for name in NETS:
         found: dict[bool, list[dict[str, float]]] = {True: [], False: []}
         for turned in range(arguments.rounds):
             for kept in (True, False) if turned % 2 else (False, True):
                 command = [
                     sys.executable,
                     __file__,
-                    f"--one={json.dumps([name, zeros])}",
+                    f"--one={name}",
                     f"--epochs={arguments.epochs}",
                 ]
                 environment = {**os.environ, "TF_CPU_ALLOCATOR_USE_BFC": str(kept).lower()}
                 done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
                 found[kept].append(json.loads(done.stdout.splitlines()[-1]))
-        line: dict[str, Any] = {"net": nets.NETS[name].title, "zeros": zeros}
+        line: dict[str, Any] = {"net": nets.NETS[name].title, "zeros": ZEROS}
         for kept, results in found.items():
             of = {number: statistics.median(result[number] for result in results) for number in NUMBERS}
             line["kept" if kept else "given back"] = of
         ratios = [a["ms"] / b["ms"] for a, b in zip(found[False], found[True], strict=True)]
         line["faster"] = statistics.median(ratios)
         lines.append(line)
-        print(f"{line['net']}, {100 * zeros:g} % zeros: {line['faster']:.2f} × as fast where memory is kept")
+        print(f"{line['net']}, {100 * ZEROS:g} % zeros: {line['faster']:.2f} × as fast where memory is kept")
         for number, said in NUMBERS.items():
             print(f"    {said}: {line['given back'][number]:.5g} → {line['kept'][number]:.5g}", flush=True)
     timing.write(arguments.out, {"machine": timing.machine(), "rounds": arguments.rounds, "lines": lines})

@@ -3,6 +3,7 @@
 #include <array>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "cc/sparse/columns.h"
 
@@ -166,9 +167,10 @@ Problem Prepare(Op op, const std::vector<View>& arguments, bool relu, std::int64
 }
 
 std::string Named(std::string what) {
-  for (const char* list : {"by_col.", "by_row."}) {
+  const std::pair<std::string, const char*> names[] = {{"by_col.", ""}, {"by_row.", "row_"}};
+  for (const auto& [list, argument] : names) {
     for (std::size_t at = what.find(list); at != std::string::npos; at = what.find(list)) {
-      what.replace(at, 7, list[3] == 'c' ? "" : "row_");
+      what.replace(at, list.size(), argument);
     }
   }
   return what;
